@@ -1,0 +1,26 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""Differentiable Model Scaling (DMS) for plain PyTorch and for MMRazor.
+
+Importing this package is light: it imports neither torch nor OpenMMLab.
+
+- ``dms_razor.Search`` is the plain-Python way in; it needs torch alone.
+- ``import dms_razor.openmmlab`` makes OpenMMLab work on current torch (see
+  :mod:`dms_razor.compat`) and registers everything that configs name.
+"""
+from typing import Any
+
+from .version import __version__
+
+__all__ = ['Search', '__version__']
+
+
+def __getattr__(name: str) -> Any:
+    """Import :class:`dms_razor.search.Search` when it is first asked for."""
+    if name == 'Search':
+        from .search import Search
+        return Search
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+
+
+def __dir__() -> list:
+    return sorted(set(globals()) | set(__all__))

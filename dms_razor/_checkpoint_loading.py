@@ -1,0 +1,213 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""Load checkpoints without running code from the file.
+
+``torch.load(weights_only=True)`` refuses MMEngine's checkpoints, which hold
+``HistoryBuffer`` and numpy objects, and ``weights_only=False`` runs whatever
+the file asks for. torch's own list of safe globals does not help:
+``HistoryBuffer`` pickles ``builtins.getattr``, and the list differs between
+torch versions. What works from torch 2.1 on is a ``pickle_module`` of our
+own, whose ``Unpickler`` hands out the names below and no others.
+"""
+import importlib
+import os
+import os.path as osp
+import pickle
+import types
+import zipfile
+from typing import Any, Callable, Optional
+from urllib.parse import urlparse
+
+import numpy as np
+import torch
+
+UNSAFE_ENV = 'DMS_RAZOR_UNSAFE_LOAD'
+"""Set to 1 to load checkpoints with the full, unsafe unpickler."""
+
+# numpy 2 renamed its core; files of either kind load under either version
+_NUMPY_CORE = 'numpy._core' if np.__version__ >= '2' else 'numpy.core'
+_HISTORY = 'mmengine.logging.history_buffer'
+_ALLOWED = {
+    'builtins': ('bool', 'bytearray', 'bytes', 'complex', 'dict', 'float',
+                 'frozenset', 'int', 'list', 'set', 'slice', 'str', 'tuple'),
+    'collections': ('Counter', 'OrderedDict', 'defaultdict', 'deque'),
+    # numpy pickles bytes through it under protocol 2
+    '_codecs': ('encode', ),
+    'torch': ('Size', 'Tensor', 'device'),
+    'torch._tensor': ('_rebuild_from_type_v2', ),
+    'torch._utils':
+    ('_rebuild_parameter', '_rebuild_parameter_with_state', '_rebuild_qtensor',
+     '_rebuild_sparse_tensor', '_rebuild_tensor', '_rebuild_tensor_v2',
+     '_rebuild_tensor_v3'),
+    'torch.nn.parameter': ('Parameter', ),
+    'torch.serialization': ('_get_layout', ),
+    'numpy': ('ndarray', ),
+    f'{_NUMPY_CORE}.multiarray': ('_reconstruct', 'scalar'),
+    f'{_NUMPY_CORE}.numeric': ('_frombuffer', ),
+    'mmengine.config.config': ('ConfigDict', ),
+    _HISTORY: ('HistoryBuffer', ),
+}
+# What protocol 2 and other versions of numpy write for the modules of today
+_RENAMED = {'__builtin__': 'builtins'}
+for _old in ('numpy.core', 'numpy._core'):
+    for _module in ('multiarray', 'numeric'):
+        _RENAMED[f'{_old}.{_module}'] = f'{_NUMPY_CORE}.{_module}'
+_STATISTICS = ('current', 'max', 'mean', 'min')
+_NOT_INSTANCES = (type, types.FunctionType, types.BuiltinFunctionType,
+                  types.MethodType, types.ModuleType)
+
+
+class UnsafeCheckpointError(RuntimeError):
+    """The file asks for something that the safe loader does not hand out."""
+
+
+def _history_statistic(cls: type, name: str) -> Callable:
+    """``builtins.getattr``, for HistoryBuffer's own statistics alone."""
+    from mmengine.logging import HistoryBuffer
+    if cls is not HistoryBuffer or name not in _STATISTICS:
+        raise UnsafeCheckpointError(f'reads the attribute {name!r} of {cls!r}')
+    return getattr(cls, name)
+
+
+def _plain_dtype(*args) -> np.dtype:
+    """``numpy.dtype`` without objects, records and sub-arrays."""
+    dtype = np.dtype(*args)
+    if dtype.kind not in 'biufcSUmM':
+        raise UnsafeCheckpointError(f'holds a numpy array of dtype {dtype}')
+    return dtype
+
+
+def _check_dtype_state(dtype: np.dtype, state: Any) -> None:
+    """Only what pickling a plain dtype writes: its byte order."""
+    plain = (
+        isinstance(state, tuple) and len(state) in (8, 9)
+        and state[1] in '<>|=' and state[2:5] == (None, None, None)
+        and state[5] in (-1, dtype.itemsize) and state[7] == dtype.flags)
+    if not plain:
+        raise UnsafeCheckpointError(f'changes the inside of dtype {dtype}')
+
+
+class Unpickler(pickle._Unpickler):  # type: ignore[name-defined]
+    """An unpickler with an allow-list instead of the whole of Python."""
+
+    dispatch = dict(pickle._Unpickler.dispatch)  # type: ignore[attr-defined]
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Return a named object of the allow-list.
+
+        Raises:
+            UnsafeCheckpointError: for every other name.
+        """
+        module = _RENAMED.get(module, module)
+        if (module, name) == ('builtins', 'getattr'):
+            return _history_statistic
+        if (module, name) == ('numpy', 'dtype'):
+            return _plain_dtype
+        if module == 'torch' and isinstance(
+                getattr(torch, name, None), torch.dtype):
+            return getattr(torch, name)
+        if module == _HISTORY and name.startswith('HistoryBuffer.'):
+            return _history_statistic(
+                self.find_class(module, 'HistoryBuffer'),
+                name.partition('.')[2])
+        if name not in _ALLOWED.get(module, ()):
+            raise UnsafeCheckpointError(f'asks for {module}.{name}')
+        return getattr(importlib.import_module(module), name)
+
+    def load_build(self) -> None:
+        """Set the state of instances, never of classes or functions."""
+        state, target = self.stack[-1], self.stack[-2]
+        if isinstance(target, _NOT_INSTANCES):
+            raise UnsafeCheckpointError(f'changes {target!r}')
+        if isinstance(target, np.dtype):
+            _check_dtype_state(target, state)
+        super().load_build()
+
+    dispatch[pickle.BUILD[0]] = load_build
+
+
+def _pickle_load(file, **kwargs) -> Any:
+    """``pickle.load`` of :data:`SAFE_PICKLE`; torch's old format calls it."""
+    return Unpickler(file, **kwargs).load()
+
+
+SAFE_PICKLE = types.SimpleNamespace(
+    __name__='dms_razor.safe_pickle', Unpickler=Unpickler, load=_pickle_load)
+"""What :func:`torch.load` gets as ``pickle_module``."""
+
+
+def _is_torchscript(path: str) -> bool:
+    """torch.load would hand such a file to torch.jit.load, pickle or not."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(
+            name.endswith('/constants.pkl') for name in archive.namelist())
+
+
+def load_url(url: str,
+             model_dir: Optional[str] = None,
+             map_location: Any = None,
+             progress: bool = True) -> Any:
+    """Download a checkpoint into torch's cache and load it safely.
+
+    Args:
+        url (str): Address of the file.
+        model_dir (str, optional): Folder for the file. Defaults to
+            ``checkpoints`` in :func:`torch.hub.get_dir`.
+        map_location: As in :func:`torch.load`.
+        progress (bool): Whether to show a progress bar.
+
+    Returns:
+        Any: As :func:`load_checkpoint`.
+    """
+    folder = model_dir or osp.join(torch.hub.get_dir(), 'checkpoints')
+    path = osp.join(folder, osp.basename(urlparse(url).path))
+    if not osp.exists(path):
+        os.makedirs(folder, exist_ok=True)
+        torch.hub.download_url_to_file(url, path, progress=progress)
+    return load_checkpoint(path, map_location)
+
+
+def load_checkpoint(path: str,
+                    map_location: Any = None,
+                    unsafe: Optional[bool] = None) -> Any:
+    """Load a local checkpoint file, by default without running its code.
+
+    Args:
+        path (str): File written by :func:`torch.save`.
+        map_location: As in :func:`torch.load`.
+        unsafe (bool, optional): Load with the full unpickler, which runs
+            code from the file. Defaults to the environment variable
+            ``DMS_RAZOR_UNSAFE_LOAD``, and to ``False`` without it.
+
+    Returns:
+        Any: What was saved; MMEngine's checkpoints are dicts.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        UnsafeCheckpointError: The file holds something other than tensors,
+            plain Python values, numpy arrays, ``HistoryBuffer`` and
+            ``ConfigDict``.
+    """
+    path = osp.expanduser(path)
+    if not osp.isfile(path):
+        raise FileNotFoundError(
+            f'Checkpoint {path} cannot be loaded: there is no such file. '
+            'Check the path.')
+    if unsafe is None:
+        unsafe = os.environ.get(UNSAFE_ENV, '0') not in ('', '0')
+    if unsafe:
+        return torch.load(path, map_location=map_location, weights_only=False)
+    try:
+        if _is_torchscript(path):
+            raise UnsafeCheckpointError('is a TorchScript program')
+        return torch.load(
+            path,
+            map_location=map_location,
+            pickle_module=SAFE_PICKLE,
+            weights_only=False)
+    except UnsafeCheckpointError as error:
+        raise UnsafeCheckpointError(
+            f'Checkpoint {path} {error}, which could run code from the file, '
+            f'so it was not loaded. If you trust the file, set {UNSAFE_ENV}=1 '
+            'or pass unsafe=True.') from None

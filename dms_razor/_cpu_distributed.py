@@ -1,0 +1,124 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""Distributed training on a machine without an accelerator, through gloo.
+
+MMEngine selects a GPU before it opens the process group, passes a device id
+to DistributedDataParallel, and torch's SyncBatchNorm refuses CPU tensors.
+Each function here takes over for the CPU only.
+"""
+import os
+import subprocess
+from typing import Callable
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def init_pytorch(original: Callable) -> Callable:
+    """Wrap MMEngine's ``_init_dist_pytorch`` (torchrun's variables)."""
+
+    def init(backend, init_backend='torch', **kwargs) -> None:
+        if _has_accelerator():
+            return original(backend, init_backend=init_backend, **kwargs)
+        dist.init_process_group(backend='gloo', **kwargs)
+
+    return init
+
+
+def init_slurm(original: Callable) -> Callable:
+    """Wrap MMEngine's ``_init_dist_slurm`` (Slurm's variables)."""
+
+    def init(backend, port=None, init_backend='torch', **kwargs) -> None:
+        if _has_accelerator():
+            return original(
+                backend, port=port, init_backend=init_backend, **kwargs)
+        env = os.environ
+        if port is not None:
+            env['MASTER_PORT'] = str(port)
+        env.setdefault('MASTER_PORT', '29500')
+        if 'MASTER_ADDR' not in env:
+            hosts = subprocess.run(
+                ['scontrol', 'show', 'hostname', env['SLURM_NODELIST']],
+                check=True,
+                capture_output=True,
+                text=True).stdout
+            env['MASTER_ADDR'] = hosts.split()[0]
+        env['RANK'] = env['SLURM_PROCID']
+        env['WORLD_SIZE'] = env['SLURM_NTASKS']
+        env['LOCAL_RANK'] = env.get('SLURM_LOCALID', '0')
+        dist.init_process_group(backend='gloo', **kwargs)
+
+    return init
+
+
+def _has_accelerator() -> bool:
+    from mmengine.device import get_device
+    return get_device() != 'cpu'
+
+
+def default_model_wrapper(cfg) -> None:
+    """Complete ``cfg.model_wrapper_cfg`` for a distributed run on the CPU.
+
+    MMEngine's Runner passes ``device_ids=[LOCAL_RANK]``, which
+    DistributedDataParallel rejects for a CPU model. No effect without a
+    launcher or with an accelerator.
+
+    Args:
+        cfg (mmengine.Config): Changed in place.
+    """
+    if cfg.get('launcher', 'none') == 'none' or _has_accelerator():
+        return
+    wrapper = cfg.get('model_wrapper_cfg')
+    if wrapper is None:
+        # what Runner.wrap_model does when it is given nothing
+        wrapper = dict(
+            type='MMDistributedDataParallel',
+            broadcast_buffers=False,
+            find_unused_parameters=cfg.get('find_unused_parameters', False))
+    wrapper.setdefault('device_ids', None)
+    cfg.model_wrapper_cfg = wrapper
+
+
+def sync_batch_norm(original: Callable) -> Callable:
+    """Wrap ``SyncBatchNorm.forward``: same formula, CPU tensors, gloo.
+
+    The sums go through a differentiable all-reduce, so gradients cross ranks
+    as in torch's GPU kernels.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        use_batch = self.training or self.running_mean is None
+        in_group = dist.is_available() and dist.is_initialized()
+        if input.device.type != 'cpu' or not (self.training and use_batch
+                                              and in_group):
+            return original(self, input)
+        self._check_input_dim(input)
+        return _sync_forward(self, input)
+
+    return forward
+
+
+def _sync_forward(norm: torch.nn.SyncBatchNorm, input: Tensor) -> Tensor:
+    """Normalise [B, C, ...] over the batches of all ranks."""
+    from torch.distributed.nn.functional import all_reduce
+    group = norm.process_group or dist.group.WORLD
+    dims = [0] + list(range(2, input.dim()))
+    shape = [1, -1] + [1] * (input.dim() - 2)
+    size = input.new_tensor([input.numel() // input.size(1)])
+    sums = all_reduce(torch.cat([input.sum(dims), size]), group=group)
+    count = sums[-1].detach()
+    mean = sums[:-1] / count
+    centred = input - mean.view(shape)
+    var = all_reduce(centred.square().sum(dims), group=group) / count
+    if norm.running_mean is not None:
+        with torch.no_grad():
+            norm.num_batches_tracked.add_(1)
+            momentum = norm.momentum
+            if momentum is None:
+                momentum = 1 / norm.num_batches_tracked.item()
+            norm.running_mean.lerp_(mean, momentum)
+            norm.running_var.lerp_(var * count / (count - 1), momentum)
+    output = centred * (var + norm.eps).rsqrt().view(shape)
+    if norm.affine:
+        output = output * norm.weight.view(shape) + norm.bias.view(shape)
+    return output
