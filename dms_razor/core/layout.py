@@ -1,0 +1,243 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""What can be pruned, and where it lies in the flat vectors of a search.
+
+A *unit* is a set of elements that share one pruning ratio (paper, section
+3.1): the channels that a group of dependent layers produces, or the blocks of
+one stage. A :class:`Layout` puts all units of a network behind each other, so
+that ranks, masks and importances of the whole network are single vectors and
+every step of the search is a handful of tensor operations, whatever the
+number of units.
+
+Two index spaces occur everywhere:
+
+* ``[U]``, one entry a unit: ratios and kept counts;
+* ``[E]``, one entry an element: importances, ranks and masks. Units follow
+  one another; inside a unit groups follow one another; inside a group
+  elements keep their order in the network.
+"""
+import zlib
+from dataclasses import dataclass
+from typing import Dict, Iterable, Optional, Tuple
+
+import torch
+from torch import Tensor
+
+KINDS = ('width', 'depth', 'heads', 'qk', 'v')
+
+# Paper, below equation 3: the sigmoid is four times as steep where elements
+# are few and large.
+_GAIN = dict(width=1, depth=4, heads=4, qk=1, v=1)
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Elements that share one pruning ratio.
+
+    Args:
+        name (str): Path of the first producing layer (width) or of the stage
+            (depth). Unique in a network.
+        kind (str): 'width', 'depth', 'heads', 'qk' or 'v'.
+        size (int): Number of elements in one group, the paper's N.
+        groups (int): Groups are ranked apart and keep the same count.
+            Defaults to 1.
+        step (int): Neighbouring channels that make one element.
+            Defaults to 1.
+        least (int, optional): Fewest elements kept in a group. Defaults to 0
+            for depth and to 1 for everything else, which cannot go lower.
+        most (int, optional): Most elements kept in a group. Defaults to
+            ``size``.
+        members (tuple[str]): Paths of the producing layers (width) or of the
+            blocks, of which element i is ``members[i]`` (depth).
+
+    Raises:
+        ValueError: If the numbers do not describe a unit.
+    """
+    name: str
+    kind: str
+    size: int
+    groups: int = 1
+    step: int = 1
+    least: Optional[int] = None
+    most: Optional[int] = None
+    members: Tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f'unit "{self.name}": kind "{self.kind}" is not '
+                             f'known, use one of {", ".join(KINDS)}')
+        for field in ('size', 'groups', 'step'):
+            if getattr(self, field) < 1:
+                raise ValueError(f'unit "{self.name}": {field} is '
+                                 f'{getattr(self, field)}, it must be at '
+                                 'least 1')
+        lowest = 0 if self.kind == 'depth' else 1
+        if self.least is None:
+            object.__setattr__(self, 'least', lowest)
+        if self.most is None:
+            object.__setattr__(self, 'most', self.size)
+        if not lowest <= self.least <= self.most <= self.size:
+            raise ValueError(
+                f'unit "{self.name}": least={self.least} and most={self.most} '
+                f'do not fit {lowest} <= least <= most <= {self.size}, its '
+                'number of elements; change the bounds given for this unit')
+        if self.most < 1:
+            raise ValueError(f'unit "{self.name}": most is 0, which removes '
+                             'it before the search; remove it from the model')
+        object.__setattr__(self, 'members', tuple(self.members))
+        if self.kind == 'depth':
+            if self.groups != 1 or self.step != 1:
+                raise ValueError(f'depth unit "{self.name}": blocks have no '
+                                 'groups and no step, both must be 1')
+            if self.members and len(self.members) != self.size:
+                raise ValueError(
+                    f'depth unit "{self.name}" has {self.size} elements and '
+                    f'{len(self.members)} members, name each block once')
+
+    @property
+    def elements(self) -> int:
+        """Elements of all groups."""
+        return self.size * self.groups
+
+    @property
+    def channels(self) -> int:
+        """Channels (or features, heads, blocks) of all elements."""
+        return self.elements * self.step
+
+    @property
+    def temperature(self) -> int:
+        """λ of equation 3: N, and 4N for depth and attention heads."""
+        return _GAIN[self.kind] * self.size
+
+    @property
+    def prunable(self) -> bool:
+        """Whether the unit has anything to lose."""
+        return self.kind == 'depth' or self.size > 1
+
+
+class Layout:
+    """The flat order of all units of a network.
+
+    A *row* is one group of one unit: the elements that are ranked against
+    each other.
+
+    Args:
+        units (Iterable[Unit]): Units in flat order.
+
+    Attributes:
+        units (tuple[Unit]): The units.
+        U (int): Number of units, and of ratios.
+        E (int): Number of elements.
+        R (int): Number of rows.
+        size, groups, least, most (Tensor): Of each unit, int64 ``[U]``.
+        removable (Tensor): Elements a ratio of 1 removes from a group, the
+            size or, for a unit with nothing to lose, 0; float64 ``[U]``.
+        gain (Tensor): λ/N of each unit, float64 ``[U]``.
+        is_depth (Tensor): Depth units, bool ``[U]``.
+        depth_elements (Tensor): Elements of depth units, bool ``[E]``.
+        unit_of_element, row_of_element (Tensor): int64 ``[E]``.
+        place_in_row (Tensor): 0-based place of an element in its row, int64
+            ``[E]``.
+        row_start, size_of_row (Tensor): First element and number of elements
+            of each row, int64 ``[R]``.
+
+    Raises:
+        ValueError: If there is no unit or two units have the same name.
+    """
+
+    def __init__(self, units: Iterable[Unit]) -> None:
+        self.units = tuple(units)
+        if not self.units:
+            raise ValueError('a layout needs at least one unit: nothing in '
+                             'this network can be pruned')
+        self._index: Dict[str, int] = {}
+        for i, unit in enumerate(self.units):
+            if unit.name in self._index:
+                raise ValueError(f'two units are named "{unit.name}": give '
+                                 'every unit a name of its own')
+            self._index[unit.name] = i
+
+        def per_unit(values, dtype=torch.int64):
+            return torch.tensor(list(values), dtype=dtype)
+
+        units = self.units
+        self.size = per_unit(u.size for u in units)
+        self.groups = per_unit(u.groups for u in units)
+        self.least = per_unit(u.least for u in units)
+        self.most = per_unit(u.most for u in units)
+        self.removable = per_unit((u.size * u.prunable for u in units),
+                                  torch.float64)
+        self.gain = per_unit((u.temperature / u.size for u in units),
+                             torch.float64)
+        self.is_depth = per_unit((u.kind == 'depth' for u in units),
+                                 torch.bool)
+
+        unit_of_row = torch.arange(len(units)).repeat_interleave(self.groups)
+        self.size_of_row = self.size[unit_of_row]
+        ends = self.size_of_row.cumsum(0)
+        self.row_start = ends - self.size_of_row
+        self.U, self.R, self.E = len(units), len(ends), int(ends[-1])
+        self.row_of_element = torch.arange(self.R).repeat_interleave(
+            self.size_of_row)
+        self.unit_of_element = unit_of_row[self.row_of_element]
+        self.place_in_row = (
+            torch.arange(self.E) - self.row_start[self.row_of_element])
+        self.depth_elements = self.is_depth[self.unit_of_element]
+        starts = [0]
+        for unit in units:
+            starts.append(starts[-1] + unit.elements)
+        self._starts = starts
+
+    @property
+    def device(self) -> torch.device:
+        """Where the index tensors lie."""
+        return self.size.device
+
+    @property
+    def channels(self) -> int:
+        """Channels of all units, blocks included."""
+        return sum(unit.channels for unit in self.units)
+
+    def to(self, device) -> 'Layout':
+        """This layout with its tensors on ``device``; itself if they are."""
+        device = torch.device(device)
+        if device == self.device:
+            return self
+        moved = object.__new__(Layout)
+        moved.__dict__.update({
+            key:
+            value.to(device) if isinstance(value, Tensor) else value
+            for key, value in self.__dict__.items()
+        })
+        return moved
+
+    def slice_of(self, unit: int) -> slice:
+        """Where the elements of unit number ``unit`` lie in ``[E]``."""
+        return slice(self._starts[unit], self._starts[unit + 1])
+
+    def index(self, name: str) -> int:
+        """Number of the unit ``name``; KeyError, naming it, if unknown."""
+        if name not in self._index:
+            raise KeyError(f'no unit is named "{name}"; the units are: '
+                           f'{", ".join(self._index)}')
+        return self._index[name]
+
+    def fingerprint(self) -> Tensor:
+        """int64 ``[U, 5]`` that tells layouts apart in a saved state.
+
+        Columns: checksum of the name, kind, size, groups, step. The bounds
+        are not part of it, they may change when a search is resumed.
+        """
+        return torch.tensor([[
+            zlib.crc32(u.name.encode()),
+            KINDS.index(u.kind), u.size, u.groups, u.step
+        ] for u in self.units],
+                            dtype=torch.int64)
+
+    def __eq__(self, other) -> bool:
+        return isinstance(other, Layout) and self.units == other.units
+
+    def __hash__(self) -> int:
+        return hash(self.units)
+
+    def __repr__(self) -> str:
+        return f'Layout({self.U} units, {self.E} elements)'

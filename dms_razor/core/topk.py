@@ -1,0 +1,212 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""Differentiable top-k (paper, section 3.1), for all units in one flat call.
+
+Step by step, with the paper's equation numbers:
+
+1. [1] keep the ``k`` most important of ``N`` elements, where the pruning
+   ratio ``a`` says how many: :func:`kept_counts`, :func:`hard_masks`.
+2. [2] replace importances by their ranks, spread evenly over (0, 1):
+   :func:`rank_order`, :func:`ranks_from_order`. Elements then leave one after
+   the other while ``a`` grows at constant speed, which is what makes the
+   search steerable.
+3. [3] soft masks ``sigmoid(λ(c' − a))``, through which ``a`` gets a gradient:
+   :func:`soft_masks`.
+
+The paper leaves some points open. They are decided like this:
+
+* **Mid-ranks.** ``c' = (rank + ½)/N`` with ranks from 0, so that the masks of
+  a unit add up to about ``(1 − a)N``.
+* **Identity at a = 0.** The printed mask is below 1 there and would disturb a
+  pretrained network before anything is pruned. The mask is blended with 1
+  while less than one element is to go: ``m = 1 − w + w·σ``, ``w = min(1,
+  aN)``. It is exactly 1 at a = 0 and still has a gradient there.
+* **An empty stage.** Depth masks carry a factor ``min(1, (1 − a)N)``, so that
+  a = 1 is exactly 0 and a stage can lose its last block.
+* **One k.** ``k = floor((1 − a)N + ½)`` in float64, halves up. Hard masks,
+  reports and the exported network use this k and ranks, never ``m > ½``.
+* **Ties.** Equal importances keep their previous order, so that a set of
+  pruned elements does not flicker and all ranks of a distributed run agree.
+"""
+from typing import Optional, Tuple
+
+import torch
+from torch import Tensor
+
+from .layout import Layout, Unit
+
+
+def initial_order(layout: Layout, seed: int = 0) -> Tensor:
+    """A random order to begin with, while all importances are equal.
+
+    Drawn on the CPU, hence the same on every device and every rank.
+
+    Returns:
+        Tensor: Element ids, row by row, int64 ``[E]``.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.rand(layout.E, generator=generator, dtype=torch.float64)
+    return rank_order(noise.to(layout.device), layout)
+
+
+def rank_order(importance: Tensor,
+               layout: Layout,
+               previous: Optional[Tensor] = None) -> Tensor:
+    """Sort the elements of every row by importance.
+
+    A flat sort with two keys, row and importance. Both passes are stable; a
+    single float key "row + importance" would lose the importance in the
+    rounding.
+
+    Args:
+        importance (Tensor): Float ``[E]``.
+        layout (Layout): The units.
+        previous (Tensor, optional): Previous order, int64 ``[E]``; equal
+            importances keep it. Defaults to the order in the network.
+
+    Returns:
+        Tensor: Element ids, row by row, least important first, int64 ``[E]``.
+    """
+    layout = layout.to(importance.device)
+    if previous is None:
+        order = importance.argsort(stable=True)
+    else:
+        by_importance = importance.index_select(0, previous)
+        order = previous.index_select(0, by_importance.argsort(stable=True))
+    rows = layout.row_of_element.index_select(0, order)
+    return order.index_select(0, rows.argsort(stable=True))
+
+
+def ranks_from_order(order: Tensor, layout: Layout) -> Tensor:
+    """Rank of every element in its row, 0 for the least important.
+
+    Args:
+        order (Tensor): From :func:`rank_order`, int64 ``[E]``.
+        layout (Layout): The units.
+
+    Returns:
+        Tensor: int64 ``[E]``.
+    """
+    layout = layout.to(order.device)
+    # Rows are contiguous in both orders, so position i of the order is rank
+    # place_in_row[i] of that row.
+    return torch.empty_like(order).scatter_(0, order, layout.place_in_row)
+
+
+def soft_masks(ratios: Tensor,
+               ranks: Tensor,
+               layout: Layout,
+               temperature: Optional[Tensor] = None) -> Tensor:
+    """Masks of equation 3, differentiable in the ratios.
+
+    The gradient is the paper's ``−λ·m·(1 − m)`` wherever at least one element
+    is to go. Nothing flows through the ranks, which are piecewise constant.
+
+    Args:
+        ratios (Tensor): Pruning ratios in [0, 1], float ``[U]``.
+        ranks (Tensor): From :func:`ranks_from_order`, int64 ``[E]``.
+        layout (Layout): The units.
+        temperature (Tensor, optional): λ of each unit, ``[U]``. Defaults to
+            the paper's, N for width and 4N for depth and heads.
+
+    Returns:
+        Tensor: Masks in [0, 1], float64 ``[E]``.
+    """
+    layout = layout.to(ratios.device)
+    gain = layout.gain if temperature is None else temperature / layout.size
+    removed = ratios * layout.removable  # aN, 0 where nothing can go
+    blend = removed.clamp(max=1)
+    presence = torch.where(layout.is_depth,
+                           (layout.size - removed).clamp(max=1), 1.)
+    # m = presence·(1 − blend + blend·σ(gain·(rank + ½ − aN))): everything
+    # that is constant in a unit is worked out for units and spread once.
+    per_unit = torch.stack(
+        (gain * (removed - 0.5), presence * blend, presence * (1 - blend)))
+    shift, factor, floor = per_unit.index_select(
+        1, layout.unit_of_element).unbind(0)
+    score = gain.index_select(0, layout.unit_of_element) * ranks
+    return torch.addcmul(floor, factor, torch.sigmoid(score - shift))
+
+
+def kept_counts(ratios: Tensor, layout: Layout) -> Tensor:
+    """The k of equation 1: elements kept in each group.
+
+    Args:
+        ratios (Tensor): Pruning ratios, ``[U]``.
+        layout (Layout): The units.
+
+    Returns:
+        Tensor: ``floor((1 − a)N + ½)`` in float64, clamped to what the unit
+        may keep, int64 ``[U]``.
+    """
+    layout = layout.to(ratios.device)
+    kept = (1 - ratios.detach().double()) * layout.size
+    kept = torch.floor(kept + 0.5).long()
+    return torch.minimum(torch.maximum(kept, layout.least), layout.most)
+
+
+def hard_masks(kept: Tensor, ranks: Tensor, layout: Layout) -> Tensor:
+    """The k most important elements of every group.
+
+    Args:
+        kept (Tensor): Kept elements of a group, int64 ``[U]``.
+        ranks (Tensor): From :func:`ranks_from_order`, int64 ``[E]``.
+        layout (Layout): The units.
+
+    Returns:
+        Tensor: True where an element is kept, bool ``[E]``.
+    """
+    layout = layout.to(ranks.device)
+    first = (layout.size - kept).index_select(0, layout.unit_of_element)
+    return ranks >= first
+
+
+def ratio_bounds(layout: Layout) -> Tuple[Tensor, Tensor]:
+    """Interval in which the ratio of each unit may move.
+
+    Returns:
+        tuple[Tensor, Tensor]: ``1 − most/N`` and ``1 − least/N``, float64
+        ``[U]`` each. They are equal where nothing may be pruned.
+    """
+    size = layout.size.double()
+    return 1 - layout.most / size, 1 - layout.least / size
+
+
+def topk(importance: Tensor,
+         ratio: Tensor,
+         temperature: Optional[float] = None,
+         kind: str = 'width') -> Tensor:
+    """Soft masks of a single set of elements: the operator of the paper.
+
+    Args:
+        importance (Tensor): Importance of N elements, ``[N]``. Only its order
+            matters.
+        ratio (Tensor): Pruning ratio in [0, 1], a scalar.
+        temperature (float, optional): λ. Defaults to the paper's for
+            ``kind``.
+        kind (str): 'width', 'depth', 'heads', 'qk' or 'v'.
+            Defaults to 'width'.
+
+    Returns:
+        Tensor: Masks ``[N]``, differentiable in ``ratio`` and of its dtype.
+
+    Examples:
+        >>> ratio = torch.tensor(0.5, requires_grad=True)
+        >>> masks = topk(torch.tensor([3., 1., 2., 4.]), ratio)
+        >>> [round(m, 2) for m in masks.tolist()]
+        [0.62, 0.18, 0.38, 0.82]
+        >>> masks.sum().backward()
+        >>> round(ratio.grad.item(), 2)
+        -3.07
+    """
+    if importance.dim() != 1:
+        raise ValueError('topk takes the importance of one set of elements, '
+                         f'[N], not a tensor of shape '
+                         f'{tuple(importance.shape)}; use soft_masks for '
+                         'several')
+    layout = Layout([Unit('topk', kind, importance.numel())])
+    layout = layout.to(importance.device)
+    if temperature is not None:
+        temperature = ratio.new_tensor([temperature])
+    ranks = ranks_from_order(rank_order(importance.detach(), layout), layout)
+    masks = soft_masks(ratio.reshape(1), ranks, layout, temperature)
+    return masks.to(ratio.dtype)
