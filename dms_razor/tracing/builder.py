@@ -1,0 +1,407 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""Builds the search space from a finished recording."""
+import re
+from fnmatch import fnmatchcase
+from math import prod
+from typing import Dict, List, Optional, Sequence, Tuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..core.layout import Layout, Unit
+from ..core.resource import Axis, Cost, ResourceModel, Term
+from .labels import compress, core
+from .residual import ResidualBlock, ResidualFinder, group_stages
+from .space import Block, FullWidth, MaskSite, SliceSite, Space
+from .units import UnitFinder, WidthGroup
+
+OPTIONS = ('fixed', 'divisor', 'least', 'most')
+
+
+class SpaceBuilder:
+    """Turns recorded facts into a :class:`Space`.
+
+    Args:
+        recorder (Recorder): A finished recording.
+        units (dict[str, dict], optional): Name pattern -> options, see
+            :func:`dms_razor.tracing.trace`.
+        width (bool): Whether widths are searched. Defaults to True.
+        depth (bool): Whether depths are searched. Defaults to True.
+    """
+
+    def __init__(self,
+                 recorder,
+                 units: Optional[Dict[str, dict]] = None,
+                 width: bool = True,
+                 depth: bool = True) -> None:
+        self.recorder = recorder
+        self.facts = recorder.facts
+        self.options = check_options(units or {})
+        self.width, self.depth = width, depth
+        self.blocks, self.stay = ResidualFinder(recorder).find()
+        self.extra_attributes: Dict[str, Dict[str, Tensor]] = {}
+        self._full_width: List[FullWidth] = []
+
+    def build(self) -> Space:
+        """The space; channels that turn out to be special are fixed.
+
+        Raises:
+            ValueError: If nothing can be pruned, or an option's pattern
+                matches nothing.
+        """
+        while True:
+            self.finder = UnitFinder(self.facts)
+            groups = self.finder.find()
+            if groups is None:
+                continue
+            self.matched = set()
+            units = self._width_units(groups)
+            if units is None:
+                continue
+            self.element_of = np.full(len(self.finder.classes), -1)
+            self._number_elements(groups, units)
+            if self._fix_uneven(units):
+                continue
+            break
+        blocks = self._depth_units(units)
+        for pattern in self.options:
+            if pattern not in self.matched:
+                names = ', '.join(unit.name for unit in units) or 'none'
+                raise ValueError(
+                    f'the unit pattern "{pattern}" matches nothing in this '
+                    f'network. Its units are: {names}. Correct the pattern '
+                    'or remove it.')
+        full_width = self._stays(units)
+        if not units:
+            why = '; '.join(f'{f.module}: {f.reason}' for f in full_width[:5])
+            raise ValueError(
+                'nothing can be pruned in this network. What stays and why: '
+                f'{why or "no convolution or linear layer was run"}. Let the '
+                'forward reach the layers that are to be searched.')
+        return self._assemble(units, blocks, full_width)
+
+    # width
+
+    def _width_units(self, groups: List[WidthGroup]) -> Optional[List[Unit]]:
+        units, names = [], {}
+        for group in groups:
+            name = group.modules[0]
+            names[name] = names.get(name, -1) + 1
+            if names[name]:
+                name = f'{name}[{names[name]}]'
+            size, step = len(group.rows[0]), 1
+            options = self._options_of([name] + group.modules)
+            reason = None
+            if not self.width:
+                reason = 'width is not searched'
+            elif options.get('fixed'):
+                reason = 'declared fixed'
+            elif 'divisor' in options:
+                step = options['divisor']
+                if size % step:
+                    reason = f'its {size} channels are no multiple of the ' \
+                        f'step {step}'
+            if reason is not None:
+                rows = torch.tensor(group.rows)
+                self.facts.variables.fix(rows, reason)
+                return None
+            bounds = [options.get(key) for key in ('least', 'most')]
+            for key, bound in zip(('least', 'most'), bounds):
+                if bound is not None and bound % step:
+                    raise ValueError(
+                        f'unit "{name}": {key}={bound} channels are no '
+                        f'multiple of its step {step}')
+            least, most = (None if b is None else b // step for b in bounds)
+            units.append(
+                Unit(
+                    name,
+                    'width',
+                    size // step,
+                    len(group.rows),
+                    step,
+                    least=least,
+                    most=most,
+                    members=tuple(group.modules)))
+        return units
+
+    def _options_of(self, names: Sequence[str]) -> dict:
+        merged: dict = {}
+        for pattern, options in self.options.items():
+            if any(fnmatchcase(name, pattern) for name in names):
+                self.matched.add(pattern)
+                merged.update(options)
+        return merged
+
+    def _number_elements(self, groups, units) -> None:
+        first = 0
+        for group, unit in zip(groups, units):
+            for row in group.rows:
+                numbers = np.arange(len(row)) // unit.step
+                self.element_of[row] = first + numbers
+                first += unit.size
+
+    def index(self, labels: Tensor) -> Tensor:
+        """Element of each label, -1 where nothing can be pruned."""
+        classes = self.finder.classes[labels.numpy()]
+        return torch.from_numpy(self.element_of[classes])
+
+    def _fix_uneven(self, units: List[Unit]) -> bool:
+        """Fix units that an axis holds unevenly: no closed form for it."""
+        if not units:
+            return False
+        layout = Layout(units)
+        rows = layout.row_of_element
+        for axis in list(self.facts.axes.values()):
+            index = self.index(axis.labels)
+            index = index[index >= 0]
+            times = torch.bincount(index, minlength=layout.E)
+            low = torch.full((layout.R, ), layout.E * 64)
+            low = low.scatter_reduce(0, rows, times, 'amin')
+            high = torch.zeros(layout.R, dtype=torch.long)
+            high = high.scatter_reduce(0, rows, times, 'amax')
+            bad = (low != high)[rows].nonzero().flatten()
+            if len(bad):
+                fix = torch.isin(self.index(axis.labels), bad)
+                self.facts.variables.fix(
+                    axis.labels[fix], f'"{axis.name}" holds only a part of '
+                    'these channels')
+                return True
+        for name, labels in self.facts.entry_labels.items():
+            index = core(compress(self.index(labels)))
+            if bool((index >= 0).any()) and index.numel() != max(index.shape):
+                self.facts.variables.fix(
+                    labels, f'"{name}" holds these channels in several '
+                    'dimensions')
+                return True
+        return False
+
+    # depth
+
+    def _depth_units(self, units: List[Unit]) -> List[Block]:
+        if not self.depth:
+            return []
+        nodes = self.recorder.nodes
+        streams = []
+        for block in self.blocks:
+            node = nodes[block.source]
+            labels = self.finder.classes[core(node.labels[0]).numpy()]
+            streams.append((labels.tobytes(), node.shape))
+        stages = group_stages(self.blocks, streams)
+        parents = [stage[0].path.rpartition('.')[0] for stage in stages]
+        first = sum(unit.elements for unit in units)
+        blocks = []
+        for stage, parent in zip(stages, parents):
+            name = parent
+            if parents.count(parent) > 1 or not parent:
+                ends = (stage[0].path, stage[-1].path)
+                name = '{}[{}:{}]'.format(
+                    parent, *(end.rpartition('.')[2] for end in ends))
+            options = self._options_of([name] + [b.path for b in stage])
+            if 'divisor' in options and options['divisor'] != 1 and any(
+                    fnmatchcase(name, p) and 'divisor' in o
+                    for p, o in self.options.items()) and '*' not in ''.join(
+                        self.options):
+                raise ValueError(f'depth unit "{name}" has no divisor: blocks '
+                                 'are removed one by one')
+            if options.get('fixed'):
+                self.stay += [
+                    FullWidth(block.path, 'declared fixed') for block in stage
+                ]
+                continue
+            units.append(
+                Unit(
+                    name,
+                    'depth',
+                    len(stage),
+                    least=options.get('least'),
+                    most=options.get('most'),
+                    members=tuple(b.path for b in stage)))
+            for block in stage:
+                blocks.append(Block(block.path, first, block.tails))
+                first += 1
+        return blocks
+
+    # everything else
+
+    def _stays(self, units: List[Unit]) -> List[FullWidth]:
+        stays: Dict[str, str] = {}
+        for producer in self.facts.producers:
+            for root in self.finder.roots(producer.labels):
+                if root in self.finder.fixed:
+                    stays.setdefault(producer.module, self.finder.fixed[root])
+                    break
+        for operation in self.facts.operations:
+            path = operation.module
+            if len(operation.axes) == 0 and path not in stays:
+                stays[path] = self._why_unlabelled(operation)
+        result = [FullWidth(*item) for item in stays.items()]
+        return result + [FullWidth(b.path, b.reason) for b in self.stay]
+
+    def _why_unlabelled(self, operation) -> str:
+        node = self.recorder.nodes[operation.node]
+        for labels in node.labels:
+            for root in self.finder.roots(core(labels)):
+                if root in self.finder.fixed:
+                    return self.finder.fixed[root]
+        return f'{operation.op} of activations'
+
+    def _assemble(self, units, blocks, full_width) -> Space:
+        layout = Layout(units)
+        slices: Dict[str, List[SliceSite]] = {}
+        masks = []
+        for axis in self.facts.axes.values():
+            index = self.index(axis.labels)
+            if not bool((index >= 0).any()):
+                continue
+            slices.setdefault(axis.name, []).append(
+                SliceSite(axis.name, axis.axis, index, axis.groups))
+            if axis.reads:
+                module, _, tensor = axis.name.rpartition('.')
+                masks.append(
+                    MaskSite(module, tensor, axis.axis, index, axis.groups))
+        for name, labels in self.facts.entry_labels.items():
+            index = core(compress(self.index(labels)))
+            if bool((index >= 0).any()):
+                axis = int(np.argmax(index.shape))
+                index = index.reshape(-1).expand(labels.shape[axis])
+                slices.setdefault(name, []).append(
+                    SliceSite(name, axis, index.clone()))
+        producers = {}
+        for unit in units:
+            if unit.kind == 'width':
+                producers[unit.name] = [
+                    (m, type(self.recorder.modules[m]).__name__)
+                    for m in unit.members
+                ]
+        return Space(
+            units=units,
+            layout=layout,
+            mask_sites=masks,
+            slice_sites=slices,
+            blocks=blocks,
+            resource=self._resource(layout, blocks),
+            full_width=full_width,
+            attributes=self._attributes(),
+            producers=producers)
+
+    def _attributes(self) -> Dict[str, Dict[str, Tensor]]:
+        """Numbers in standard layers that follow the shape of a weight."""
+        result: Dict[str, Dict[str, Tensor]] = {}
+        for (name, axis), found in self.facts.axes.items():
+            path, _, tensor = name.rpartition('.')
+            module = self.recorder.modules[path]
+            index = self.index(found.labels)
+            if tensor != 'weight' or not bool((index >= 0).any()):
+                continue
+            names = attribute_names(module, axis)
+            if isinstance(module, nn.modules.conv._ConvNd) and axis == 0 and \
+                    module.groups == module.in_channels > 1:
+                times = module.out_channels // module.groups
+                inputs = result.setdefault(path, {})
+                inputs['in_channels'] = index[::times].clone()
+                inputs['groups'] = index[::times].clone()
+            for attribute in names:
+                if hasattr(module, attribute):
+                    result.setdefault(path, {})[attribute] = index
+        for path, extra in self.extra_attributes.items():
+            for attribute, labels in extra.items():
+                index = self.index(labels)
+                if bool((index >= 0).any()):
+                    result.setdefault(path, {})[attribute] = index
+        return result
+
+    def _resource(self, layout: Layout, blocks: List[Block]) -> ResourceModel:
+        self._axes: List[Axis] = []
+        self._axis_ids: Dict[bytes, int] = {}
+        elements = {block.path: block.element for block in blocks}
+        costs = []
+        for op in self.facts.operations:
+            ids = tuple(
+                self._axis(labels, layout) for labels in op.axes if len(labels))
+            costs.append(
+                Cost(op.module, op.op, 'macs', op.coefficient, ids,
+                     enclosing(op.module, elements)))
+        for name, parameter in self.recorder.model.named_parameters():
+            path = name.rpartition('.')[0]
+            sizes, ids = [], []
+            for axis in range(parameter.dim()):
+                found = self.facts.axes.get((name, axis))
+                if found is not None:
+                    sizes.append(len(found.labels))
+                    ids.append(self._axis(found.labels, layout))
+            labels = self.facts.entry_labels.get(name)
+            if labels is not None and not ids:
+                index = core(compress(self.index(labels)))
+                if bool((index >= 0).any()):
+                    sizes, ids = [index.numel()], [
+                        self._axis_of_index(index.reshape(-1), layout)
+                    ]
+            costs.append(
+                Cost(name, 'parameter', 'params',
+                     parameter.numel() / prod(sizes), tuple(ids),
+                     enclosing(path, elements)))
+        return ResourceModel(self._axes, costs, layout)
+
+    def _axis(self, labels: Tensor, layout: Layout) -> int:
+        return self._axis_of_index(self.index(labels), layout)
+
+    def _axis_of_index(self, index: Tensor, layout: Layout) -> int:
+        key = index.numpy().tobytes()
+        if key not in self._axis_ids:
+            terms = []
+            constant = int((index < 0).sum())
+            if constant:
+                terms.append(Term(constant))
+            units = layout.unit_of_element[index[index >= 0]]
+            entries = torch.bincount(units, minlength=layout.U)
+            for unit in entries.nonzero().flatten().tolist():
+                terms.append(
+                    Term(
+                        float(entries[unit]) / layout.units[unit].size,
+                        (1 + unit, )))
+            self._axis_ids[key] = len(self._axes)
+            self._axes.append(Axis(tuple(terms)))
+        return self._axis_ids[key]
+
+
+def enclosing(path: str, elements: Dict[str, int]) -> Tuple[int, ...]:
+    """Elements of the blocks that ``path`` lies in, outermost first."""
+    parts = path.split('.')
+    prefixes = ['.'.join(parts[:n + 1]) for n in range(len(parts))]
+    return tuple(elements[p] for p in prefixes if p in elements)
+
+
+def attribute_names(module: nn.Module, axis: int) -> Tuple[str, ...]:
+    """Attributes of a standard layer that give the size of a weight's axis."""
+    if isinstance(module, nn.modules.conv._ConvTransposeNd):
+        return (('in_channels', ), ('out_channels', ))[axis]
+    if isinstance(module, nn.modules.conv._ConvNd):
+        return (('out_channels', ), ('in_channels', ))[axis]
+    if isinstance(module, nn.Linear):
+        return (('out_features', ), ('in_features', ))[axis]
+    if isinstance(module, nn.PReLU):
+        return ('num_parameters', )
+    return ('num_features', )
+
+
+def check_options(units: Dict[str, dict]) -> Dict[str, dict]:
+    """Check the options of units; see :func:`dms_razor.tracing.trace`.
+
+    Raises:
+        ValueError: An option is unknown or no positive whole number.
+    """
+    for pattern, options in units.items():
+        for key, value in dict(options).items():
+            if key not in OPTIONS:
+                raise ValueError(
+                    f'units["{pattern}"] has the unknown option "{key}"; use '
+                    f'{", ".join(OPTIONS)}')
+            if key != 'fixed' and (not isinstance(value, int) or value < 1) \
+                    and not (key == 'least' and value == 0):
+                raise ValueError(f'units["{pattern}"]: {key}={value!r} is no '
+                                 'positive whole number')
+    return units
+
+
+__all__ = ['SpaceBuilder', 'ResidualBlock', 're']

@@ -1,0 +1,137 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""What a trace found out about a network's tensors and operations."""
+from dataclasses import dataclass
+from typing import Dict, List, Optional, Tuple
+
+import torch
+from torch import Tensor
+
+from .labels import Variables
+
+
+@dataclass
+class TensorAxis:
+    """Labels along one axis of a parameter or buffer.
+
+    Attributes:
+        name (str): Full name of the parameter or buffer.
+        axis (int): The axis.
+        labels (Tensor): Shape ``[size]``, or ``[groups * size]`` group-major
+            for the input axis of a grouped convolution.
+        groups (int): Number of groups, 1 if the axis is not grouped.
+        reads (bool): The axis is contracted with an activation: masks act
+            here (METHOD section 2).
+    """
+    name: str
+    axis: int
+    labels: Tensor
+    groups: int = 1
+    reads: bool = False
+
+
+@dataclass
+class Operation:
+    """A convolution, linear layer or matrix product and its cost in MACs.
+
+    ``macs = coefficient * prod(number of channels in each axis)``.
+    """
+    module: str
+    op: str
+    node: int
+    coefficient: float
+    axes: Tuple[Tensor, ...]
+
+
+@dataclass
+class Producer:
+    """A vector of fresh channels, e.g. the outputs of a convolution."""
+    module: str
+    labels: Tensor
+
+
+@dataclass
+class Partition:
+    """Equal parts of a vector that must keep equal counts.
+
+    The groups of a grouped convolution, or the pieces of a split.
+    """
+    labels: Tensor
+    module: str
+    why: str
+
+
+@dataclass
+class Piece:
+    """A part of a vector with a length of its own in the module's code."""
+    module: str
+    labels: Tensor
+    size: int
+
+
+class Facts:
+    """Collects what rules find out; read by the builder of the space."""
+
+    def __init__(self, variables: Variables) -> None:
+        self.variables = variables
+        self.axes: Dict[Tuple[str, int], TensorAxis] = {}
+        self.operations: List[Operation] = []
+        self.producers: List[Producer] = []
+        self.partitions: List[Partition] = []
+        self.pieces: List[Piece] = []
+        self.entry_labels: Dict[str, Tensor] = {}
+        self._cuts: Dict[tuple, List[Tensor]] = {}
+
+    def axis(self,
+             name: Optional[str],
+             axis: int,
+             labels: Tensor,
+             groups: int = 1,
+             reads: bool = False) -> None:
+        """A tensor's axis carries ``labels``; a second use merges them."""
+        if name is None:
+            return
+        known = self.axes.get((name, axis))
+        if known is not None and len(known.labels) == len(labels):
+            self.variables.merge(known.labels, labels)
+            known.reads |= reads
+        else:
+            self.axes[name, axis] = TensorAxis(name, axis, labels.clone(),
+                                               groups, reads)
+
+    def outputs(self,
+                name: str,
+                module: str,
+                number: int,
+                axis: int = 0) -> Tensor:
+        """Labels of what a weight produces; the same for every use of it."""
+        known = self.axes.get((name, axis))
+        if known is not None:
+            return known.labels
+        labels = self.variables.new(number)
+        self.producers.append(Producer(module, labels))
+        return labels
+
+    def entries(self, name: str, tensor: Tensor) -> Tensor:
+        """One label an entry, for a parameter that is used elementwise."""
+        if name not in self.entry_labels:
+            self.entry_labels[name] = self.variables.new(
+                tensor.numel()).view(tensor.shape)
+        return self.entry_labels[name]
+
+    def split(self, module: str, pieces: List[Tensor], why: str) -> None:
+        """A vector is cut into pieces; pieces of one size stay equal."""
+        for labels in pieces:
+            self.pieces.append(Piece(module, labels, len(labels)))
+        if len({len(labels) for labels in pieces}) == 1 and len(pieces) > 1:
+            self.partitions.append(Partition(torch.stack(pieces), module, why))
+
+    def cut(self, module: str, whole: Tensor, piece: Tensor,
+            why: str) -> None:
+        """One piece is cut off a vector; equal pieces of it stay equal."""
+        self.pieces.append(Piece(module, piece, len(piece)))
+        key = (module, tuple(whole.tolist()), len(piece))
+        others = self._cuts.setdefault(key, [])
+        others.append(piece)
+        if len(others) > 1:
+            self.partitions.append(
+                Partition(torch.stack(others), module, why))

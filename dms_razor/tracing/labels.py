@@ -1,0 +1,132 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""Channel labels: which channel does every entry of a tensor belong to?
+
+While a network runs once on an example input, every activation is accompanied
+by a *label tensor*: an integer tensor of the same shape that names, for every
+entry, the channel variable it belongs to. Label 0 means "no channel" (a
+constant). Moving data (``view``, ``permute``, ``cat``, ``split``, a channel
+shuffle, window partitioning, ...) moves labels in exactly the same way, so
+the same PyTorch function is applied to the labels and no rule per architecture
+is needed. Label tensors are kept as stride-0 expansions wherever they do not
+vary, so they cost next to nothing.
+"""
+from typing import List, Optional, Sequence, Tuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def expand_vector(vector: Tensor, dim: int, shape: Sequence[int]) -> Tensor:
+    """Labels of a tensor of ``shape`` that vary along ``dim`` only.
+
+    Args:
+        vector (Tensor): Labels, shape ``[shape[dim]]``.
+        dim (int): The channel dimension.
+        shape (Sequence[int]): Shape of the tensor.
+    """
+    view = [1] * len(shape)
+    view[dim] = len(vector)
+    return vector.view(view).expand(tuple(shape))
+
+
+def core(labels: Tensor) -> Tensor:
+    """Labels with every dimension that is known to be constant at size 1."""
+    for dim in range(labels.dim()):
+        if labels.stride(dim) == 0 and labels.shape[dim] > 1:
+            labels = labels.narrow(dim, 0, 1)
+    return labels
+
+
+def compress(labels: Tensor) -> Tensor:
+    """The same labels, stride 0 along every dimension they do not vary in."""
+    shape = labels.shape
+    labels = core(labels)
+    for dim in range(labels.dim()):
+        if labels.shape[dim] > 1:
+            first = labels.narrow(dim, 0, 1)
+            if bool((labels == first).all()):
+                labels = first
+    return labels.expand(shape)
+
+
+def vector_along(labels: Tensor, dim: int) -> Optional[Tensor]:
+    """Labels along ``dim``, shape ``[size]``; None if others vary too."""
+    dim %= labels.dim()
+    size = labels.shape[dim]
+    labels = core(compress(labels))
+    if labels.numel() != labels.shape[dim]:
+        return None
+    return labels.reshape(-1).expand(size)
+
+
+def varies_along(labels: Tensor, dims: Sequence[int]) -> bool:
+    """Whether any label changes along one of ``dims``."""
+    labels = core(compress(labels))
+    return any(labels.shape[dim] > 1 for dim in dims)
+
+
+class Variables:
+    """The channel variables of a trace and what was found out about them.
+
+    Variables that must live and die together are merged, variables that must
+    stay are fixed with a reason. Ids start at 1; 0 is no variable.
+    """
+
+    def __init__(self) -> None:
+        self.count = 1
+        self._merged: List[Tuple[np.ndarray, np.ndarray]] = []
+        self._fixed: List[Tuple[np.ndarray, str]] = []
+
+    def new(self, number: int) -> Tensor:
+        """``number`` fresh variables, shape ``[number]``."""
+        first, self.count = self.count, self.count + number
+        return torch.arange(first, self.count)
+
+    def new_fixed(self, reason: str) -> int:
+        """One fresh variable that must stay, for what is not understood."""
+        variable = self.new(1)
+        self.fix(variable, reason)
+        return int(variable)
+
+    def merge(self, left: Tensor, right: Tensor) -> None:
+        """The two label tensors (same shape) name the same channels."""
+        a, b = left.reshape(-1).numpy(), right.reshape(-1).numpy()
+        differ = (a != b) & (a > 0) & (b > 0)
+        if differ.any():
+            pairs = np.unique(np.stack([a[differ], b[differ]]), axis=1)
+            self._merged.append((pairs[0], pairs[1]))
+
+    def fix(self, labels: Tensor, reason: str) -> None:
+        """The channels named in ``labels`` must stay; first reason wins."""
+        ids = np.unique(core(labels).reshape(-1).numpy())
+        ids = ids[ids > 0]
+        if len(ids):
+            self._fixed.append((ids, reason))
+
+    def classes(self) -> np.ndarray:
+        """The smallest variable each variable is merged with, ``[count]``.
+
+        Connected components by repeated minimum and pointer jumping, so that
+        a hundred thousand channels need no Python loop.
+        """
+        root = np.arange(self.count)
+        if not self._merged:
+            return root
+        left = np.concatenate([pair[0] for pair in self._merged])
+        right = np.concatenate([pair[1] for pair in self._merged])
+        while True:
+            a, b = root[left], root[right]
+            if (a == b).all():
+                return root
+            np.minimum.at(root, np.maximum(a, b), np.minimum(a, b))
+            while (root[root] != root).any():
+                root = root[root]
+
+    def fixed(self, classes: np.ndarray) -> dict:
+        """Class of variables -> reason why it must stay."""
+        reasons: dict = {}
+        for ids, reason in self._fixed:
+            for root in np.unique(classes[ids]).tolist():
+                reasons.setdefault(root, reason)
+        return reasons

@@ -1,0 +1,215 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""Residual blocks that can be removed, and the stages they form.
+
+Depth is searched as ``block(x) = x + m * branch(x)`` (METHOD section 2): a
+block is a module whose output is its input plus branches. It is found in the
+recorded operations, not by class name, so it works for any architecture.
+"""
+import re
+from dataclasses import dataclass
+from typing import Dict, List, Optional, Tuple
+
+from torch import nn
+
+#: Operations f with f(f(x)) = f(x): harmless after the addition if the input
+#: of the block is itself a result of f.
+IDEMPOTENT = ('relu', 'relu6', 'hardtanh')
+#: Operations that keep "is a result of a rectifier" true.
+KEEPS_RANGE = ('max_pool2d', 'dropout', 'flatten', 'view', 'reshape',
+               'permute', 'transpose', 'contiguous')
+#: Linear operations on one tensor that a scale can be moved through.
+HOMOGENEOUS = ('dropout', 'mul', 'div', 'neg', 'view', 'reshape', 'permute',
+               'transpose', 'contiguous', 'flatten', 'unflatten', 'roll',
+               'getitem', 'avg_pool2d', 'squeeze', 'unsqueeze', 'dropout2d')
+
+
+@dataclass(frozen=True)
+class Tail:
+    """Where a branch is scaled by its block's mask.
+
+    Attributes:
+        module (str): Path of the module at the end of the branch.
+        fold (bool): The mask multiplies the module's weight and bias (exact,
+            and costs no activation memory); else its output.
+    """
+    module: str
+    fold: bool
+
+
+@dataclass(frozen=True)
+class ResidualBlock:
+    """A removable block: without it the network has an identity there."""
+    path: str
+    call: int
+    source: int
+    tails: Tuple[Tail, ...]
+
+
+@dataclass(frozen=True)
+class NotRemovable:
+    """A residual block that has to stay, and why."""
+    path: str
+    reason: str
+
+
+class ResidualFinder:
+    """Finds residual blocks in a finished recording."""
+
+    def __init__(self, recorder) -> None:
+        self.nodes = recorder.nodes
+        self.calls = recorder.calls
+        self.modules = recorder.modules
+        self.facts = recorder.facts
+        self.readers: Dict[int, List[int]] = {}
+        for node in self.nodes:
+            for source in node.inputs:
+                self.readers.setdefault(source, []).append(node.index)
+        self.times: Dict[str, int] = {}
+        for call in self.calls:
+            self.times[call.path] = self.times.get(call.path, 0) + 1
+        self.output_nodes = set(recorder.output_nodes)
+
+    def find(self) -> Tuple[List[ResidualBlock], List[NotRemovable]]:
+        """All outermost removable blocks, and those that must stay."""
+        found: List[ResidualBlock] = []
+        stay: List[NotRemovable] = []
+        for call in self.calls:
+            if not self._may_be_block(call) or any(
+                    call.path.startswith(b.path + '.') for b in found):
+                continue
+            result = self._block(call)
+            if isinstance(result, ResidualBlock):
+                found.append(result)
+            elif result is not None:
+                stay.append(result)
+        return found, stay
+
+    def _may_be_block(self, call) -> bool:
+        parent, _, name = call.path.rpartition('.')
+        module = self.modules[call.path]
+        if isinstance(module, (nn.Sequential, nn.ModuleList)) or not name:
+            return False
+        listed = isinstance(self.modules[parent],
+                            (nn.Sequential, nn.ModuleList))
+        return (listed or bool(re.search(r'\d$', name))) \
+            and bool(call.inputs) and len(set(call.outputs)) == 1 \
+            and self.times[call.path] == 1 and call.last > call.first
+
+    def _block(self, call):
+        source, end = call.inputs[0], call.outputs[0]
+        if not call.first <= end < call.last:
+            return None
+        after, node = [], self.nodes[end]
+        while node.op in IDEMPOTENT or node.op in ('leaky_relu', 'silu',
+                                                   'gelu', 'hardswish', 'elu',
+                                                   'prelu', 'batch_norm',
+                                                   'layer_norm', 'sigmoid'):
+            after.append(node.op)
+            if len(node.inputs) != 1 or node.inputs[0] < call.first:
+                return None
+            node = self.nodes[node.inputs[0]]
+        branches = self._branches(node.index, source, call)
+        if not branches:
+            return None
+        for op in after:
+            if op not in IDEMPOTENT or not self._is_result_of(op, source):
+                return NotRemovable(
+                    call.path, f'{op} after the addition would act on the '
+                    'input again if the block were an identity')
+        if self._leaks(call, end):
+            return NotRemovable(call.path,
+                                'its inner activations are used outside it')
+        tails = []
+        for branch in branches:
+            tail = self._tail(branch, call)
+            if tail is None:
+                return NotRemovable(
+                    call.path, 'the end of its residual branch is not the '
+                    'output of a module')
+            tails.append(tail)
+        return ResidualBlock(call.path, call.index, source, tuple(tails))
+
+    def _branches(self, end: int, source: int, call) -> Optional[List[int]]:
+        """Branch ends if ``end = source + branch + ...``, else None."""
+        if end == source:
+            return []
+        node = self.nodes[end]
+        if end < call.first or not node.plain_add or len(node.inputs) != 2:
+            return None
+        for identity, branch in (node.inputs, node.inputs[::-1]):
+            if branch < call.first:
+                continue
+            rest = self._branches(identity, source, call)
+            if rest is not None:
+                return rest + [branch]
+        return None
+
+    def _is_result_of(self, op: str, node: int) -> bool:
+        while self.nodes[node].op in KEEPS_RANGE and len(
+                self.nodes[node].inputs) == 1:
+            node = self.nodes[node].inputs[0]
+        return self.nodes[node].op == op
+
+    def _leaks(self, call, end: int) -> bool:
+        """Whether anything but the result leaves the block."""
+        for index in range(call.first, call.last):
+            readers = self.readers.get(index, [])
+            if index != end and (index in self.output_nodes or any(
+                    reader >= call.last for reader in readers)):
+                return True
+        return False
+
+    def _tail(self, node: int, call) -> Optional[Tail]:
+        """The module whose scale or output carries the block's mask."""
+        if len(self.readers.get(node, [])) != 1:
+            return None
+        output = self._module_of_output(node, call)
+        while node >= call.first:
+            record = self.nodes[node]
+            module = self.calls[record.call].path
+            if record.op in ('batch_norm', 'conv2d', 'linear', 'conv1d',
+                             'conv3d') and self.times[module] == 1:
+                if self._affine(module, record.op):
+                    return Tail(module, fold=True)
+                break
+            if record.op not in HOMOGENEOUS or len(record.inputs) != 1 or len(
+                    self.readers.get(record.inputs[0], [])) != 1:
+                break
+            node = record.inputs[0]
+        return None if output is None else Tail(output, fold=False)
+
+    def _affine(self, path: str, op: str) -> bool:
+        """Whether the result is linear in the module's own parameters."""
+        parameters = self.modules[path]._parameters
+        if op == 'batch_norm':
+            return parameters.get('weight') is not None and parameters.get(
+                'bias') is not None
+        used_as_is = (f'{path}.weight', 0) in self.facts.axes
+        return used_as_is and (parameters.get('bias') is not None or getattr(
+            self.modules[path], 'bias', None) is None)
+
+    def _module_of_output(self, node: int, block) -> Optional[str]:
+        """Innermost module inside the block that returns this very tensor."""
+        for call in reversed(self.calls):
+            if call.outputs == (node, ) and self.times[call.path] == 1 and \
+                    block.first <= call.first <= node < call.last and \
+                    call.index != block.index and \
+                    call.path.startswith(block.path + '.'):
+                return call.path
+        return None
+
+
+def group_stages(blocks: List[ResidualBlock],
+                 streams: List[tuple]) -> List[List[ResidualBlock]]:
+    """Blocks that follow one another on the same residual stream.
+
+    Args:
+        blocks (list[ResidualBlock]): In the order of execution.
+        streams (list[tuple]): For each block the channels of its input; a
+            change of width or resolution starts another stage.
+    """
+    stages: Dict[tuple, List[ResidualBlock]] = {}
+    for block, stream in zip(blocks, streams):
+        parent = block.path.rpartition('.')[0]
+        stages.setdefault((parent, stream), []).append(block)
+    return list(stages.values())

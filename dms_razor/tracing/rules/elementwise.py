@@ -1,0 +1,72 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""Operations that treat every entry alone: channels pass, operands merge."""
+from typing import List, Optional
+
+import torch
+from torch import Tensor
+
+from ..labels import core
+from . import register_rule
+
+UNARY = (
+    'relu relu6 gelu silu sigmoid tanh hardswish hardsigmoid hardtanh '
+    'leaky_relu elu selu celu mish softplus softsign logsigmoid threshold '
+    'hardshrink softshrink tanhshrink rrelu dropout dropout1d dropout2d '
+    'dropout3d alpha_dropout feature_alpha_dropout feature_dropout exp log '
+    'log1p sqrt rsqrt square neg abs sign sin cos erf floor ceil round '
+    'reciprocal clamp clamp_min clamp_max isnan isinf nan_to_num logical_not '
+    'bitwise_not zeros_like ones_like empty_like rand_like randn_like '
+    'full_like bernoulli fill zero').split()
+BINARY = ('add sub mul div pow maximum minimum max_binary where lerp '
+          'addcmul addcdiv eq ne lt le gt ge logical_and logical_or '
+          'fmod remainder floor_divide atan2 copysign masked_fill').split()
+
+
+def _align(labels: Tensor, dims: int) -> Tensor:
+    """Labels with leading dimensions of size 1, as broadcasting adds them."""
+    return labels.view((1, ) * (dims - labels.dim()) + labels.shape)
+
+
+@register_rule(*UNARY, *BINARY, 'glu_gate')
+def elementwise(recorder, call) -> List[Tensor]:
+    """Merge the labels of all operands where broadcasting pairs them up."""
+    shape = call.outs[0].shape
+    result: Optional[Tensor] = None
+    constants = []
+    for tensor in call.tensors:
+        labels = recorder.labels_of(tensor)
+        if labels is None:
+            constants.append(tensor)
+            continue
+        labels = _align(core(labels), len(shape))
+        if result is None:
+            result = labels
+            continue
+        a, b = torch.broadcast_tensors(result, labels)
+        recorder.variables.merge(a, b)
+        result = torch.where(a > 0, a, b)
+    for tensor in constants:
+        _check_constant(recorder, call, tensor, result)
+    return [result.expand(out.shape) for out in call.outs]
+
+
+def _check_constant(recorder, call, tensor: Tensor, labels: Tensor) -> None:
+    """A constant as wide as the channels forbids that channels go away."""
+    for dim in range(1, tensor.dim() + 1):
+        if dim <= labels.dim() and tensor.shape[-dim] > 1 \
+                and labels.shape[-dim] > 1:
+            recorder.variables.fix(
+                labels, f'{recorder.where} combines them with a constant '
+                f'tensor of fixed width in {call.op}')
+
+
+@register_rule('prelu')
+def prelu(recorder, call) -> List[Tensor]:
+    """PReLU: one slope for all channels, or one slope a channel."""
+    x, weight = call.argument(0, 'input'), call.argument(1, 'weight')
+    labels = recorder.labels_of(x)
+    if weight.numel() > 1:
+        from .contraction import channel_vector
+        vector = channel_vector(recorder, x, 1)
+        recorder.facts.axis(recorder.name_of(weight), 0, vector)
+    return [labels]

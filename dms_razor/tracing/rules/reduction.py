@@ -1,0 +1,87 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""Pooling, resizing, means and softmax: positions mix, channels must not."""
+from typing import List, Sequence
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_flatten
+
+from ..labels import compress, core, expand_vector, varies_along, vector_along
+from ..recorder import NotUnderstood
+from . import register_rule
+
+SPATIAL = [
+    f'{kind}_pool{n}d' for n in (1, 2, 3)
+    for kind in ('max', 'avg', 'lp', 'adaptive_max', 'adaptive_avg')
+]
+SPATIAL += [
+    f'max_pool{n}d_with_indices' for n in (1, 2, 3)
+] + 'interpolate upsample grid_sample affine_grid max_unpool2d'.split()
+
+
+@register_rule(*SPATIAL)
+def spatial(recorder, call) -> List[Tensor]:
+    """Pooling and resizing of ``[B, C, ...]``: the channels stay."""
+    vector = vector_along(recorder.labels_of(call.tensors[0]), 1)
+    if vector is None:
+        raise NotUnderstood(f'{recorder.where} pools or resizes a tensor '
+                            'whose channels vary over positions')
+    return [expand_vector(vector, 1, out.shape) for out in call.outs]
+
+
+def _reduced_dims(call, dims: int) -> Sequence[int]:
+    dim = call.argument(1, 'dim', call.kwargs.get('axis'))
+    if dim is None or isinstance(dim, bool):
+        return list(range(dims))
+    dim = [dim] if isinstance(dim, int) else list(dim)
+    return [d % dims for d in dim]
+
+
+@register_rule('mean', 'sum', 'amax', 'amin', 'max', 'min', 'var', 'std',
+               'norm', 'vector_norm', 'logsumexp', 'prod', 'median')
+def reduce(recorder, call) -> List[Tensor]:
+    """Reduction over dimensions: fine as long as they hold no channels."""
+    if call.op in ('max', 'min') and len(call.tensors) == 2:
+        from .elementwise import elementwise
+        return elementwise(recorder, call)
+    labels = recorder.labels_of(call.tensors[0])
+    dims = _reduced_dims(call, labels.dim())
+    if varies_along(labels, dims):
+        raise NotUnderstood(
+            f'{recorder.where} mixes channels: it takes their {call.op}')
+    labels = compress(labels)
+    for dim in dims:
+        labels = labels.narrow(dim, 0, 1)
+    if call.outs[0].dim() < labels.dim():
+        for dim in sorted(dims, reverse=True):
+            labels = labels.squeeze(dim)
+    return [labels.expand(out.shape) for out in call.outs]
+
+
+@register_rule('softmax', 'log_softmax', 'gumbel_softmax', 'softmin',
+               'normalize', 'cumsum', 'sort', 'topk', 'argsort')
+def along_one_dimension(recorder, call) -> List[Tensor]:
+    """Softmax and the like mix along one dimension: it holds no channels."""
+    labels = recorder.labels_of(call.tensors[0])
+    default = 1 if call.op == 'normalize' else -1
+    position = 2 if call.op in ('normalize', 'topk') else 1
+    dim = call.argument(position, 'dim', default)
+    if dim is None:
+        dim = default
+    if varies_along(labels, [dim % labels.dim()]):
+        raise NotUnderstood(
+            f'{recorder.where} mixes channels: {call.op} over them')
+    return [labels.narrow(dim, 0, 1).expand(out.shape) for out in call.outs]
+
+
+@register_rule('item', 'argmax', 'argmin', 'any', 'all', 'nonzero', 'numel')
+def no_feature(recorder, call) -> List[Tensor]:
+    """Indices and flags; they may not depend on prunable channels."""
+    labels = recorder.labels_of(call.tensors[0])
+    if core(compress(labels)).numel() > 1:
+        raise NotUnderstood(
+            f'{recorder.where} computes {call.op} over its channels')
+    return [
+        torch.zeros((), dtype=torch.long).expand(t.shape)
+        for t in tree_flatten(call.outs)[0]
+    ]

@@ -1,0 +1,92 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""``trace``: the way in to tracing."""
+from typing import Any, Callable, Dict, Optional, Tuple
+
+import torch
+from torch import nn
+
+from .builder import SpaceBuilder
+from .recorder import Recorder
+from .rules import RULES
+from .space import Space
+
+
+def run_model(model: nn.Module, *inputs: Any) -> Any:
+    """The default forward: ``model(*inputs)``."""
+    return model(*inputs)
+
+
+def trace(model: nn.Module,
+          example_inputs: Any,
+          forward: Optional[Callable] = None,
+          units: Optional[Dict[str, dict]] = None,
+          width: bool = True,
+          depth: bool = True,
+          check: bool = True) -> Space:
+    """Find everything that can be pruned in a network.
+
+    The network runs once on the example input, in eval mode and without
+    gradients; its weights, buffers and training flags are as before.
+
+    Args:
+        model (nn.Module): Any network.
+        example_inputs (Tensor | tuple): What one forward pass takes, of the
+            shape MACs are to be counted for. A batch of one is enough.
+        forward (Callable, optional): Called as ``forward(model, *inputs)``;
+            for models whose ``forward`` does not reach all layers. Defaults
+            to ``model(*inputs)``.
+        units (dict[str, dict], optional): Name pattern (as in fnmatch) of
+            units or layers -> ``fixed=True``, ``divisor`` (channels that go
+            together), ``least`` and ``most`` (bounds on what is kept, in
+            channels a group, or in blocks). Later patterns win.
+        width (bool): Whether widths are searched. Defaults to True.
+        depth (bool): Whether depths are searched. Defaults to True.
+        check (bool): Prune a copy at random and compare it with the masked
+            network; what does not agree is fixed and named. Defaults to
+            True.
+
+    Returns:
+        Space: The search space.
+
+    Raises:
+        RuntimeError: The forward fails on the example input.
+        ValueError: Nothing can be pruned, or a pattern matches nothing.
+    """
+    if not isinstance(example_inputs, (tuple, list)):
+        example_inputs = (example_inputs, )
+    example_inputs = tuple(example_inputs)
+    forward = forward or run_model
+    recorder = record(model, example_inputs, forward)
+    builder = SpaceBuilder(recorder, units, width, depth)
+    space = builder.build()
+    if check:
+        from .selfcheck import check_space
+        space = check_space(model, example_inputs, forward, builder, space)
+    space.example_inputs = example_inputs
+    first = [x for x in example_inputs if isinstance(x, torch.Tensor)]
+    space.input_shape = tuple(first[0].shape) if first else ()
+    return space
+
+
+def record(model: nn.Module, example_inputs: Tuple,
+           forward: Callable) -> Recorder:
+    """Run ``forward`` once and record it, leaving no mark on the model."""
+    training = {m: m.training for m in model.modules()}
+    for module in training:
+        module.training = False
+    recorder = Recorder(model, RULES)
+    try:
+        recorder.run(forward, example_inputs)
+    except Exception as error:
+        shapes = [
+            tuple(x.shape) if isinstance(x, torch.Tensor) else type(x).__name__
+            for x in example_inputs
+        ]
+        raise RuntimeError(
+            f'the forward of {type(model).__name__} fails on the example '
+            f'input {shapes} ({type(error).__name__}: {error}). Give an '
+            'example input of the shape that the network takes.') from error
+    finally:
+        for module, flag in training.items():
+            module.training = flag
+    return recorder

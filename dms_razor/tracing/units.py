@@ -1,0 +1,136 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""From merged channel variables to width units.
+
+Channels that occur in the same vectors (outputs of layers, pieces of a split,
+groups of a grouped convolution) are interchangeable: together they are one
+width, one unit. Where groups or pieces must keep equal counts they are the
+groups of one unit, ranked apart (METHOD section 1, groups).
+"""
+from dataclasses import dataclass, field
+from typing import Dict, List, Optional, Set, Tuple
+
+import numpy as np
+
+from .facts import Facts
+
+
+@dataclass
+class WidthGroup:
+    """Channels of one future unit: ``rows[g][i]`` is a class of variables."""
+    rows: List[List[int]]
+    modules: List[str] = field(default_factory=list)
+
+
+class UnitFinder:
+    """Sorts classes of channel variables into width units.
+
+    Args:
+        facts (Facts): What the trace found out.
+
+    Attributes:
+        classes (np.ndarray): Class of every variable.
+        fixed (dict[int, str]): Class -> reason why it stays.
+    """
+
+    def __init__(self, facts: Facts) -> None:
+        self.facts = facts
+        self.classes = facts.variables.classes()
+        self.fixed = facts.variables.fixed(self.classes)
+        self._fix_unread()
+        self._signatures()
+
+    def roots(self, labels) -> List[int]:
+        """Classes named by a label tensor, in order; 0 where none."""
+        return self.classes[labels.reshape(-1).numpy()].tolist()
+
+    def _fix_unread(self) -> None:
+        """Channels that no layer reads have no mask to learn from."""
+        read: Set[int] = set()
+        for axis in self.facts.axes.values():
+            if axis.reads:
+                read.update(self.roots(axis.labels))
+        for producer in self.facts.producers:
+            for root in self.roots(producer.labels):
+                if root not in read:
+                    self.fixed.setdefault(root, 'no layer reads its channels')
+
+    def _signatures(self) -> None:
+        """Which named vectors each class occurs in."""
+        vectors = [p.labels for p in self.facts.producers]
+        vectors += [p.labels for p in self.facts.pieces]
+        for partition in self.facts.partitions:
+            vectors += list(partition.labels)
+        occurs: Dict[int, List[int]] = {}
+        for number, labels in enumerate(vectors):
+            for root in dict.fromkeys(self.roots(labels)):
+                if root > 0 and root not in self.fixed:
+                    occurs.setdefault(root, []).append(number)
+        producers = len(self.facts.producers)
+        groups: Dict[Tuple[int, ...], List[int]] = {}
+        for number in range(producers):
+            for root in dict.fromkeys(self.roots(vectors[number])):
+                if root in occurs and occurs[root][0] == number:
+                    groups.setdefault(tuple(occurs[root]), []).append(root)
+        self.rows = list(groups.values())
+        self.row_modules = [[
+            self.facts.producers[v].module for v in signature if v < producers
+        ] for signature in groups]
+        self.row_of = {
+            root: number
+            for number, row in enumerate(self.rows) for root in row
+        }
+
+    def find(self) -> Optional[List[WidthGroup]]:
+        """Width units in network order.
+
+        Returns:
+            list[WidthGroup] | None: None if some channels turned out to have
+            to stay (they are fixed now): the finder is to be made anew.
+        """
+        tied = list(range(len(self.rows)))
+
+        def find(i: int) -> int:
+            while tied[i] != i:
+                i = tied[i]
+            return i
+
+        for partition in self.facts.partitions:
+            parts = [self.roots(part) for part in partition.labels]
+            if not self._tie(parts, tied, find):
+                every = {r for part in parts for r in part if r > 0}
+                if not every <= set(self.fixed):
+                    self.facts.variables.fix(
+                        partition.labels, f'{partition.why}, and its parts '
+                        'cannot be kept equal')
+                    return None
+        members: Dict[int, List[int]] = {}
+        for row in range(len(self.rows)):
+            members.setdefault(find(row), []).append(row)
+        result = []
+        for rows in members.values():
+            if len({len(self.rows[row]) for row in rows}) > 1:
+                for row in rows:
+                    self._fix_row(row, 'its groups differ in size')
+                return None
+            modules = dict.fromkeys(m for row in rows
+                                    for m in self.row_modules[row])
+            result.append(
+                WidthGroup([self.rows[row] for row in rows], list(modules)))
+        return result
+
+    def _tie(self, parts: List[List[int]], tied: List[int], find) -> bool:
+        """Make corresponding rows of all parts groups of one unit."""
+        rows = [[self.row_of.get(root, -1) for root in part] for part in parts]
+        if all(row == -1 for part in rows for row in part):
+            return True
+        for column in zip(*rows):
+            if -1 in column:
+                return False
+            for row in column[1:]:
+                tied[find(row)] = find(column[0])
+        return True
+
+    def _fix_row(self, row: int, reason: str) -> None:
+        import torch
+        self.facts.variables.fix(
+            torch.from_numpy(np.array(self.rows[row])), reason)
