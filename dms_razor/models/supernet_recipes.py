@@ -1,0 +1,150 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""How each backbone class is made wider and deeper.
+
+A recipe is a function ``(cls, cfg, widen, deepen) -> (arguments, settings)``:
+the constructor arguments that change, and the class attributes that one
+instance has to see with other values.
+"""
+import copy
+import inspect
+import math
+from functools import partial
+from typing import Callable, Dict, Tuple
+
+from torch import nn
+
+RECIPES: Dict[str, Callable] = {}
+
+
+def recipe(*names: str) -> Callable:
+    """Register a recipe for the backbone classes of these names.
+
+    Args:
+        *names (str): Class names, as in a config's ``type``.
+
+    Returns:
+        Callable: A decorator for a function ``(cls, cfg, widen, deepen)``
+        that returns the two dicts ``(arguments, settings)``.
+    """
+
+    def register(function: Callable) -> Callable:
+        for name in names:
+            RECIPES[name] = function
+        return function
+
+    return register
+
+
+def enlarge_class(cls: type, settings: dict) -> Callable[..., nn.Module]:
+    """A constructor of ``cls`` for instances with settings of their own.
+
+    The settings are put on the instance before ``cls.__init__`` reads them.
+    A subclass would do as well, but its instances would have a type that no
+    config and no pickle can name.
+
+    Args:
+        cls (type): The backbone's class; it is not changed.
+        settings (dict): Attributes that shadow those of the class.
+
+    Returns:
+        Callable: Takes the arguments of ``cls``.
+    """
+    return partial(_construct, cls, settings)
+
+
+def _construct(cls: type, settings: dict, *args, **kwargs) -> nn.Module:
+    module = cls.__new__(cls)
+    # nn.Module.__setattr__ works only after __init__
+    for name, value in settings.items():
+        object.__setattr__(module, name, copy.deepcopy(value))
+    module.__init__(*args, **kwargs)
+    return module
+
+
+def argument(cls: type, cfg: dict, name: str):
+    """The value of a constructor argument: the config's, else the default.
+
+    The default is looked up along the method resolution order, since many
+    subclasses hand ``**kwargs`` on.
+    """
+    if name in cfg:
+        return cfg[name]
+    for base in cls.__mro__:
+        parameters = inspect.signature(base.__init__).parameters
+        if name in parameters:
+            return parameters[name].default
+    raise ValueError(f'{cls.__name__} has no argument {name!r}, which its '
+                     'recipe for DMSSupernet changes.')
+
+
+def _blocks(number: int, deepen: float) -> int:
+    # not ceil(2 * 1.1000000001): the factor is a decimal that a person wrote
+    return max(1, math.ceil(round(number * deepen, 6)))
+
+
+@recipe('ResNet', 'ResNet_CIFAR', 'ResNetV1c', 'ResNetV1d', 'SEResNet')
+def resnet(cls: type, cfg: dict, widen: float,
+           deepen: float) -> Tuple[dict, dict]:
+    """``stem_channels`` and ``base_channels``; ``arch_settings[depth]``.
+
+    Channel numbers are rounded to a multiple of 8, so that the stages keep
+    doubling and the squeeze of SE layers stays whole.
+    """
+    arguments = {}
+    for name in ('stem_channels', 'base_channels'):
+        channels = argument(cls, cfg, name)
+        # MMDetection's stem_channels=None means base_channels
+        if widen != 1 and channels is not None:
+            arguments[name] = _multiple_of_8(channels * widen)
+    depth = cfg.get('depth')
+    if depth not in cls.arch_settings:
+        raise ValueError(
+            f'DMSSupernet cannot deepen {cls.__name__} of depth {depth}: '
+            f'choose one of {sorted(cls.arch_settings)}.')
+    block, numbers = cls.arch_settings[depth]
+    deeper = tuple(_blocks(number, deepen) for number in numbers)
+    return arguments, dict(arch_settings={
+        **cls.arch_settings, depth: (block, deeper)
+    })
+
+
+@recipe('ResNeXt', 'SEResNeXt')
+def resnext(cls: type, cfg: dict, widen: float,
+            deepen: float) -> Tuple[dict, dict]:
+    """As ResNet, and ``width_per_group``; the number of groups stays."""
+    arguments, settings = resnet(cls, cfg, widen, deepen)
+    if widen != 1:
+        width = argument(cls, cfg, 'width_per_group')
+        arguments['width_per_group'] = max(1, round(width * widen))
+    return arguments, settings
+
+
+@recipe('MobileNetV2')
+def mobilenet_v2(cls: type, cfg: dict, widen: float,
+                 deepen: float) -> Tuple[dict, dict]:
+    """``widen_factor``; the third number of each row of ``arch_settings``."""
+    arguments = dict(widen_factor=argument(cls, cfg, 'widen_factor') * widen)
+    settings = [[expand, channels,
+                 _blocks(number, deepen), stride]
+                for expand, channels, number, stride in cls.arch_settings]
+    return arguments, dict(arch_settings=settings)
+
+
+@recipe('EfficientNet')
+def efficientnet(cls: type, cfg: dict, widen: float,
+                 deepen: float) -> Tuple[dict, dict]:
+    """The width and depth factors of ``arch_settings[arch]``."""
+    arch = argument(cls, cfg, 'arch')
+    if arch not in cls.arch_settings:
+        raise ValueError(
+            f"DMSSupernet cannot enlarge EfficientNet of arch '{arch}': "
+            f'choose one of {sorted(cls.arch_settings)}.')
+    width, depth, resolution = cls.arch_settings[arch]
+    settings = {
+        **cls.arch_settings, arch: (width * widen, depth * deepen, resolution)
+    }
+    return {}, dict(arch_settings=settings)
+
+
+def _multiple_of_8(channels: float) -> int:
+    return max(8, int(channels / 8 + 0.5) * 8)
