@@ -1,9 +1,8 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """Builds the search space from a finished recording."""
-import re
 from fnmatch import fnmatchcase
 from math import prod
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import Dict, List, Optional, Sequence, Set, Tuple
 
 import numpy as np
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from ..core.layout import Layout, Unit
 from ..core.resource import Axis, Cost, ResourceModel, Term
 from .labels import compress, core
-from .residual import ResidualBlock, ResidualFinder, group_stages
+from .residual import NotRemovable, ResidualFinder, group_stages
 from .space import Block, FullWidth, MaskSite, SliceSite, Space
 from .units import UnitFinder, WidthGroup
 
@@ -40,7 +39,10 @@ class SpaceBuilder:
         self.options = check_options(units or {})
         self.width, self.depth = width, depth
         self.blocks, self.stay = ResidualFinder(recorder).find()
+        # Set by the self-check: numbers of a module's own that follow a
+        # width, and the modules for which that has been tried.
         self.extra_attributes: Dict[str, Dict[str, Tensor]] = {}
+        self.followed: Set[str] = set()
         self._full_width: List[FullWidth] = []
 
     def build(self) -> Space:
@@ -176,6 +178,11 @@ class SpaceBuilder:
                 return True
         return False
 
+    def keep_blocks(self, paths: Sequence[str], reason: str) -> None:
+        """Blocks that turned out to have to stay."""
+        self.blocks = [b for b in self.blocks if b.path not in paths]
+        self.stay += [NotRemovable(path, reason) for path in paths]
+
     # depth
 
     def _depth_units(self, units: List[Unit]) -> List[Block]:
@@ -198,16 +205,8 @@ class SpaceBuilder:
                 name = '{}[{}:{}]'.format(
                     parent, *(end.rpartition('.')[2] for end in ends))
             options = self._options_of([name] + [b.path for b in stage])
-            if 'divisor' in options and options['divisor'] != 1 and any(
-                    fnmatchcase(name, p) and 'divisor' in o
-                    for p, o in self.options.items()) and '*' not in ''.join(
-                        self.options):
-                raise ValueError(f'depth unit "{name}" has no divisor: blocks '
-                                 'are removed one by one')
             if options.get('fixed'):
-                self.stay += [
-                    FullWidth(block.path, 'declared fixed') for block in stage
-                ]
+                self.keep_blocks([b.path for b in stage], 'declared fixed')
                 continue
             units.append(
                 Unit(
@@ -318,7 +317,8 @@ class SpaceBuilder:
         costs = []
         for op in self.facts.operations:
             ids = tuple(
-                self._axis(labels, layout) for labels in op.axes if len(labels))
+                self._axis(labels, layout) for labels in op.axes
+                if len(labels))
             costs.append(
                 Cost(op.module, op.op, 'macs', op.coefficient, ids,
                      enclosing(op.module, elements)))
@@ -402,6 +402,3 @@ def check_options(units: Dict[str, dict]) -> Dict[str, dict]:
                 raise ValueError(f'units["{pattern}"]: {key}={value!r} is no '
                                  'positive whole number')
     return units
-
-
-__all__ = ['SpaceBuilder', 'ResidualBlock', 're']

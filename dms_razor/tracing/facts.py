@@ -114,8 +114,8 @@ class Facts:
     def entries(self, name: str, tensor: Tensor) -> Tensor:
         """One label an entry, for a parameter that is used elementwise."""
         if name not in self.entry_labels:
-            self.entry_labels[name] = self.variables.new(
-                tensor.numel()).view(tensor.shape)
+            self.entry_labels[name] = self.variables.new(tensor.numel()).view(
+                tensor.shape)
         return self.entry_labels[name]
 
     def split(self, module: str, pieces: List[Tensor], why: str) -> None:
@@ -125,13 +125,11 @@ class Facts:
         if len({len(labels) for labels in pieces}) == 1 and len(pieces) > 1:
             self.partitions.append(Partition(torch.stack(pieces), module, why))
 
-    def cut(self, module: str, whole: Tensor, piece: Tensor,
-            why: str) -> None:
+    def cut(self, module: str, whole: Tensor, piece: Tensor, why: str) -> None:
         """One piece is cut off a vector; equal pieces of it stay equal."""
         self.pieces.append(Piece(module, piece, len(piece)))
         key = (module, tuple(whole.tolist()), len(piece))
         others = self._cuts.setdefault(key, [])
         others.append(piece)
         if len(others) > 1:
-            self.partitions.append(
-                Partition(torch.stack(others), module, why))
+            self.partitions.append(Partition(torch.stack(others), module, why))

@@ -170,14 +170,16 @@ class Recorder(TorchFunctionMode):
         out = func(*args, **kwargs)
         outs = [t for t in tree_flatten(out)[0] if isinstance(t, Tensor)]
         tensors = [
-            t for t in tree_flatten((args, kwargs))[0] if isinstance(t, Tensor)
+            t for t in tree_flatten((args, kwargs))[0]
+            if isinstance(t, Tensor)
         ]
         if not outs or not any(
                 self.value(t) is not None or self.name_of(t) is not None
                 for t in tensors):
             return out
-        if any(t is p for t in outs for p in tensors
-               if self.name_of(p) is not None):
+        if any(
+                t is p for t in outs for p in tensors
+                if self.name_of(p) is not None):
             return out  # e.g. parameter.data, parameter.requires_grad_()
         call = OpCall(func, op_name(func), args, kwargs, outs, tensors)
         inputs = [self.value(t).node for t in tensors if self.value(t)]
@@ -244,8 +246,7 @@ class Recorder(TorchFunctionMode):
         handles = []
         for module in self.modules.values():
             handles.append(
-                module.register_forward_pre_hook(
-                    self.enter, with_kwargs=True))
+                module.register_forward_pre_hook(self.enter, with_kwargs=True))
             handles.append(module.register_forward_hook(self.leave))
         node = self.new_node('input', [])
         self.batch_size = 1

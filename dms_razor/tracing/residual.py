@@ -7,7 +7,7 @@ recorded operations, not by class name, so it works for any architecture.
 """
 import re
 from dataclasses import dataclass
-from typing import Dict, List, Optional, Tuple
+from typing import Dict, List, Optional, Set, Tuple
 
 from torch import nn
 
@@ -68,6 +68,10 @@ class ResidualFinder:
         for call in self.calls:
             self.times[call.path] = self.times.get(call.path, 0) + 1
         self.output_nodes = set(recorder.output_nodes)
+        self.constant: Set[int] = set()  # computed from parameters alone
+        for node in self.nodes:
+            if node.op != 'input' and self.constant.issuperset(node.inputs):
+                self.constant.add(node.index)
 
     def find(self) -> Tuple[List[ResidualBlock], List[NotRemovable]]:
         """All outermost removable blocks, and those that must stay."""
@@ -154,8 +158,9 @@ class ResidualFinder:
         """Whether anything but the result leaves the block."""
         for index in range(call.first, call.last):
             readers = self.readers.get(index, [])
-            if index != end and (index in self.output_nodes or any(
-                    reader >= call.last for reader in readers)):
+            if index != end and (index in self.output_nodes
+                                 or any(reader >= call.last
+                                        for reader in readers)):
                 return True
         return False
 
@@ -172,10 +177,11 @@ class ResidualFinder:
                 if self._affine(module, record.op):
                     return Tail(module, fold=True)
                 break
-            if record.op not in HOMOGENEOUS or len(record.inputs) != 1 or len(
-                    self.readers.get(record.inputs[0], [])) != 1:
+            inputs = [i for i in record.inputs if i not in self.constant]
+            if record.op not in HOMOGENEOUS or len(inputs) != 1 or len(
+                    self.readers.get(inputs[0], [])) != 1:
                 break
-            node = record.inputs[0]
+            node = inputs[0]
         return None if output is None else Tail(output, fold=False)
 
     def _affine(self, path: str, op: str) -> bool:

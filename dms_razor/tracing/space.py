@@ -120,8 +120,11 @@ class Space:
         padded = torch.cat([keep.cpu(), keep.new_ones(1).cpu()])
         return padded[index]
 
-    def random_keep(self, generator: torch.Generator,
-                    shares: Sequence[float] = (.25, .5, .75)) -> Tensor:
+    def random_keep(
+        self,
+        generator: torch.Generator,
+        shares: Sequence[float] = (.25, .5, .75)
+    ) -> Tensor:
         """A random subnet, bool ``[E]``, for checks of equality.
 
         Args:
@@ -132,8 +135,8 @@ class Space:
         keep = torch.zeros(self.layout.E, dtype=torch.bool)
         for number, unit in enumerate(self.units):
             choice = int(torch.randint(len(shares), (), generator=generator))
-            kept = min(max(round(shares[choice] * unit.size), unit.least),
-                       unit.most)
+            kept = min(
+                max(round(shares[choice] * unit.size), unit.least), unit.most)
             start = self.layout.slice_of(number).start
             for group in range(unit.groups):
                 order = torch.randperm(unit.size, generator=generator)

@@ -77,7 +77,8 @@ class UnitFinder:
         ] for signature in groups]
         self.row_of = {
             root: number
-            for number, row in enumerate(self.rows) for root in row
+            for number, row in enumerate(self.rows)
+            for root in row
         }
 
     def find(self) -> Optional[List[WidthGroup]]:

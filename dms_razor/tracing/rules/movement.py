@@ -79,8 +79,8 @@ def _note_slice(recorder, call, out: Tensor) -> None:
         return  # a parameter: its entries are no vector of channels
     before = core(compress(recorder.labels_of(call.tensors[0])))
     after = core(compress(out))
-    if before.numel() == max(before.shape) and 0 < after.numel(
-    ) == max(after.shape, default=1) < before.numel():
+    if before.numel() == max(before.shape) and 0 < after.numel() == max(
+            after.shape, default=1) < before.numel():
         recorder.facts.cut(recorder.path, before.reshape(-1),
                            after.reshape(-1),
                            f'{recorder.where} cuts them apart')

@@ -1,0 +1,146 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""Puts masks into a network by name, and takes them out again."""
+from typing import Callable, Dict, Optional, Set
+
+import torch
+from torch import Tensor, nn
+
+from ..tracing.space import Space
+from .layers import InputMask, LayerMasks, MaskedLayer, masked_type
+
+
+class MaskReader:
+    """What masked layers read, with a note of which of them did.
+
+    Args:
+        source (Callable): Returns the flat masks ``[E]``, or None for "no
+            masks": the layers then use their own weights.
+
+    Attributes:
+        read (set[str]): Paths of the layers that have read since
+            :meth:`reset`.
+        expected (set[str]): Paths of all layers that masks are attached to.
+    """
+
+    def __init__(self, source: Callable[[], Optional[Tensor]]) -> None:
+        self.source = source
+        self.read: Set[str] = set()
+        self.expected: Set[str] = set()
+
+    def of(self, path: str) -> Callable[[], Optional[Tensor]]:
+        """The reader of one layer."""
+        self.expected.add(path)
+
+        def read() -> Optional[Tensor]:
+            self.read.add(path)
+            return self.source()
+
+        return read
+
+    def reset(self) -> None:
+        """Forget which layers have read."""
+        self.read.clear()
+
+    @property
+    def unread(self) -> Set[str]:
+        """Layers that have not read their masks since :meth:`reset`."""
+        return self.expected - self.read
+
+
+def _scale_output(masks: LayerMasks) -> Callable:
+    """Forward hook: the module's result times its block's mask."""
+
+    def hook(module, args, out):
+        current = masks.read()
+        if current is None:
+            return out
+        for element in masks.scales:
+            out = out * current[element].to(out.dtype)
+        return out
+
+    return hook
+
+
+def attach(model: nn.Module, space: Space,
+           source: Callable[[], Optional[Tensor]]) -> MaskReader:
+    """Let the layers of ``model`` read masks.
+
+    Can be called again at any time, e.g. after SyncBN conversion has replaced
+    modules: what is attached is taken out first.
+
+    Args:
+        model (nn.Module): The network that ``space`` was traced on, or a copy
+            of it.
+        space (Space): Where masks act.
+        source (Callable): Returns the flat masks ``[E]`` or None.
+
+    Returns:
+        MaskReader: Tells which layers have read their masks.
+
+    Raises:
+        RuntimeError: A module of the space is not in the model.
+    """
+    unmask(model)
+    reader = MaskReader(source)
+    modules = dict(model.named_modules())
+    layers: Dict[str, LayerMasks] = {}
+
+    def masks_of(path: str) -> LayerMasks:
+        if path not in modules:
+            raise RuntimeError(
+                f'the search space names the layer "{path}", which this '
+                f'{type(model).__name__} does not have. Trace the model anew '
+                'after changing it.')
+        if path not in layers:
+            layers[path] = LayerMasks(reader.of(path))
+        return layers[path]
+
+    for site in space.mask_sites:
+        masks_of(site.module).inputs.setdefault(site.tensor, []).append(
+            InputMask(site.axis, site.index, site.groups))
+    hooked: Dict[str, LayerMasks] = {}
+    for block in space.blocks:
+        for tail in block.tails:
+            if tail.fold:
+                masks_of(tail.module).scales.append(block.element)
+                continue
+            if tail.module not in hooked:
+                if tail.module not in modules:
+                    masks_of(tail.module)  # raises with the reason
+                hooked[tail.module] = LayerMasks(reader.of(tail.module))
+            hooked[tail.module].scales.append(block.element)
+    for path, masks in layers.items():
+        module = modules[path]
+        object.__setattr__(module, '_dms_masks', masks)
+        object.__setattr__(module, '_dms_shown', None)
+        module.__class__ = masked_type(module)
+    for path, masks in hooked.items():
+        handle = modules[path].register_forward_hook(_scale_output(masks))
+        object.__setattr__(modules[path], '_dms_hook', handle.id)
+    return reader
+
+
+def unmask(model: nn.Module) -> nn.Module:
+    """Take all masks out of ``model``: every layer is what it was before.
+
+    Args:
+        model (nn.Module): A network, masked or not; also a deep copy of one.
+
+    Returns:
+        nn.Module: The same network.
+    """
+    for module in model.modules():
+        if isinstance(module, MaskedLayer):
+            bases = type(module).__mro__
+            module.__class__ = bases[bases.index(MaskedLayer) + 1]
+            del module.__dict__['_dms_masks'], module.__dict__['_dms_shown']
+        hook = module.__dict__.pop('_dms_hook', None)
+        if hook is not None:
+            module._forward_hooks.pop(hook, None)
+    return model
+
+
+def hard_source(keep: Tensor, dtype: torch.dtype) -> Callable[[], Tensor]:
+    """A source of constant 0/1 masks, for checks of equality."""
+    masks = keep.to(dtype)
+    return lambda: masks

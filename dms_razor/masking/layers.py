@@ -1,0 +1,142 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""Layers whose weights are multiplied by masks while they run.
+
+``conv(W, x * m) = conv(W * m, x)``: masking the weight instead of the
+activation is exact, costs O(weights) instead of O(activations) and keeps no
+activation for the backward pass (METHOD section 2).
+
+A layer is masked by giving the very same object a subclass of its own class,
+as :mod:`torch.nn.utils.parametrize` does. Its parameters keep their names and
+identity, so optimizers, checkpoints, ``isinstance`` rules, EMA and SyncBN
+conversion see an ordinary layer; only during its own ``forward`` do
+``weight`` and ``bias`` read as the masked tensors.
+"""
+from dataclasses import dataclass, field
+from typing import Any, Callable, Dict, List, Optional, Tuple
+
+import torch
+from torch import Tensor, nn
+
+#: Parameters that a masked layer may show masked.
+SHOWN = ('weight', 'bias')
+
+
+@dataclass(eq=False)
+class InputMask:
+    """The mask along the contracted axis of a weight.
+
+    Attributes:
+        axis (int): The axis.
+        index (Tensor): Elements, -1 for an entry that is always there.
+        groups (int): Groups of a grouped convolution, ``index`` group-major.
+        start (int): First element if the index is one whole run of elements,
+            so that the mask is a view of the flat vector, else -1.
+        partly (bool): Whether some entries are always there.
+    """
+    axis: int
+    index: Tensor
+    groups: int = 1
+    start: int = field(init=False, default=-1)
+    partly: bool = field(init=False, default=False)
+
+    def __post_init__(self) -> None:
+        self.partly = bool((self.index < 0).any())
+        first = int(self.index[0])
+        run = torch.arange(first, first + len(self.index))
+        if first >= 0 and torch.equal(self.index.cpu(), run):
+            self.start = first
+
+    def vector(self, masks: Tensor) -> Tensor:
+        """The mask of each entry, shape of ``index``."""
+        if self.start >= 0:
+            return masks[self.start:self.start + len(self.index)]
+        if self.index.device != masks.device:
+            self.index = self.index.to(masks.device)
+        if self.partly:
+            masks = torch.cat([masks, masks.new_ones(1)])
+        return masks[self.index]
+
+    def __call__(self, weight: Tensor, masks: Tensor) -> Tensor:
+        """``weight`` times the mask along the axis."""
+        mask = self.vector(masks).to(weight.dtype)
+        if self.groups > 1:  # [O, I/g, ...] as [g, O/g, I/g, ...]
+            grouped = weight.unflatten(0, (self.groups, -1))
+            mask = mask.view(self.groups, 1, -1,
+                             *(1 for _ in range(weight.dim() - 2)))
+            return (grouped * mask).flatten(0, 1)
+        shape = [1] * weight.dim()
+        shape[self.axis] = -1
+        return weight * mask.view(shape)
+
+
+@dataclass(eq=False)
+class LayerMasks:
+    """All masks of one layer.
+
+    Attributes:
+        read (Callable): Returns the flat masks, ``[E]``; the bank's reader.
+        inputs (dict[str, list[InputMask]]): Parameter name -> its masks.
+        scales (list[int]): Elements whose masks scale the layer's result:
+            residual blocks that end here.
+    """
+    read: Callable[[], Optional[Tensor]]
+    inputs: Dict[str, List[InputMask]] = field(default_factory=dict)
+    scales: List[int] = field(default_factory=list)
+
+    def __deepcopy__(self, memo: dict) -> 'LayerMasks':
+        # A copy of the network (EMA keeps one) reads the same bank.
+        return self
+
+    def show(self, parameters: Dict[str, Any]) -> Optional[Dict[str, Tensor]]:
+        """The tensors that the layer is to see, None for its own ones."""
+        masks = self.read()
+        if masks is None:
+            return None
+        shown = {}
+        for name in SHOWN:
+            tensor = parameters.get(name)
+            if tensor is None:
+                continue
+            for mask in self.inputs.get(name, ()):
+                tensor = mask(tensor, masks)
+            for element in self.scales:
+                tensor = tensor * masks[element].to(tensor.dtype)
+            shown[name] = tensor
+        return shown
+
+
+class MaskedLayer:
+    """Mixin in front of a layer's own class; see the module's docstring."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The layer's own forward on its masked parameters."""
+        self.__dict__['_dms_shown'] = self._dms_masks.show(self._parameters)
+        try:
+            return super().forward(*args, **kwargs)
+        finally:
+            self.__dict__['_dms_shown'] = None
+
+    def _dms_parameter(self, name: str) -> Optional[Tensor]:
+        shown = self.__dict__.get('_dms_shown')
+        if shown is not None and name in shown:
+            return shown[name]
+        return self._parameters[name]
+
+
+def _shown_property(name: str) -> property:
+    return property(lambda layer: layer._dms_parameter(name))
+
+
+_TYPES: Dict[Tuple[type, Tuple[str, ...]], type] = {}
+
+
+def masked_type(layer: nn.Module) -> type:
+    """The masked subclass of a layer's class, made once and cached."""
+    names = tuple(n for n in SHOWN if n in layer._parameters)
+    key = (type(layer), names)
+    if key not in _TYPES:
+        body = {name: _shown_property(name) for name in names}
+        body['__module__'] = type(layer).__module__
+        _TYPES[key] = type(f'Masked{type(layer).__name__}',
+                           (MaskedLayer, type(layer)), body)
+    return _TYPES[key]
