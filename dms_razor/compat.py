@@ -16,6 +16,15 @@ import sys
 from importlib.machinery import PathFinder
 from typing import Callable, Dict, Iterable, List
 
+from ._checkpoint_loading import UnsafeCheckpointError, load_checkpoint
+from ._cpu_distributed import default_model_wrapper
+from ._flop_counter import flop_analyzer
+
+__all__ = [
+    'SHIMS', 'UnsafeCheckpointError', 'apply', 'default_model_wrapper',
+    'flop_analyzer', 'load_checkpoint'
+]
+
 _applied: set = set()
 _libraries: List[object] = []  # torch.library registrations live as long
 
@@ -31,6 +40,8 @@ def quantization_names() -> None:
     names are given back so that the import works; quantization itself is
     not made to work by that.
     """
+    if not _installed('mmrazor'):
+        return
     # MMRazor reads this submodule as an attribute and never imports it.
     import torch.ao.quantization.backend_config.utils  # noqa: F401
     import torch.ao.quantization.fuser_method_mappings as mappings
@@ -179,11 +190,25 @@ def cpu_distributed() -> None:
     utils._init_dist_slurm = cpu.init_slurm(utils._init_dist_slurm)
 
 
+def cpu_amp() -> None:
+    """MMEngine's AmpOptimWrapper refuses to run without an accelerator.
+
+    Its autocast knows bfloat16 on the CPU, which needs no loss scaling; only
+    a check of ``is_cuda_available`` in the constructor is in the way.
+    """
+    if not _installed('mmengine'):
+        return
+    from mmengine.device import get_device
+    from mmengine.optim.optimizer import amp_optimizer_wrapper
+    if get_device() == 'cpu':
+        amp_optimizer_wrapper.is_cuda_available = lambda: True
+
+
 SHIMS: Dict[str, Callable[[], None]] = {
     shim.__name__: shim
     for shim in (quantization_names, torchvision_schemas, mmcv_operators,
                  mmyolo_version_check, mmcls_alias, checkpoint_loading,
-                 cpu_distributed)
+                 cpu_distributed, cpu_amp)
 }
 """All shims by name, in the order in which they are applied."""
 

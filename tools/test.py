@@ -1,0 +1,30 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""Test a checkpoint with a config's test dataset and metrics."""
+import argparse
+
+import dms_razor.openmmlab  # noqa: F401  isort: skip  (must come first)
+
+from _launch import load_config, make_parser
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+
+def parse_args() -> argparse.Namespace:
+    parser = make_parser('Test (and evaluate) a model')
+    parser.add_argument('checkpoint', help='checkpoint file')
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    cfg = load_config(args)
+    cfg.load_from = args.checkpoint
+    if 'runner_type' in cfg:
+        runner = RUNNERS.build(cfg)
+    else:
+        runner = Runner.from_cfg(cfg)
+    runner.test()
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,109 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""Train whatever a config describes: a search, a subnet, a plain model."""
+import argparse
+import logging
+
+import dms_razor.openmmlab  # noqa: F401  isort: skip  (must come first)
+
+from _launch import load_config, make_parser
+from mmengine.config import Config
+from mmengine.logging import print_log
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner, find_latest_checkpoint
+
+
+def parse_args() -> argparse.Namespace:
+    parser = make_parser('Train (or search) a model')
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='CHECKPOINT',
+        help='go on from this checkpoint; without a path, from the latest '
+        'one in the work_dir')
+    parser.add_argument(
+        '--amp', action='store_true', help='automatic mixed precision')
+    parser.add_argument(
+        '--auto-scale-lr',
+        action='store_true',
+        help='scale the learning rate by the batch size')
+    return parser.parse_args()
+
+
+def switch_on_amp(cfg: Config) -> None:
+    """Make the config's optimizer wrapper an ``AmpOptimWrapper``.
+
+    A wrapper of an optimizer constructor of MMRazor's holds one wrapper per
+    part of the model; the part that is trained is ``architecture``.
+
+    Raises:
+        ValueError: The config's wrapper cannot be switched, so that the
+            flag would have no effect.
+    """
+    wrapper = cfg.get('optim_wrapper')
+    if wrapper is not None and 'optimizer' not in wrapper:
+        wrapper = wrapper.get('architecture')
+    name = None if wrapper is None else wrapper.get('type', 'OptimWrapper')
+    if not isinstance(name, (str, type(None))):
+        name = name.__name__
+    if name is None or name.split('.')[-1] not in ('OptimWrapper',
+                                                   'AmpOptimWrapper'):
+        raise ValueError(
+            f'--amp has no effect on this config: its optim_wrapper is '
+            f'{name or cfg.get("optim_wrapper")}, not OptimWrapper. Drop the '
+            'flag, or set up mixed precision in the config.')
+    if name.split('.')[-1] == 'OptimWrapper':
+        wrapper.type = 'AmpOptimWrapper'
+        wrapper.setdefault('loss_scale', 'dynamic')
+
+
+def switch_on_auto_scale_lr(cfg: Config) -> None:
+    """Enable ``auto_scale_lr``, which needs the config's batch size.
+
+    Raises:
+        ValueError: The config says no ``base_batch_size``.
+    """
+    if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+        raise ValueError(
+            '--auto-scale-lr has no effect on this config: it has no '
+            'auto_scale_lr.base_batch_size. Drop the flag, or add '
+            'auto_scale_lr=dict(base_batch_size=N).')
+    cfg.auto_scale_lr.enable = True
+
+
+def switch_on_resume(cfg: Config, checkpoint: str) -> None:
+    """Go on from a checkpoint file, or from the latest one for 'auto'.
+
+    A first run under 'auto' has no checkpoint yet: it starts as without the
+    flag, pretrained weights (``load_from``) included.
+    """
+    if checkpoint == 'auto':
+        checkpoint = find_latest_checkpoint(cfg.work_dir)
+    if checkpoint is None:
+        print_log(
+            f'Nothing to resume in {cfg.work_dir}: starting anew.',
+            logger='current',
+            level=logging.WARNING)
+        return
+    cfg.resume = True
+    cfg.load_from = checkpoint
+
+
+def main() -> None:
+    args = parse_args()
+    cfg = load_config(args)
+    if args.amp:
+        switch_on_amp(cfg)
+    if args.auto_scale_lr:
+        switch_on_auto_scale_lr(cfg)
+    if args.resume is not None:
+        switch_on_resume(cfg, args.resume)
+    if 'runner_type' in cfg:
+        runner = RUNNERS.build(cfg)
+    else:
+        runner = Runner.from_cfg(cfg)
+    runner.train()
+
+
+if __name__ == '__main__':
+    main()
