@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# Copyright (c) dms_razor contributors. All rights reserved.
+# Make a virtual environment with the exact versions of requirements/tested.txt
+# and this project in it. A second run brings it up to date.
+#   bash tools/install.sh [FOLDER]          FOLDER is .venv without an argument
+# PYTHON=… names the interpreter; without it the first of Python 3.11, 3.12 and
+# 3.10 that is found and can make a virtual environment is taken.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+VENV=${1:-.venv}
+
+make_venv() {
+    local python
+    for python in ${PYTHON:-python3.11 python3.12 python3.10 python3 python}; do
+        if "$python" -c 'import sys
+sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null &&
+            "$python" -m venv "$VENV" >/dev/null 2>&1; then
+            echo "Made $VENV with $("$python" --version)."
+            return
+        fi
+    done
+    rm -rf "$VENV"
+    echo "No Python 3.10, 3.11 or 3.12 that can make a virtual environment was" \
+        "found. Install one together with its venv module (python3-venv on" \
+        "Debian and Ubuntu), or name one: PYTHON=/path/to/python3.11." >&2
+    exit 1
+}
+
+[ -x "$VENV/bin/pip" ] || make_venv
+export PIP_DISABLE_PIP_VERSION_CHECK=1
+echo "Installing into $VENV what requirements/tested.txt lists (a minute or" \
+    "more; about 2 GB, with a CUDA build of torch several times that) …"
+"$VENV/bin/python" -m pip install -qq -r requirements/tested.txt
+# The versions above hold: no dependency is looked for a second time. An old
+# build folder would bring back modules that are gone.
+rm -rf build
+"$VENV/bin/python" -m pip install -qq --no-deps --no-build-isolation .
+"$VENV/bin/python" -m pip check
