@@ -1,0 +1,215 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""What a search can do, said before it starts.
+
+:func:`preflight` looks at a traced network and answers, without training:
+how many ratios there are and over how many elements, what the supernet and
+the smallest network of the space cost, whether a target lies between the two,
+about how many steps the search needs to get there, and which modules keep
+their full width and why.
+"""
+import json
+from dataclasses import dataclass, field
+from typing import Any, Dict, List, Optional, Union
+
+from .core.target import check_target, format_amount, parse_target
+from .estimate import steps_to_target
+
+METRICS = ('macs', 'params')
+
+
+@dataclass
+class Preflight:
+    """The answers of :func:`preflight`; MACs and parameters are counts.
+
+    Args:
+        metric (str): What the target limits, ``'macs'`` or ``'params'``.
+        kinds (dict): ``{kind: {'units': …, 'elements': …}}`` over the units
+            whose ratio can move; ``'width'`` and ``'depth'`` are always there.
+        supernet (dict): Cost of the whole network by metric.
+        minimum (dict): Cost of the smallest network of the space by metric.
+        target (float, optional): The target in units of ``metric``.
+        full_width (list[dict]): ``{'module', 'reason'}`` of what is not
+            pruned.
+        problem (str, optional): Why a search cannot start; None when it can.
+        steps (int, optional): About how many ratio updates the target needs;
+            None when no target is given or when it is not in sight.
+        total_steps (int, optional): How many updates the search has.
+        lr (float): Step size of the ratios that ``steps`` assumes.
+    """
+    metric: str
+    kinds: Dict[str, Dict[str, int]]
+    supernet: Dict[str, float]
+    minimum: Dict[str, float]
+    target: Optional[float] = None
+    full_width: List[Dict[str, str]] = field(default_factory=list)
+    problem: Optional[str] = None
+    steps: Optional[int] = None
+    total_steps: Optional[int] = None
+    lr: float = 5e-3
+
+    @property
+    def ratios(self) -> int:
+        """Learnable scalars of the search, one for each unit."""
+        return sum(kind['units'] for kind in self.kinds.values())
+
+    @property
+    def elements(self) -> int:
+        """Elements that can be removed, over all kinds of units."""
+        return sum(kind['elements'] for kind in self.kinds.values())
+
+    def check(self) -> 'Preflight':
+        """Return self, or raise what stands against a search.
+
+        Raises:
+            ValueError: If nothing can be pruned or the target is unreadable,
+                above the supernet, or below the smallest network.
+        """
+        if self.problem is not None:
+            raise ValueError(self.problem)
+        return self
+
+    def to_dict(self) -> Dict[str, Any]:
+        """The report as plain data, the content of the JSON."""
+        costs = {
+            metric:
+            dict(
+                supernet=self.supernet[metric],
+                minimum=self.minimum[metric],
+                target=self.target if metric == self.metric else None)
+            for metric in METRICS
+        }
+        return dict(
+            ratios=self.ratios,
+            elements=self.elements,
+            **self.kinds,
+            **costs,
+            metric=self.metric,
+            reachable=self.problem is None,
+            problem=self.problem,
+            steps=self.steps,
+            total_steps=self.total_steps,
+            full_width=self.full_width)
+
+    def to_json(self) -> str:
+        """The report as JSON text."""
+        return json.dumps(self.to_dict(), indent=2)
+
+    def text(self) -> str:
+        """The report as a table for people."""
+        rows = [('ratios', f'{self.ratios:,}'),
+                ('elements', f'{self.elements:,}')]
+        for kind, count in self.kinds.items():
+            rows.append((f'  {kind}', f'{count["units"]:,} units, '
+                         f'{count["elements"]:,} elements'))
+        for metric in METRICS:
+            whole, least = self.supernet[metric], self.minimum[metric]
+            share = least / whole if whole else 0.
+            rows.append((metric, f'supernet {format_amount(whole)}, smallest '
+                         f'{format_amount(least)} ({share:.1%})'))
+        rows += self._target_rows()
+        wide = max(len(name) for name, _ in rows)
+        lines = ['Pre-flight of the search space']
+        lines += [f'  {name:<{wide}}  {value}' for name, value in rows]
+        if self.full_width:
+            lines.append(f'  at full width ({len(self.full_width)}):')
+            lines += [
+                f'    {item["module"]}: {item["reason"]}'
+                for item in self.full_width
+            ]
+        return '\n'.join(lines)
+
+    def _target_rows(self) -> list:
+        """The rows about the target: value, reachable or why not, steps."""
+        rows = []
+        if self.target is not None:
+            share = self.target / self.supernet[self.metric]
+            rows.append(
+                ('target', f'{format_amount(self.target)} {self.metric} '
+                 f'({share:.1%} of the supernet)'))
+        if self.problem is not None:
+            return rows + [('reachable', f'no: {self.problem}')]
+        if self.target is None:
+            return rows
+        rows.append(('reachable', 'yes'))
+        if self.steps is None:
+            rows.append(('steps', 'the ratios alone do not get there; the '
+                         'projection at export will'))
+            return rows
+        advice = ''
+        if self.total_steps is not None and self.steps > self.total_steps:
+            lr = self.lr * self.steps / max(1, self.total_steps)
+            advice = (f'; the search has {self.total_steps:,}: an lr of about '
+                      f'{lr:.1g} gets there in time')
+        rows.append(('steps', f'about {self.steps:,} with an lr of '
+                     f'{self.lr:g}{advice}'))
+        return rows
+
+
+def preflight(space,
+              target: Union[None, str, float] = None,
+              metric: str = 'macs',
+              *,
+              lr: float = 5e-3,
+              loss_weight: float = 1.,
+              total_steps: Optional[int] = None) -> Preflight:
+    """Describe a search space and say whether a target can be reached in it.
+
+    Args:
+        space (Space): What :func:`dms_razor.tracing.trace` returned.
+        target (str | float, optional): See
+            :func:`dms_razor.core.target.parse_target`.
+        metric (str): ``'macs'`` or ``'params'``.
+        lr (float): Step size of the ratios.
+        loss_weight (float): λ_res, the weight of the resource loss.
+        total_steps (int, optional): Ratio updates that the search has.
+
+    Returns:
+        Preflight: The report. A target that cannot be met is told in its
+        ``problem``; :meth:`Preflight.check` raises it.
+
+    Raises:
+        ValueError: If ``metric`` is neither of the two.
+    """
+    if metric not in METRICS:
+        raise ValueError(f'metric {metric!r} is unknown; use one of {METRICS}')
+    kinds = dict(
+        width=dict(units=0, elements=0), depth=dict(units=0, elements=0))
+    for unit in space.layout.units:
+        if unit.least < unit.most:
+            kind = kinds.setdefault(unit.kind, dict(units=0, elements=0))
+            kind['units'] += 1
+            kind['elements'] += unit.elements
+    resource = space.resource
+    report = Preflight(
+        metric=metric,
+        kinds=kinds,
+        supernet={m: float(resource.supernet(m))
+                  for m in METRICS},
+        minimum={m: float(resource.minimum(m))
+                 for m in METRICS},
+        full_width=[
+            dict(module=item.module, reason=item.reason)
+            for item in space.full_width
+        ],
+        total_steps=total_steps,
+        lr=lr)
+    if report.ratios == 0:
+        reasons = '; '.join(f'{item["module"]}: {item["reason"]}'
+                            for item in report.full_width[:3])
+        report.problem = (
+            'nothing in this network can be pruned'
+            f'{" (" + reasons + ")" if reasons else ""}; allow width or depth '
+            'and free some units of `units`, or search another network')
+        return report
+    if target is None:
+        return report
+    try:
+        report.target = parse_target(target, report.supernet[metric], metric)
+        check_target(report.target, report.supernet[metric],
+                     report.minimum[metric], metric)
+    except ValueError as error:
+        report.problem = str(error)
+        return report
+    report.steps = steps_to_target(space, report.target, metric, lr,
+                                   loss_weight)
+    return report
