@@ -1,0 +1,196 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""Build a subnet from the standard network and a manifest, without tracing.
+
+The standard network is built at full size, checked against the manifest, and
+shrunk in place. Nothing is cut silently: any disagreement between network,
+manifest and weights is an error that names what differs.
+"""
+from pathlib import Path
+from typing import Any, Callable, List, Mapping, Optional, Set, Union
+
+from torch import nn
+
+from .attention import make_slim
+from .calling import make_inputs
+from .counting import count_macs, count_params
+from .errors import SubnetError, listed
+from .manifest import Manifest, joined
+from .shapes import fingerprint, named_tensors, shape_differences, state_shapes
+from .slicing import replace_by_identity, set_width
+from .weights import load_weights
+
+
+def build_subnet(model: nn.Module,
+                 subnet: Union[str, Path, Manifest],
+                 *,
+                 weights: Union[None, str, Path, Mapping] = None,
+                 part: str = '',
+                 init: Optional[Callable[[nn.Module], Any]] = None,
+                 forward: Optional[Callable] = None) -> nn.Module:
+    """Shrink the standard network to a subnet.
+
+    Args:
+        model (nn.Module): The supernet as its author's code builds it; it is
+            shrunk in place.
+        subnet (str | Path | Manifest): The subnet.json of an export.
+        weights (str | Path | Mapping, optional): A checkpoint of the subnet,
+            e.g. the subnet.pth beside the manifest, or a state dict. Without
+            it the network starts from scratch: see :func:`apply_manifest`.
+        part (str): Build only this part of the subnet, e.g. ``'backbone'``;
+            ``model`` is then that part of the supernet.
+        init (callable, optional): ``init(model)`` initialises the shrunk
+            network; for networks whose author does so after construction.
+        forward (callable, optional): ``forward(model, *inputs)`` when the
+            network is not simply called; the MACs are counted with it.
+
+    Returns:
+        nn.Module: ``model``, shrunk.
+
+    Raises:
+        SubnetError: Manifest, network or weights do not belong together, or
+            the network does not cost what the manifest says.
+    """
+    manifest = subnet if isinstance(subnet,
+                                    Manifest) else Manifest.load(subnet)
+    manifest = manifest.part(part)
+    if weights is None:
+        apply_manifest(model, manifest, init=init)
+    else:
+        apply_manifest(model, manifest, reset=False)
+        load_weights(model, weights, part)
+    check_cost(model, manifest, forward)
+    return model
+
+
+def apply_manifest(model: nn.Module,
+                   manifest: Manifest,
+                   *,
+                   init: Optional[Callable[[nn.Module], Any]] = None,
+                   reset: bool = True) -> None:
+    """Shrink a network in place to the shapes of a manifest.
+
+    With ``reset``, layers whose weights shrank are initialised anew by their
+    own ``reset_parameters``, since the usual spread of the values depends on
+    the width. Tensors that are one value per channel (norms, layer scales,
+    biases alone) and modules that cannot reset themselves keep their first
+    entries.
+
+    Args:
+        model (nn.Module): The supernet, plain.
+        manifest (Manifest): The subnet.
+        init (callable, optional): Called with the shrunk network at the end.
+        reset (bool): Whether shrunken layers are initialised anew.
+
+    Raises:
+        SubnetError: ``model`` is not the manifest's supernet.
+    """
+    check_supernet(model, manifest)
+    replace_by_identity(model, manifest.removed)
+    shrunk = _shrink(model, manifest.shapes)
+    for path, module in manifest.modules.items():
+        if 'slim' in module:
+            make_slim(model.get_submodule(path), module['slim'])
+        for name, width in module['attributes'].items():
+            set_width(model.get_submodule(path), path, name, width)
+    found = state_shapes(model)
+    expected = {
+        name: shape
+        for name, shape in manifest.shapes.items() if name in found
+    }
+    differences = shape_differences(expected, found)
+    if differences:
+        raise SubnetError(
+            f'{type(model).__name__} was shrunk by its manifest, but '
+            f'{listed(differences)}. The manifest is inconsistent: export '
+            'the subnet again.')
+    if reset:
+        _reset(model, shrunk)
+        if init is not None:
+            init(model)
+
+
+def check_supernet(model: nn.Module, manifest: Manifest) -> None:
+    """Refuse a network that is not the supernet of a manifest.
+
+    Args:
+        model (nn.Module): The network, not yet shrunk.
+        manifest (Manifest): The subnet.
+
+    Raises:
+        SubnetError: Its tensors have other names or shapes.
+    """
+    found = state_shapes(model)
+    if fingerprint(found) == manifest.model['fingerprint']:
+        return
+    differences = shape_differences(manifest.model['tensors'], found)
+    raise SubnetError(
+        f'{type(model).__name__} is not the network that this subnet was cut '
+        f'from ({manifest.model["type"]}): {listed(differences, 3)}. Build '
+        'it from the config of the supernet that was searched.')
+
+
+def check_cost(model: nn.Module,
+               manifest: Manifest,
+               forward: Optional[Callable] = None) -> None:
+    """Refuse a built subnet that does not cost what its manifest says.
+
+    Shapes say nothing of strides and input sizes; MACs do.
+
+    Args:
+        model (nn.Module): The built subnet.
+        manifest (Manifest): Its manifest, or that of the part it is.
+        forward (callable, optional): How the network is called.
+
+    Raises:
+        SubnetError: MACs or parameters differ.
+    """
+    params = count_params(model)
+    expected = manifest.params.get('counted', params)
+    if params != expected:
+        raise SubnetError(
+            f'The built {type(model).__name__} has {params:,} parameters, '
+            f'its manifest says {expected:,}. Parameters are shared '
+            'differently: build the network that was searched.')
+    if 'counted' not in manifest.macs:
+        return
+    count = count_macs(model, make_inputs(manifest.inputs, model), forward)
+    if count.macs == manifest.macs['counted']:
+        return
+    layers = [
+        f'{path or "(itself)"}: {count.by_module.get(path, 0):,} instead of '
+        f'{module["macs"]:,}' for path, module in manifest.modules.items()
+        if count.by_module.get(path, 0) != module['macs']
+    ]
+    raise SubnetError(
+        f'The built {type(model).__name__} takes {count.macs:,} MACs, its '
+        f'manifest says {manifest.macs["counted"]:,} ({listed(layers, 3)}). '
+        'Strides or the like differ: build it from the config of the '
+        'supernet that was searched.')
+
+
+def _shrink(model: nn.Module, shapes: Mapping[str, List[int]]) -> Set[str]:
+    """Cut every tensor down to its first entries; name those that shrank."""
+    shrunk = set()
+    for name, tensor in named_tensors(model).items():
+        shape = shapes.get(name, tensor.shape)
+        if len(shape) != tensor.dim() or list(shape) == list(tensor.shape):
+            continue
+        shrunk.add(name)
+        first = tuple(slice(size) for size in shape)
+        # .data keeps the Parameter object, also for those who share it
+        tensor.data = tensor.data[first].clone()
+    return shrunk
+
+
+def _reset(model: nn.Module, shrunk: Set[str]) -> None:
+    """Initialise anew the layers of which a matrix or kernel shrank."""
+    for path, module in model.named_modules():
+        own = dict(module.named_parameters(recurse=False))
+        matrices = [
+            name for name, parameter in own.items()
+            if parameter.dim() > 1 and joined(path, name) in shrunk
+        ]
+        reset = getattr(module, 'reset_parameters',
+                        getattr(module, '_reset_parameters', None))
+        if matrices and reset is not None:
+            reset()

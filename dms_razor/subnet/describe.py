@@ -1,0 +1,175 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""Describe a subnet that was just cut as a :class:`Manifest`."""
+from typing import Any, Callable, Dict, List, Optional
+
+import torch
+from torch import Tensor, nn
+
+from .calling import call, describe_inputs, evaluating
+from .counting import Count, count_params
+from .keep import kept_counts, unit_rows
+from .manifest import Manifest
+from .shapes import fingerprint, named_tensors, state_shapes
+from .slicing import inside, removed_blocks
+
+
+def closed_form(space, keep: Tensor, metric: str) -> int:
+    """Compute a subnet's figure from its kept counts (paper, eq. 8).
+
+    Args:
+        space (Space): The space.
+        keep (Tensor): Bool of shape [E].
+        metric (str): ``'macs'`` or ``'params'``.
+
+    Returns:
+        int: The figure that the search reckons with; hard counts make it a
+        whole number.
+    """
+    counts = hard_counts(space, keep)
+    return round(float(space.resource(counts, keep.double(), metric)))
+
+
+def hard_counts(space, keep: Tensor) -> Tensor:
+    """Put a subnet's kept counts into the closed form's type.
+
+    Args:
+        space (Space): The space.
+        keep (Tensor): Bool of shape [E].
+
+    Returns:
+        Tensor: k of each unit, float64 of shape [U].
+    """
+    return torch.tensor(kept_counts(space.units, keep), dtype=torch.float64)
+
+
+def describe_subnet(supernet: nn.Module,
+                    subnet: nn.Module,
+                    space,
+                    keep: Tensor,
+                    inputs: Any,
+                    count: Count,
+                    *,
+                    forward: Optional[Callable] = None,
+                    metric: str = 'macs',
+                    target: Optional[float] = None) -> Manifest:
+    """Describe a subnet.
+
+    Args:
+        supernet (nn.Module): The supernet, masked or not.
+        subnet (nn.Module): What ``slice_model(supernet, space, keep)`` gave.
+        space (Space): The space.
+        keep (Tensor): Bool of shape [E].
+        inputs (Any): Example inputs, those of ``count``.
+        count (Count): MACs counted on the subnet.
+        forward (callable, optional): How the network is called.
+        metric (str): What ``target`` limits.
+        target (float, optional): The limit.
+
+    Returns:
+        Manifest: Names, shapes and costs; no values of weights.
+    """
+    whole = torch.ones_like(keep)
+    tensors = state_shapes(supernet)
+    costs = {
+        name:
+        dict(
+            supernet=closed_form(space, whole, name),
+            searched=closed_form(space, keep, name),
+            counted=counted)
+        for name, counted in (('macs', count.macs), ('params',
+                                                     count_params(subnet)))
+    }
+    return Manifest(
+        model=dict(
+            type=type(supernet).__name__,
+            tensors=tensors,
+            fingerprint=fingerprint(tensors)),
+        inputs=describe_inputs(inputs),
+        metric=metric,
+        target=None if target is None else float(target),
+        macs=costs['macs'],
+        params=costs['params'],
+        units=_units(space, keep),
+        removed=removed_blocks(space, keep),
+        modules=_modules(supernet, subnet, space, keep, count),
+        receives=_receives(subnet, inputs, forward))
+
+
+def _units(space, keep: Tensor) -> List[Dict[str, Any]]:
+    """Say what is kept of each unit."""
+    rows = unit_rows(space.units, keep)
+    return [
+        dict(
+            name=unit.name,
+            kind=unit.kind,
+            total=unit.size,
+            kept=int(row[0].sum()),
+            groups=unit.groups,
+            step=unit.step,
+            members=list(unit.members),
+            kept_index=row.flatten().nonzero().flatten().tolist())
+        for unit, row in zip(space.units, rows)
+    ]
+
+
+def _modules(supernet, subnet, space, keep, count) -> Dict[str, Dict]:
+    """Say what each module of the subnet is and owns."""
+    removed = removed_blocks(space, keep)
+    # what a checkpoint holds, and sliced buffers that it does not hold
+    names = set(state_shapes(subnet)) | set(space.slice_sites)
+    tensors = named_tensors(subnet)
+    types = {
+        path: type(module).__name__
+        for path, module in subnet.named_modules(remove_duplicate=False)
+    }
+    modules = {
+        path:
+        dict(
+            type=kind,
+            tensors={},
+            attributes={},
+            macs=count.by_module.get(path, 0))
+        for path, kind in types.items()
+    }
+    for name in tensors:
+        if name in names:
+            path, _, own = name.rpartition('.')
+            modules[path]['tensors'][own] = list(tensors[name].shape)
+    for path, slim in space.replacements.items():
+        if path in modules:
+            modules[path]['slim'] = slim
+    for path, attributes in space.attributes.items():
+        if inside(path, removed):
+            continue
+        for name in attributes:
+            width = getattr(subnet.get_submodule(path), name)
+            modules[path]['attributes'][name] = (
+                width[-1] if isinstance(width, tuple) else width)
+    return modules
+
+
+def _receives(subnet, inputs, forward) -> Dict[str, Any]:
+    """Record what modules with children are called with, if one tensor."""
+    receives: Dict[str, Any] = {}
+
+    def note(path):
+
+        def hook(module, args, kwargs):
+            single = len(args) == 1 and isinstance(args[0], Tensor)
+            if single and not kwargs:
+                receives.setdefault(path, describe_inputs(args[0]))
+
+        return hook
+
+    handles = [
+        module.register_forward_pre_hook(note(path), with_kwargs=True)
+        for path, module in subnet.named_modules()
+        if path and next(module.children(), None) is not None
+    ]
+    try:
+        with evaluating(subnet):
+            call(subnet, inputs, forward)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return receives

@@ -1,0 +1,206 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""Export: from a supernet and what was kept of it to a folder of files.
+
+| file | content |
+| --- | --- |
+| subnet.json | the manifest, see :mod:`dms_razor.subnet.manifest` |
+| subnet.pth | the searched weights, tensors only |
+| retrain.py | a config that trains the subnet, if a base was named |
+| report.md, report.json | what was asked, searched and counted |
+| structure.png | supernet and subnet, layer by layer |
+"""
+import importlib.util
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Optional, Union
+
+import torch
+from torch import Tensor, nn
+
+from .calling import to_device_of
+from .counting import Count, count_macs
+from .describe import closed_form, describe_subnet, hard_counts
+from .errors import SubnetError, listed
+from .files import whole_folder, write_text
+from .keep import check_keep
+from .layers import compare_layers
+from .manifest import Manifest
+from .report import Report
+from .retrain_config import RetrainConfig
+from .slicing import plain_copy, slice_model
+from .weights import save_weights
+
+FILES = ('subnet.json', 'subnet.pth', 'retrain.py', 'report.md', 'report.json',
+         'structure.png')
+"""Every file that an export may hold."""
+
+
+@dataclass
+class Export:
+    """An export that is complete.
+
+    Attributes:
+        path (Path): The folder.
+        model (nn.Module): The subnet with the searched weights.
+        manifest (Manifest): What is in subnet.json.
+        report (Report): What is in report.md and report.json.
+    """
+    path: Path
+    model: nn.Module
+    manifest: Manifest
+    report: Report
+
+
+def export_subnet(out_dir: Union[str, Path],
+                  model: nn.Module,
+                  space,
+                  keep: Tensor,
+                  *,
+                  target: Optional[float] = None,
+                  metric: str = 'macs',
+                  inputs: Any = None,
+                  forward: Optional[Callable] = None,
+                  retrain: Optional[RetrainConfig] = None,
+                  picture: bool = True) -> Export:
+    """Cut out a subnet, check what it costs, and write it down.
+
+    The folder appears whole or not at all. An older export of that name is
+    kept aside until the new one is in place.
+
+    Args:
+        out_dir (str | Path): The folder, e.g. ``work_dir/subnet``.
+        model (nn.Module): The supernet, masked or not. It is not changed.
+        space (Space): The space of ``model``.
+        keep (Tensor): Bool of shape [E], True for the elements that stay.
+        target (float, optional): What was asked, in units of ``metric``.
+        metric (str): ``'macs'`` or ``'params'``.
+        inputs (Any, optional): Example inputs to count MACs on. Defaults to
+            those that the space was traced with.
+        forward (callable, optional): ``forward(model, *inputs)`` when the
+            network is not simply called.
+        retrain (RetrainConfig, optional): What to make retrain.py from;
+            without it there is none.
+        picture (bool): Whether to draw structure.png. It needs matplotlib;
+            without matplotlib the report says so.
+
+    Returns:
+        Export: The folder and what is in it.
+
+    Raises:
+        SubnetError: ``keep`` is no network of the space, the counted MACs or
+            parameters are not those that the search reckoned with, or the
+            folder holds something else. Nothing was written then.
+    """
+    keep = check_keep(space.units, keep)
+    retrain_text = None if retrain is None else retrain.text()
+    supernet = plain_copy(model)
+    subnet = slice_model(supernet, space, keep)
+    if inputs is None:
+        inputs = space.example_inputs
+    inputs = to_device_of(model, inputs)
+    before = count_macs(supernet, inputs, forward)
+    after = count_macs(subnet, inputs, forward)
+    manifest = describe_subnet(
+        supernet,
+        subnet,
+        space,
+        keep,
+        inputs,
+        after,
+        forward=forward,
+        metric=metric,
+        target=target)
+    check_counts(supernet, space, torch.ones_like(keep), before)
+    check_counts(subnet, space, keep, after)
+    report = Report(
+        manifest,
+        compare_layers(supernet, subnet, manifest.removed, before, after),
+        counter=after.tool,
+        full_width=[
+            dict(module=stay.module, reason=stay.reason)
+            for stay in space.full_width
+        ],
+        notes=_notes(manifest, picture))
+    with whole_folder(out_dir, FILES) as folder:
+        manifest.save(folder / 'subnet.json')
+        save_weights(subnet, folder / 'subnet.pth')
+        write_text(folder / 'report.md', report.to_markdown())
+        write_text(folder / 'report.json', report.to_json())
+        if retrain_text is not None:
+            write_text(folder / 'retrain.py', retrain_text)
+        if picture and _can_draw():
+            from ..visualization import draw_structure
+            draw_structure(report.to_dict(), folder / 'structure.png')
+    return Export(Path(out_dir), subnet, manifest, report)
+
+
+def check_counts(model: nn.Module, space, keep: Tensor, count: Count) -> None:
+    """Refuse a network whose costs are not what the closed form says.
+
+    Args:
+        model (nn.Module): The network that ``keep`` describes.
+        space (Space): The space.
+        keep (Tensor): Bool of shape [E].
+        count (Count): The MACs of ``model``, counted by a library.
+
+    Raises:
+        SubnetError: MACs or parameters differ; the layers are named.
+    """
+    params = {
+        name: parameter.numel()
+        for name, parameter in model.named_parameters()
+    }
+    for metric, whole, by_name in (('macs', count.macs, count.by_module),
+                                   ('params', sum(params.values()), params)):
+        searched = closed_form(space, keep, metric)
+        if searched == whole:
+            continue
+        expected = costs_by_name(space, keep, metric)
+        names = [
+            f'{name or "(itself)"} has {by_name.get(name, 0):,} and should '
+            f'have {expected.get(name, 0):,}'
+            for name in dict.fromkeys([*expected, *by_name])
+            if by_name.get(name, 0) != expected.get(name, 0)
+        ]
+        raise SubnetError(
+            f'{count.tool if metric == "macs" else "The network"} counts '
+            f'{whole:,} {metric}, but the search reckons with {searched:,}: '
+            f'{listed(names)}. Nothing was exported, since the budget would '
+            'not hold: declare these layers fixed, and report the network.')
+
+
+def costs_by_name(space, keep: Tensor, metric: str) -> Dict[str, int]:
+    """Compute what each layer of a subnet costs by the closed form.
+
+    Args:
+        space (Space): The space.
+        keep (Tensor): Bool of shape [E].
+        metric (str): ``'macs'`` or ``'params'``.
+
+    Returns:
+        dict[str, int]: By the name of the cost (a layer or a parameter).
+    """
+    figures = space.resource.per_cost(
+        hard_counts(space, keep), keep.double(), metric)
+    costs: Counter = Counter()
+    for cost, figure in zip(space.resource.costs_of(metric), figures):
+        costs[cost.name] += round(float(figure))
+    return dict(costs)
+
+
+def _notes(manifest: Manifest, picture: bool) -> List[str]:
+    """Say what a reader of the report must know beside its tables."""
+    notes = []
+    cost = getattr(manifest, manifest.metric)['counted']
+    if manifest.target is not None and cost > manifest.target:
+        notes.append(f'The subnet is above what was asked: {cost:,} instead '
+                     f'of at most {manifest.target:,.0f} {manifest.metric}.')
+    if picture and not _can_draw():
+        notes.append('There is no picture of the structure, because '
+                     'matplotlib is not installed.')
+    return notes
+
+
+def _can_draw() -> bool:
+    return importlib.util.find_spec('matplotlib') is not None

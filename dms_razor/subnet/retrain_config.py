@@ -1,0 +1,187 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""retrain.py: a config that trains the exported subnet.
+
+It inherits a standard config, e.g. mmpretrain's, and replaces the model by
+the subnet: data, schedule, hooks and evaluation are those of the base. It
+names the manifest relative to itself, so the folder can be moved. Reading the
+base needs mmengine, which is imported only then.
+"""
+import ast
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Dict, List, Tuple, Union
+
+from .errors import SubnetError
+from .python_text import assignment, comment
+from .recipe import merge_recipe, without_pretrained
+
+IMPORT = 'dms_razor.openmmlab'
+"""The module that registers ``DMSSubModel``."""
+
+
+@dataclass
+class RetrainConfig:
+    """What a retrain config is made from.
+
+    Args:
+        base (str): The config to inherit: a name such as
+            ``'mmpretrain::resnet/resnet50_8xb32_in1k.py'`` or the path of a
+            local file.
+        architecture (dict): Model config of the supernet, as the search has
+            it under ``architecture``.
+        recipe (bool): Whether ``base`` was written for another model than
+            ``architecture``, so that its training settings (batch
+            augmentation, losses, drop rates) are merged onto
+            ``architecture``. False where ``architecture`` itself comes from
+            ``base``. Defaults to False.
+        overrides (dict, optional): Other top-level settings of the config,
+            e.g. ``dict(train_dataloader=dict(batch_size=64))``.
+        from_search (bool): Start from the searched weights (the finetuning
+            of DMS_p) and not from scratch. Defaults to False.
+    """
+    base: str
+    architecture: Dict[str, Any]
+    recipe: bool = False
+    overrides: Dict[str, Any] = field(default_factory=dict)
+    from_search: bool = False
+
+    def text(self) -> str:
+        """Write the config.
+
+        Nothing of a search is needed for it, so a search can call this
+        before it starts to see whether the retrain config will be all right.
+
+        Returns:
+            str: The content of a retrain.py.
+
+        Raises:
+            SubnetError: The base cannot be read or has no model, or a
+                setting cannot be written as Python text.
+        """
+        base = read_config(self.base)
+        model, left = self._model(base)
+        start = None
+        note = 'From scratch; the searched weights are in subnet.pth.'
+        if self.from_search:
+            start = '{{ fileDirname }}/subnet.pth'
+            note = 'From the searched weights; checkpoint=None: from scratch.'
+        lines = [
+            comment('Trains the network of subnet.json beside this file the '
+                    f'way {self.base} trains its own.'),
+            *[comment(f'Not taken over from there: {item}.') for item in left],
+            assignment('_base_', self._base()),
+            assignment('custom_imports', _imports(base)),
+            '',
+            comment(note),
+            assignment(
+                'model',
+                dict(
+                    _delete_=True,
+                    type='DMSSubModel',
+                    subnet='{{ fileDirname }}/subnet.json',
+                    checkpoint=start,
+                    cfg=model)),
+        ]
+        if base.get('load_from'):
+            # weights that the base starts from are no subnet's
+            lines.append(assignment('load_from', None))
+        for name, value in self.overrides.items():
+            lines.append(assignment(name, without_pretrained(value)))
+        return '\n'.join(lines) + '\n'
+
+    def _base(self) -> str:
+        """The base as a retrain.py in any folder has to name it."""
+        if '::' in self.base:
+            return self.base
+        return Path(os.path.abspath(self.base)).as_posix()
+
+    def _model(self, base: Dict) -> Tuple[Dict, List[str]]:
+        """The supernet's config with the training settings of the base."""
+        model, left = self.architecture, []
+        if self.recipe:
+            if not isinstance(base.get('model'), dict):
+                raise SubnetError(
+                    f'The retrain base {self.base!r} has no model, so its '
+                    'training settings are unknown. Name a whole config.')
+            model, left = merge_recipe(model, base['model'],
+                                       base.get('default_scope'))
+        return without_pretrained(model), left
+
+
+def standard_base(config: Union[str, Path]) -> str:
+    """Find the standard config that a search config inherits.
+
+    That is the base whose model is the network itself and not an algorithm
+    around it; through several generations of bases if need be.
+
+    Args:
+        config (str | Path): File of the search's config.
+
+    Returns:
+        str: The base to pass to :class:`RetrainConfig`.
+
+    Raises:
+        SubnetError: No single base is a whole config of a network.
+    """
+    for base in _bases(str(config)):
+        found = read_config(base).get('model')
+        if not isinstance(found, dict):
+            continue
+        return base if 'architecture' not in found else standard_base(base)
+    raise SubnetError(
+        f'{str(config)!r} inherits no whole config of a standard network. '
+        "Name one as the export's retrain_base, e.g. "
+        "'mmpretrain::resnet/resnet50_8xb32_in1k.py'.")
+
+
+def read_config(name: str) -> Dict[str, Any]:
+    """Read a config by file or by a name such as ``'mmpretrain::…'``.
+
+    Args:
+        name (str): What a config may have as ``_base_``.
+
+    Returns:
+        dict: The whole config, bases merged.
+
+    Raises:
+        SubnetError: It cannot be read.
+    """
+    from mmengine.config import Config
+    from mmengine.hub import get_config
+    try:
+        config = get_config(name) if '::' in name else Config.fromfile(name)
+    except Exception as error:
+        raise SubnetError(
+            f'The config {name!r} cannot be read ({type(error).__name__}: '
+            f'{error}). Name an existing config, and install the package '
+            'that it is part of.') from error
+    return config._cfg_dict
+
+
+def _bases(config: str) -> List[str]:
+    """List the bases that a config's text names."""
+    if '::' in config:
+        return []
+    tree = ast.parse(Path(config).read_text(encoding='utf-8'))
+    bases: List[str] = []
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and any(
+                getattr(target, 'id', None) == '_base_'
+                for target in node.targets):
+            value = ast.literal_eval(node.value)
+            bases = [value] if isinstance(value, str) else list(value)
+    folder = os.path.dirname(os.path.abspath(config))
+    return [
+        base if '::' in base else os.path.normpath(os.path.join(folder, base))
+        for base in bases
+    ]
+
+
+def _imports(base: Dict) -> Dict[str, Any]:
+    """The base's ``custom_imports`` with ours; a config replaces lists."""
+    found = (base.get('custom_imports') or {}).get('imports', [])
+    found = [found] if isinstance(found, str) else list(found)
+    return dict(
+        imports=found + [name for name in (IMPORT, ) if name not in found],
+        allow_failed_imports=False)

@@ -1,0 +1,246 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""Cut a subnet out of the supernet: keep the elements that were searched.
+
+This is the hard side of section 3.1 of the paper: k elements of a unit stay,
+all others leave every tensor they occur in. Which tensors those are is known
+to the space (its slice sites); nothing is traced here.
+"""
+import copy
+from collections import defaultdict
+from typing import Dict, List, Sequence, Tuple
+
+import torch
+from torch import Tensor, nn
+
+from .attention import RemovedBlock, make_slim
+from .errors import SubnetError
+from .keep import check_keep
+from .shapes import named_tensors
+
+
+def slice_model(model: nn.Module, space, keep: Tensor) -> nn.Module:
+    """Return the plain network that ``keep`` describes.
+
+    The result computes what the supernet with hard masks computes. It is an
+    independent copy without masked layers and without the search's state;
+    ``training`` and ``requires_grad`` flags are those of ``model``,
+    parameters that were shared are still shared.
+
+    Args:
+        model (nn.Module): The supernet, masked or not. It is not changed.
+        space (Space): The space of ``model``.
+        keep (Tensor): Bool of shape [E], True for the elements that stay.
+
+    Returns:
+        nn.Module: The subnet. Removed blocks are an ``nn.Identity``.
+
+    Raises:
+        SubnetError: ``keep`` is no network of the space, or the space is
+            not that of ``model``.
+    """
+    keep = check_keep(space.units, keep)
+    subnet = plain_copy(model)
+    for tensor, sites in _tensors_to_slice(subnet, space.slice_sites):
+        # .data keeps the Parameter object: its flags and attributes stay,
+        # and whoever shares it sees the sliced tensor
+        tensor.data = slice_tensor(tensor.data, sites, keep)
+    for path, name in space.replacements.items():
+        make_slim(subnet.get_submodule(path), name)
+    for path, name in space.replacements.items():
+        make_slim(subnet.get_submodule(path), name)
+    for path, attributes in space.attributes.items():
+        module = subnet.get_submodule(path)
+        for name, index in attributes.items():
+            set_width(module, path, name, int(kept(index, keep).sum()))
+    replace_by_identity(subnet, removed_blocks(space, keep))
+    return subnet
+
+
+def plain_copy(model: nn.Module) -> nn.Module:
+    """Deep-copy ``model`` and take the search's masks off the copy.
+
+    Args:
+        model (nn.Module): The supernet, masked or not. It is not changed.
+
+    Returns:
+        nn.Module: The network as its author wrote it, without gradients.
+    """
+    from ..masking import unmask
+    plain = copy.deepcopy(model)
+    unmask(plain)
+    for parameter in plain.parameters():
+        parameter.grad = None
+    return plain
+
+
+def kept(index: Tensor, keep: Tensor) -> Tensor:
+    """Look up which entries of a site stay.
+
+    Args:
+        index (Tensor): Element ids ``[n]``, -1 where nothing is pruned;
+            ``[n, 2]`` where an entry stays only if both elements do.
+        keep (Tensor): Bool of shape [E].
+
+    Returns:
+        Tensor: Bool ``[n]``.
+    """
+    index = index.cpu()
+    stays = (index < 0) | keep[index.clamp(min=0)]
+    return stays if index.dim() == 1 else stays.all(-1)
+
+
+def slice_tensor(tensor: Tensor, sites: Sequence, keep: Tensor) -> Tensor:
+    """Select the kept entries of one tensor along all its sliced axes.
+
+    Args:
+        tensor (Tensor): A parameter's or buffer's data.
+        sites (Sequence[SliceSite]): Its sites, at most one per axis. A site
+            with ``groups`` > 1 belongs to a grouped convolution, whose rows
+            of group j (along axis 0) have kept entries of their own.
+        keep (Tensor): Bool of shape [E].
+
+    Returns:
+        Tensor: A new contiguous tensor; it shares no memory with ``tensor``.
+
+    Raises:
+        SubnetError: A site does not fit the tensor.
+    """
+    _check_sites(tensor, sites)
+    # the grouped axis first: its groups are counted along the full axis 0
+    for site in sorted(sites, key=lambda site: site.groups, reverse=True):
+        rows = kept(site.index, keep).view(site.groups, -1).to(tensor.device)
+        if len(set(rows.sum(1).tolist())) != 1:
+            raise SubnetError(
+                f'The groups of {site.name!r} keep {rows.sum(1).tolist()} '
+                'channels, but a grouped convolution needs equally wide '
+                'groups. Declare its units fixed in the search.')
+        if site.groups == 1:
+            tensor = tensor.index_select(site.axis,
+                                         rows[0].nonzero().flatten())
+            continue
+        chunks = tensor.chunk(site.groups, 0)
+        tensor = torch.cat([
+            chunk.index_select(site.axis,
+                               row.nonzero().flatten())
+            for chunk, row in zip(chunks, rows)
+        ])
+    return tensor.clone(memory_format=torch.contiguous_format)
+
+
+def removed_blocks(space, keep: Tensor) -> List[str]:
+    """List the removed blocks.
+
+    Args:
+        space (Space): The space.
+        keep (Tensor): Bool of shape [E].
+
+    Returns:
+        list[str]: Paths of the blocks whose element is not kept, in the
+        order of the network.
+    """
+    return [block.path for block in space.blocks if not keep[block.element]]
+
+
+def inside(path: str, blocks: Sequence[str]) -> bool:
+    """Say whether a module or tensor lies in one of the given blocks.
+
+    Args:
+        path (str): Dotted path.
+        blocks (Sequence[str]): Paths of blocks.
+
+    Returns:
+        bool: True when ``path`` is a block or below one.
+    """
+    return any(path == block or path.startswith(block + '.')
+               for block in blocks)
+
+
+def replace_by_identity(model: nn.Module, blocks: Sequence[str]) -> None:
+    """Put an identity in the place of each block.
+
+    Args:
+        model (nn.Module): The network, changed in place.
+        blocks (Sequence[str]): Dotted paths of the blocks.
+    """
+    for path in blocks:
+        parent, _, name = path.rpartition('.')
+        if inside(parent, blocks):
+            continue  # it goes with the block around it
+        parent = model.get_submodule(parent)
+        identity = RemovedBlock()
+        identity.training = parent._modules[name].training
+        parent._modules[name] = identity
+
+
+def set_width(module: nn.Module, path: str, name: str, width) -> None:
+    """Set an attribute that says how wide a module is.
+
+    Args:
+        module (nn.Module): The module.
+        path (str): Its path, for messages.
+        name (str): Attribute, e.g. ``'in_channels'``. Where its value is a
+            tuple (``nn.LayerNorm.normalized_shape``), the last entry is set.
+        width (int): Entries that stay.
+
+    Raises:
+        SubnetError: The module has no such whole-number attribute.
+    """
+    old = getattr(module, name, None)
+    if isinstance(old, tuple) and old and isinstance(old[-1], int):
+        width = (*old[:-1], width)
+    elif not isinstance(old, int) or isinstance(old, bool):
+        raise SubnetError(
+            f'Module {path!r} ({type(module).__name__}) has no width '
+            f'{name!r}. The description is that of another network: use '
+            'the network that was searched.')
+    setattr(module, name, width)
+
+
+def _tensors_to_slice(model: nn.Module,
+                      sites: Dict[str, List]) -> List[Tuple[Tensor, List]]:
+    """Pair each tensor object with its sites, once however often shared."""
+    tensors = named_tensors(model)
+    found: Dict[int, Dict[str, List]] = defaultdict(dict)
+    for name, its_sites in sites.items():
+        if name not in tensors:
+            raise SubnetError(
+                f'The network has no tensor {name!r}, which the space wants '
+                'to slice. Use the network that the space was traced from.')
+        found[id(tensors[name])][name] = its_sites
+    pairs = []
+    for by_name in found.values():
+        (first, its_sites), *others = by_name.items()
+        for other, other_sites in others:
+            if not _same_sites(its_sites, other_sites):
+                raise SubnetError(
+                    f'{first!r} and {other!r} are one shared tensor, but the '
+                    'space slices them differently. Declare their units '
+                    'fixed in the search.')
+        pairs.append((tensors[first], its_sites))
+    return pairs
+
+
+def _same_sites(first: List, second: List) -> bool:
+    """Compare two lists of sites by what they cut."""
+
+    def content(sites):
+        return sorted(
+            (site.axis, site.groups, site.index.tolist()) for site in sites)
+
+    return content(first) == content(second)
+
+
+def _check_sites(tensor: Tensor, sites: Sequence) -> None:
+    """Refuse sites that do not fit the tensor they are for."""
+    axes = [site.axis for site in sites]
+    for site in sites:
+        fits = (0 <= site.axis < tensor.dim() and axes.count(site.axis) == 1
+                and len(site.index) == tensor.shape[site.axis] * site.groups
+                and (site.groups == 1 or
+                     (site.axis > 0 and tensor.shape[0] % site.groups == 0)))
+        if not fits:
+            raise SubnetError(
+                f'The site on axis {site.axis} of {site.name!r} has '
+                f'{len(site.index)} entries in {site.groups} groups, but the '
+                f'tensor has shape {tuple(tensor.shape)}. Use the network '
+                'that the space was traced from.')

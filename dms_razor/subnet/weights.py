@@ -1,0 +1,115 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""A subnet's weights: tensors in a file, loaded without running its code."""
+from pathlib import Path
+from typing import Any, Dict, Mapping, Union
+
+import torch
+from torch import Tensor, nn
+
+from .._checkpoint_loading import (UnsafeCheckpointError, load_checkpoint,
+                                   load_url)
+from .errors import SubnetError, listed
+from .files import whole_file
+from .shapes import shape_differences, state_shapes
+
+
+def save_weights(model: nn.Module, path: Union[str, Path]) -> None:
+    """Write a network's state dict, which appears whole.
+
+    Args:
+        model (nn.Module): The subnet.
+        path (str | Path): Where to, e.g. ``subnet.pth``. The file holds one
+            flat dict of tensors on the CPU: ``torch.load`` takes it with
+            ``weights_only=True`` and mmengine's ``load_checkpoint`` as it
+            is.
+    """
+    state = {
+        name: value.detach().cpu().clone()
+        for name, value in model.state_dict().items()
+        if isinstance(value, Tensor)
+    }
+    with whole_file(path) as temporary:
+        torch.save(state, temporary)
+
+
+def read_weights(source: Union[str, Path, Mapping],
+                 part: str = '') -> Dict[str, Tensor]:
+    """Read a state dict.
+
+    Args:
+        source (str | Path | Mapping): A checkpoint's file or web address,
+            with the state dict as it is or under ``'state_dict'`` (mmengine),
+            or what such a file holds.
+        part (str): Select the weights below this path and name them
+            relative to it.
+
+    Returns:
+        dict[str, Tensor]: Name to tensor, without the ``module.`` that
+        distributed training puts in front.
+
+    Raises:
+        SubnetError: There is no such file, it is damaged, it would run code,
+            or there is no state dict in it.
+    """
+    origin = 'The state dict'
+    if not isinstance(source, Mapping):
+        origin = f'Checkpoint {str(source)!r}'
+        source = _load(str(source))
+    state: Any = source
+    if isinstance(state, Mapping) and 'state_dict' in state:
+        state = state['state_dict']
+    if not isinstance(state, Mapping) or not any(
+            isinstance(value, Tensor) for value in state.values()):
+        raise SubnetError(f'{origin} holds no weights. Name a checkpoint of '
+                          'this subnet, e.g. its subnet.pth.')
+    prefix = part.rstrip('.') + '.' if part else ''
+    weights = {}
+    for name, value in state.items():
+        name = name[len('module.'):] if name.startswith('module.') else name
+        if isinstance(value, Tensor) and name.startswith(prefix):
+            weights[name[len(prefix):]] = value
+    return weights
+
+
+def load_weights(model: nn.Module,
+                 source: Union[str, Path, Mapping],
+                 part: str = '') -> None:
+    """Load weights that must be exactly those of a network.
+
+    Args:
+        model (nn.Module): The built subnet.
+        source (str | Path | Mapping): See :func:`read_weights`.
+        part (str): See :func:`read_weights`.
+
+    Raises:
+        SubnetError: A name or shape differs; nothing was loaded then.
+    """
+    weights = read_weights(source, part)
+    differences = shape_differences(
+        state_shapes(model), {
+            name: list(value.shape)
+            for name, value in weights.items()
+        })
+    if differences:
+        origin = ('The state dict' if isinstance(source, Mapping) else
+                  f'Checkpoint {str(source)!r}')
+        raise SubnetError(
+            f'{origin} is not of this {type(model).__name__}: '
+            f'{listed(differences, 3)}. Name a checkpoint of this very '
+            'subnet: its subnet.pth, or one of its training.')
+    # strict=False: entries that are no tensors were left out above
+    model.load_state_dict(weights, strict=False)
+
+
+def _load(path: str) -> Any:
+    """Load a checkpoint safely, with one kind of error."""
+    try:
+        load = load_url if '://' in path else load_checkpoint
+        return load(path, map_location='cpu')
+    except (FileNotFoundError, UnsafeCheckpointError) as error:
+        raise SubnetError(str(error)) from error
+    except Exception as error:
+        raise SubnetError(
+            f'Checkpoint {path!r} cannot be read ({type(error).__name__}: '
+            f'{error}): it is truncated or no checkpoint. Copy or export it '
+            'again.') from error
