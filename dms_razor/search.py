@@ -6,7 +6,7 @@ of ratios and masks, the resource model and the export together for a loop of
 one's own. The OpenMMLab algorithm uses the same class.
 """
 from functools import partial
-from typing import Any, Callable, Dict, List, Optional, Union
+from typing import Any, Callable, Dict, Optional, Union
 
 import torch
 from torch import Tensor, nn
@@ -16,12 +16,11 @@ from .core.constraint import constraint_loss
 from .core.schedule import TargetSchedule
 from .masking import unmask
 from .preflight import preflight
-from .search_view import SearchView
-from .stale_gradient import drop_stale_gradient
+from .search_step import SearchStep
 from .tracing import trace
 
 
-class Search(SearchView):
+class Search(SearchStep):
     """One search: a network, its masks, and the budget it has to meet.
 
     The constructor traces the network, puts the masks into its layers and
@@ -119,10 +118,6 @@ class Search(SearchView):
         self.model, self.bank = model, bank
         self.constraint = constraint or partial(
             weighted_constraint, weight=loss_weight)
-        self.own_clock = True
-        self._weights: List[nn.Parameter] = []
-        self._handle = None
-        self._term: Optional[Tensor] = None
         self.attach_masks()
 
     def set_length(self,
@@ -139,107 +134,6 @@ class Search(SearchView):
         self.width_only_steps = width_only_steps
         self.step_count = 0
         self._report.total_steps = total_steps - warmup_steps
-
-    # the loop's side
-
-    @property
-    def attached(self) -> bool:
-        """Whether an optimizer drives the ratios."""
-        return self._handle is not None
-
-    def attach(self, optimizer: torch.optim.Optimizer) -> 'Search':
-        """Let every ``optimizer.step()`` update the ratios first.
-
-        A step that a ``GradScaler`` skips because of infinite gradients
-        skips the ratios too.
-
-        Args:
-            optimizer (torch.optim.Optimizer): The weights' optimizer; it does
-                not get to know the ratios.
-
-        Returns:
-            Search: self.
-        """
-        if self._handle is not None:
-            self._handle.remove()
-        self._weights = [
-            weight for group in optimizer.param_groups
-            for weight in group['params'] if weight.requires_grad
-        ]
-        self._handle = optimizer.register_step_pre_hook(self._before_step)
-        return self
-
-    def loss(self, task_loss: Tensor) -> Tensor:
-        """The loss to call backward on (paper, eq. 5): L_task + λ_res·L_res.
-
-        Args:
-            task_loss (Tensor): The task's loss, a scalar.
-
-        Returns:
-            Tensor: A scalar with the task's gradient. L_res is in it as a
-            number; its gradient goes to the ratios in closed form.
-        """
-        return task_loss + self.resource_term().to(task_loss.dtype)
-
-    def resource_term(self) -> Tensor:
-        """λ_res·L_res as a number, with the anchor that measures loss scales.
-
-        To be added once to each loss that is backpropagated. The anchor p − p
-        is zero; its gradient is the factor by which AMP and gradient
-        accumulation scale the loss, and the bank divides by it.
-
-        Returns:
-            Tensor: A scalar.
-        """
-        drop_stale_gradient(self.bank, self._weights)
-        if self._term is None:
-            with torch.no_grad():
-                self._term = self._resource_loss(self.bank.counts(),
-                                                 self.bank.resource_masks())
-        anchor = self.bank.loss_anchor()
-        return self._term.to(anchor.dtype) + anchor
-
-    def step(self) -> bool:
-        """Update importance and ratios from the gradients of one step.
-
-        Called by the optimizer's hook; call it by hand, after backward, only
-        in a loop without an optimizer (ratios alone, the paper's DMS_p-).
-
-        Returns:
-            bool: False if the gradient was not finite and was dropped.
-        """
-        done = self.bank.update(self._resource_loss)
-        self._term = None
-        if self.own_clock:
-            self.advance(self.step_count + 1)
-        return done
-
-    def advance(self, step: int) -> None:
-        """Set the clock of the target schedule, and freeze depth in time.
-
-        :meth:`step` moves the clock by itself. A loop whose schedule counts
-        something else, such as iterations of which several make one optimizer
-        step, sets ``search.own_clock = False`` and calls this.
-
-        Args:
-            step (int): Steps that lie behind.
-        """
-        self.step_count = step
-        self._term = None
-        if (self.width_only_steps and step >= self.total_steps
-                and not self.bank.depth_frozen):
-            self.freeze_depth()
-
-    def freeze_depth(self) -> None:
-        """Project onto the budget and fix which blocks stay.
-
-        From here on depth is hard in the forward pass and in the resource,
-        and only widths move (METHOD: section 3).
-        """
-        kept = self.project()
-        self.bank.set_kept(kept)
-        self.bank.freeze_depth()
-        self._term = None
 
     # state
 
@@ -271,17 +165,6 @@ class Search(SearchView):
             self._handle = None
         unmask(self.model)
         return self.model
-
-    # private
-
-    def _before_step(self, optimizer, args, kwargs) -> None:
-        """The optimizer's pre-hook."""
-        self.step()
-
-    def _resource_loss(self, counts: Tensor, masks: Tensor) -> Tensor:
-        """λ_res·L_res of soft counts (U, ) and masks (E, ); a scalar."""
-        cost = self.space.resource(counts, masks, self.metric)
-        return self.constraint(cost, self.current_target)
 
 
 def make_bank(model: nn.Module, space, **settings: Any) -> Bank:
