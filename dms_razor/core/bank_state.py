@@ -1,19 +1,21 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
-"""What a bank saves, and the checks before it takes a saved state.
+"""What a bank saves, and the checks before it takes what it is given.
 
-Tensors only: a file with them loads with ``weights_only=True``. Masks are
-not part of it, they follow from ratios and order.
+A state is tensors only: a file with it loads with ``weights_only=True``.
+Masks are not part of it, they follow from ratios and order.
 """
 from typing import TYPE_CHECKING, Dict
 
 import torch
 from torch import Tensor
 
+from .layout import Layout
+
 if TYPE_CHECKING:
-    from .bank import Bank
+    from .bank_masks import BankMasks
 
 
-def export_state(bank: 'Bank') -> Dict[str, Tensor]:
+def export_state(bank: 'BankMasks') -> Dict[str, Tensor]:
     """Detached copies of ratios, importance, order and counters."""
     return dict(
         layout=bank.layout.fingerprint(),
@@ -24,7 +26,7 @@ def export_state(bank: 'Bank') -> Dict[str, Tensor]:
         depth_frozen=torch.tensor(bank.depth_frozen))
 
 
-def restore_state(bank: 'Bank', state: Dict[str, Tensor]) -> None:
+def restore_state(bank: 'BankMasks', state: Dict[str, Tensor]) -> None:
     """Put a state of :func:`export_state` into ``bank``.
 
     Raises:
@@ -70,7 +72,7 @@ def restore_state(bank: 'Bank', state: Dict[str, Tensor]) -> None:
     bank.depth_frozen = bool(state['depth_frozen'])
 
 
-def _check_layout(bank: 'Bank', saved: Tensor, remedy: str) -> None:
+def _check_layout(bank: 'BankMasks', saved: Tensor, remedy: str) -> None:
     own = bank.layout.fingerprint()
     if saved.shape[:1] != own.shape[:1]:
         raise ValueError(f'the saved search has {len(saved)} units, this '
@@ -83,3 +85,23 @@ def _check_layout(bank: 'Bank', saved: Tensor, remedy: str) -> None:
         names = ', '.join(bank.layout.units[u].name for u in differ[:5])
         raise ValueError(f'{len(differ)} units of the saved search are not '
                          f'those of this network, the first: {names}{remedy}')
+
+
+def check_kept(layout: Layout, kept: Tensor) -> Tensor:
+    """``kept`` as int64 ``[U]`` on the layout's device.
+
+    Raises:
+        ValueError: If it is not a whole number within the bounds for every
+            unit.
+    """
+    kept = torch.as_tensor(kept, device=layout.device)
+    if kept.shape != layout.size.shape:
+        raise ValueError(f'kept counts have shape {tuple(kept.shape)}, there '
+                         f'are {layout.U} units')
+    for unit, k in zip(layout.units, kept.tolist()):
+        if not (unit.least <= k <= unit.most and k == int(k)):
+            raise ValueError(
+                f'unit "{unit.name}" cannot keep {k} of {unit.size} '
+                f'elements, only a whole number from {unit.least} to '
+                f'{unit.most}')
+    return kept.long()

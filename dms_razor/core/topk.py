@@ -119,12 +119,11 @@ def soft_masks(ratios: Tensor,
                            (layout.size - removed).clamp(max=1), 1.)
     # m = presence·(1 − blend + blend·σ(gain·(rank + ½ − aN))): everything
     # that is constant in a unit is worked out for units and spread once.
-    per_unit = torch.stack(
-        (gain * (removed - 0.5), presence * blend, presence * (1 - blend)))
-    shift, factor, floor = per_unit.index_select(
-        1, layout.unit_of_element).unbind(0)
-    score = gain.index_select(0, layout.unit_of_element) * ranks
-    return torch.addcmul(floor, factor, torch.sigmoid(score - shift))
+    gain, shift, factor, floor = (
+        per_unit.index_select(0, layout.unit_of_element)
+        for per_unit in (gain, gain * (removed - 0.5), presence * blend,
+                         presence * (1 - blend)))
+    return torch.addcmul(floor, factor, torch.sigmoid(gain * ranks - shift))
 
 
 def kept_counts(ratios: Tensor, layout: Layout) -> Tensor:

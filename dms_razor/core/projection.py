@@ -1,0 +1,214 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""From ratios to the hard network that meets the budget.
+
+A search ends near its target, not on it: a single step and the rounding of k
+can miss it by percents, and the resource loss never pushes up. So the network
+is projected onto the budget when depth freezes and at export:
+
+1. depth keeps what it was given or what its ratios round to; a block is added
+   back or removed only where no width at all could meet the budget;
+2. all width ratios move by one common shift, bisected on hard counts, to the
+   largest network that fits;
+3. what is left of the budget is filled, next in line first.
+
+The result costs at most the target, and at least 99 % of it wherever
+:mod:`.projection_search` finds such a network. It tries every network of a
+small space, so there the answer is exact.
+"""
+from typing import Optional
+
+import torch
+from torch import Tensor
+
+from .layout import Layout
+from .projection_search import best_of_all, improve, nearby_depths, volume
+from .resource import ResourceModel
+from .target import TargetError, check_target, format_amount
+from .topk import kept_counts
+
+ENOUGH = 0.99  # of the target: what a projected network has to reach
+FILLED = 0.999  # of the target: where filling stops
+_PROBES, _ROUNDS = 32, 8  # the shift ends up exact to 2·32**-8
+
+
+class Problem:
+    """Find kept counts in a box whose figure is just below the target.
+
+    Everything is a function of the kept counts alone: the ranks say which
+    blocks a count keeps. All on the CPU.
+
+    Args: as in :func:`project`.
+
+    Attributes:
+        asked (Tensor): What the search would keep, ``(1 − a)N``, whole for
+            depth; float64 ``[U]``.
+        size, least, most (Tensor): Of each unit, int64 ``[U]``.
+        is_depth (Tensor): bool ``[U]``.
+        target (float): Figure that must not be exceeded.
+    """
+
+    def __init__(self, layout: Layout, resource: ResourceModel, ratios: Tensor,
+                 ranks: Tensor, metric: str, target: float,
+                 depth_kept: Optional[Tensor]) -> None:
+        layout = layout.to('cpu')
+        ratios = ratios.detach().cpu().double()
+        self.size, self.is_depth = layout.size, layout.is_depth
+        self.least, self.most = layout.least, layout.most
+        self.target = target
+        self._tables = resource.tables(metric, torch.device('cpu'))
+        used = self._tables.used
+        self._used_unit = layout.unit_of_element[used]
+        # The mask of an element is 1 from this count of its unit on.
+        self._used_from = (
+            layout.size[self._used_unit] - ranks.detach().cpu()[used])
+        depth = kept_counts(ratios, layout)
+        if depth_kept is not None:
+            depth = depth_kept.detach().cpu().long()
+            depth = depth.maximum(self.least).minimum(self.most)
+        self.asked = torch.where(self.is_depth, depth.double(),
+                                 (1 - ratios) * layout.size)
+
+    def figure(self, kept: Tensor) -> Tensor:
+        """Figure of networks, float64 ``[...]``, of kept ``[..., U]``."""
+        masks = kept[..., self._used_unit] >= self._used_from
+        return self._tables.value(kept.double(), masks.double())
+
+    def distance(self, kept: Tensor) -> Tensor:
+        """How far ``kept[..., U]`` is from what the search would keep.
+
+        Squared shares of the units, a block counting more than any width.
+        """
+        weight = torch.where(self.is_depth, 1e3, 1.).double()
+        return ((kept - self.asked) / self.size).square() @ weight
+
+    def shifted(self, kept: Tensor, shift: Tensor) -> Tensor:
+        """Width counts at common shifts ``[S]``, depth of ``kept[U]``."""
+        share = self.asked / self.size + shift.double()[:, None]
+        width = torch.floor(share * self.size + 0.5).long()
+        width = width.maximum(self.least).minimum(self.most)
+        return torch.where(self.is_depth, kept, width)
+
+    def waiting(self, kept: Tensor) -> Tensor:
+        """Shift at which the next element of each unit would come, [U]."""
+        return (kept + 0.5 - self.asked) / self.size
+
+
+@torch.no_grad()
+def project(layout: Layout,
+            resource: ResourceModel,
+            ratios: Tensor,
+            metric: str,
+            target: float,
+            *,
+            ranks: Tensor,
+            depth_kept: Optional[Tensor] = None) -> Tensor:
+    """Kept counts of the network that meets a budget.
+
+    Args:
+        layout (Layout): The units.
+        resource (ResourceModel): Figures of the network.
+        ratios (Tensor): Pruning ratios of the search, ``[U]``.
+        metric (str): What the budget limits, 'macs' or 'params'.
+        target (float): Budget, in units of ``metric``.
+        ranks (Tensor): Rank of every element, ``[E]``: which blocks leave
+            first, since they may differ in cost.
+        depth_kept (Tensor, optional): Kept counts ``[U]``, of which the depth
+            units' are used. Defaults to what the ratios round to.
+
+    Returns:
+        Tensor: Kept elements a group, int64 ``[U]`` on the CPU.
+
+    Raises:
+        TargetError: If not even the smallest network meets the budget.
+    """
+    problem = Problem(layout, resource, ratios, ranks, metric, target,
+                      depth_kept)
+    check_target(
+        min(target, resource.supernet(metric)), resource.supernet(metric),
+        resource.minimum(metric), metric)
+    smallest = problem.figure(problem.least).item()
+    if smallest > target:
+        raise TargetError(
+            f'{metric} target {format_amount(target)} cannot be reached with '
+            'the blocks that are now the most important, the least is '
+            f'{format_amount(smallest)}: lower "least" of the stages or '
+            'raise the target')
+    if problem.figure(problem.most).item() <= target:
+        return problem.most.clone()
+
+    depth = _possible_depth(problem)
+    kept = _fit_width(problem, depth)
+    if _enough(problem, kept):
+        return kept
+    if volume(problem) is not None:
+        return _fill(problem, best_of_all(problem, ENOUGH))
+    found = []
+    for trial in (depth, *nearby_depths(problem, depth, ENOUGH)):
+        kept = improve(problem, _fit_width(problem, trial), ENOUGH)
+        kept = _fill(problem, kept)
+        if _enough(problem, kept):
+            return kept
+        found.append(kept)
+    found = torch.stack(found)
+    return found[problem.figure(found).argmax()]
+
+
+def _enough(problem: Problem, kept: Tensor) -> bool:
+    return problem.figure(kept).item() >= ENOUGH * problem.target
+
+
+def _possible_depth(problem: Problem) -> Tensor:
+    """Counts with a depth at which some width meets the budget.
+
+    Blocks come back in the order in which they would be next, and go in the
+    opposite one.
+    """
+    is_depth, target = problem.is_depth, problem.target
+    kept = torch.where(is_depth, problem.asked.long(), problem.most)
+    while problem.figure(kept) < ENOUGH * target:
+        can = is_depth & (kept < problem.most)
+        if not can.any():
+            break
+        kept[problem.waiting(kept).masked_fill(~can,
+                                               float('inf')).argmin()] += 1
+    kept = torch.where(is_depth, kept, problem.least)
+    while problem.figure(kept) > target:
+        can = is_depth & (kept > problem.least)
+        kept[problem.waiting(kept - 1).masked_fill(
+            ~can, -float('inf')).argmax()] -= 1
+    return kept
+
+
+def _fit_width(problem: Problem, depth: Tensor) -> Tensor:
+    """Largest common shift that fits at this depth, then filled up."""
+    kept = problem.shifted(depth, torch.zeros(1))[0]
+    if FILLED * problem.target <= problem.figure(kept) <= problem.target:
+        return kept  # nothing to do, as after a projection before
+    low, high = -1., 1.
+    for _ in range(_ROUNDS):
+        shifts = torch.linspace(low, high, _PROBES + 1, dtype=torch.float64)
+        trials = problem.shifted(depth, shifts)
+        fits = problem.figure(trials) <= problem.target
+        # Figures grow with the shift, and the lowest one fits.
+        last = int(fits.sum()) - 1
+        kept = trials[last]
+        low = shifts[last].item()
+        high = shifts[min(last + 1, _PROBES)].item()
+    return _fill(problem, kept)
+
+
+def _fill(problem: Problem, kept: Tensor) -> Tensor:
+    """Add width, next in line first, until nothing more fits."""
+    candidates = (~problem.is_depth).nonzero().flatten()
+    one_more = torch.zeros(
+        len(candidates), len(kept),
+        dtype=torch.int64).scatter_(1, candidates[:, None], 1)
+    while problem.figure(kept) < FILLED * problem.target:
+        trials = kept + one_more
+        fits = problem.figure(trials) <= problem.target
+        fits &= kept[candidates] < problem.most[candidates]
+        if not fits.any():
+            break
+        waiting = problem.waiting(kept)[candidates]
+        kept = trials[waiting.masked_fill(~fits, float('inf')).argmin()]
+    return kept
