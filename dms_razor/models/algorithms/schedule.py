@@ -1,0 +1,106 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""How long a search takes, in a config's words and in iterations."""
+from dataclasses import dataclass
+from typing import NamedTuple, Optional
+
+
+class Steps(NamedTuple):
+    """Iterations of a search.
+
+    Attributes:
+        total (int): The search proper, warm-up included.
+        warmup (int): Of these, with the supernet's own cost as target.
+        width_only (int): After them, with depth frozen.
+    """
+    total: int
+    warmup: int
+    width_only: int
+
+
+@dataclass
+class SearchSchedule:
+    """Length of a search; give epochs or iterations, not both.
+
+    The target falls from the supernet's cost to the budget until ``epochs``
+    are over (paper, eq. 10). Then depth is frozen and only widths move, for
+    ``width_only_epochs`` and as long as the training lasts.
+
+    Args:
+        epochs (int, optional): Length of the search proper, warm-up
+            included. Defaults to the training's length without
+            ``width_only_epochs``.
+        width_only_epochs (int): Extra epochs. Defaults to 0.
+        warmup_epochs (int): Leading epochs in which the target stays at the
+            supernet's cost while the importance settles. Defaults to 0.
+        iters (int, optional): As ``epochs``.
+        width_only_iters (int): As ``width_only_epochs``.
+        warmup_iters (int): As ``warmup_epochs``.
+
+    Raises:
+        ValueError: If a length is negative or both units are used.
+    """
+    epochs: Optional[int] = None
+    width_only_epochs: int = 0
+    warmup_epochs: int = 0
+    iters: Optional[int] = None
+    width_only_iters: int = 0
+    warmup_iters: int = 0
+
+    def __post_init__(self) -> None:
+        for name, length in vars(self).items():
+            if length is not None and (not isinstance(length, int)
+                                       or length < 0):
+                raise ValueError(f'search.{name} is {length!r}; give a whole '
+                                 'number, not below 0')
+        if self.by_epoch and self.by_iter:
+            raise ValueError('search has lengths in epochs and in iterations; '
+                             'give all of them in one unit')
+
+    @property
+    def by_epoch(self) -> bool:
+        """Whether a length is given in epochs."""
+        return bool(self.epochs is not None or self.width_only_epochs
+                    or self.warmup_epochs)
+
+    @property
+    def by_iter(self) -> bool:
+        """Whether a length is given in iterations."""
+        return bool(self.iters is not None or self.width_only_iters
+                    or self.warmup_iters)
+
+    def steps(self,
+              max_iters: int,
+              iters_per_epoch: Optional[int] = None) -> Steps:
+        """Turn the schedule into iterations of a training loop.
+
+        Args:
+            max_iters (int): Iterations of the training.
+            iters_per_epoch (int, optional): Iterations of one epoch; None in
+                a loop without epochs.
+
+        Raises:
+            ValueError: If the search does not fit into the training.
+        """
+        if self.by_epoch and iters_per_epoch is None:
+            raise ValueError(
+                'search gives epochs, but train_cfg counts iterations '
+                '(by_epoch=False); give search.iters instead')
+        if self.by_epoch:
+            length, unit = iters_per_epoch, 'epochs'
+            given = (self.epochs, self.warmup_epochs, self.width_only_epochs)
+        else:
+            length, unit = 1, 'iters'
+            given = (self.iters, self.warmup_iters, self.width_only_iters)
+        train = max_iters // length
+        total, warmup, width_only = given
+        total = train - width_only if total is None else total
+        if total + width_only > train:
+            raise ValueError(
+                f'the search takes {total} + {width_only} {unit}, the '
+                f'training only {train}; set train_cfg.max_{unit}='
+                f'{total + width_only} or shorten the search')
+        if warmup >= total:
+            raise ValueError(
+                f'search.warmup_{unit} is {warmup}, but the search itself '
+                f'takes {total}; leave {unit} in which the target falls')
+        return Steps(total * length, warmup * length, width_only * length)
