@@ -14,6 +14,7 @@ import os.path as osp
 import pickle
 import types
 import zipfile
+from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from typing import Any, Callable, Optional
 from urllib.parse import urlparse
 
@@ -46,11 +47,12 @@ _ALLOWED = {
     'mmengine.config.config': ('ConfigDict', ),
     _HISTORY: ('HistoryBuffer', ),
 }
-# What protocol 2 and other versions of numpy write for the modules of today
-_RENAMED = {'__builtin__': 'builtins'}
-for _old in ('numpy.core', 'numpy._core'):
-    for _module in ('multiarray', 'numeric'):
-        _RENAMED[f'{_old}.{_module}'] = f'{_NUMPY_CORE}.{_module}'
+# What other versions of numpy write for the modules of today
+_RENAMED = {
+    f'{old}.{module}': f'{_NUMPY_CORE}.{module}'
+    for old in ('numpy.core', 'numpy._core')
+    for module in ('multiarray', 'numeric')
+}
 _STATISTICS = ('current', 'max', 'mean', 'min')
 _NOT_INSTANCES = (type, types.FunctionType, types.BuiltinFunctionType,
                   types.MethodType, types.ModuleType)
@@ -97,7 +99,9 @@ class Unpickler(pickle._Unpickler):  # type: ignore[name-defined]
         Raises:
             UnsafeCheckpointError: for every other name.
         """
-        module = _RENAMED.get(module, module)
+        # protocol 2 writes the names of Python 2
+        module, name = NAME_MAPPING.get((module, name), (module, name))
+        module = IMPORT_MAPPING.get(module, _RENAMED.get(module, module))
         if (module, name) == ('builtins', 'getattr'):
             return _history_statistic
         if (module, name) == ('numpy', 'dtype'):
