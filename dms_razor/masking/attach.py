@@ -98,6 +98,8 @@ def attach(model: nn.Module, space: Space,
     for site in space.mask_sites:
         masks_of(site.module).inputs.setdefault(site.tensor, []).append(
             InputMask(site.axis, site.index, site.groups))
+    for site in space.norm_sites:
+        masks_of(site.module).norm = InputMask(0, site.index)
     hooked: Dict[str, LayerMasks] = {}
     for block in space.blocks:
         for tail in block.tails:

@@ -11,11 +11,14 @@ identity, so optimizers, checkpoints, ``isinstance`` rules, EMA and SyncBN
 conversion see an ordinary layer; only during its own ``forward`` do
 ``weight`` and ``bias`` read as the masked tensors.
 """
+from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, ContextManager, Dict, List, Optional, Tuple
 
 import torch
 from torch import Tensor, nn
+
+from .norms import NormInterceptor
 
 #: Parameters that a masked layer may show masked.
 SHOWN = ('weight', 'bias')
@@ -27,7 +30,8 @@ class InputMask:
 
     Attributes:
         axis (int): The axis.
-        index (Tensor): Elements, -1 for an entry that is always there.
+        index (Tensor): Elements, -1 for an entry that is always there,
+            ``[size]``; or ``[size, 2]`` where two masks meet.
         groups (int): Groups of a grouped convolution, ``index`` group-major.
         start (int): First element if the index is one whole run of elements,
             so that the mask is a view of the flat vector, else -1.
@@ -41,6 +45,8 @@ class InputMask:
 
     def __post_init__(self) -> None:
         self.partly = bool((self.index < 0).any())
+        if self.index.dim() > 1:
+            return
         first = int(self.index[0])
         run = torch.arange(first, first + len(self.index))
         if first >= 0 and torch.equal(self.index.cpu(), run):
@@ -54,7 +60,8 @@ class InputMask:
             self.index = self.index.to(masks.device)
         if self.partly:
             masks = torch.cat([masks, masks.new_ones(1)])
-        return masks[self.index]
+        masks = masks[self.index]
+        return masks if masks.dim() == 1 else masks.prod(-1)
 
     def __call__(self, weight: Tensor, masks: Tensor) -> Tensor:
         """``weight`` times the mask along the axis."""
@@ -76,12 +83,14 @@ class LayerMasks:
     Attributes:
         read (Callable): Returns the flat masks, ``[E]``; the bank's reader.
         inputs (dict[str, list[InputMask]]): Parameter name -> its masks.
+        norm (InputMask): Masks of the channels that a norm mixes.
         scales (list[int]): Elements whose masks scale the layer's result:
             residual blocks that end here.
     """
     read: Callable[[], Optional[Tensor]]
     inputs: Dict[str, List[InputMask]] = field(default_factory=dict)
     scales: List[int] = field(default_factory=list)
+    norm: Optional[InputMask] = None
 
     def __deepcopy__(self, memo: dict) -> 'LayerMasks':
         # A copy of the network (EMA keeps one) reads the same bank.
@@ -104,6 +113,13 @@ class LayerMasks:
             shown[name] = tensor
         return shown
 
+    def norm_interceptor(self) -> ContextManager:
+        """Lets a norm function read masks; nothing for other layers."""
+        masks = None if self.norm is None else self.read()
+        if masks is None:
+            return nullcontext()
+        return NormInterceptor(self.norm.vector(masks))
+
 
 class MaskedLayer:
     """Mixin in front of a layer's own class; see the module's docstring."""
@@ -112,7 +128,8 @@ class MaskedLayer:
         """The layer's own forward on its masked parameters."""
         self.__dict__['_dms_shown'] = self._dms_masks.show(self._parameters)
         try:
-            return super().forward(*args, **kwargs)
+            with self._dms_masks.norm_interceptor():
+                return super().forward(*args, **kwargs)
         finally:
             self.__dict__['_dms_shown'] = None
 

@@ -46,8 +46,6 @@ def slice_model(model: nn.Module, space, keep: Tensor) -> nn.Module:
         tensor.data = slice_tensor(tensor.data, sites, keep)
     for path, name in space.replacements.items():
         make_slim(subnet.get_submodule(path), name)
-    for path, name in space.replacements.items():
-        make_slim(subnet.get_submodule(path), name)
     for path, attributes in space.attributes.items():
         module = subnet.get_submodule(path)
         for name, index in attributes.items():
@@ -178,15 +176,22 @@ def set_width(module: nn.Module, path: str, name: str, width) -> None:
     Args:
         module (nn.Module): The module.
         path (str): Its path, for messages.
-        name (str): Attribute, e.g. ``'in_channels'``. Where its value is a
-            tuple (``nn.LayerNorm.normalized_shape``), the last entry is set.
+        name (str): Attribute, e.g. ``'in_channels'``, or an entry of a
+            list, e.g. ``'num_features.3'``. Where its value is a tuple
+            (``nn.LayerNorm.normalized_shape``), the last entry is set.
         width (int): Entries that stay.
 
     Raises:
         SubnetError: The module has no such whole-number attribute.
     """
+    name, _, place = name.partition('.')
     old = getattr(module, name, None)
-    if isinstance(old, tuple) and old and isinstance(old[-1], int):
+    if place and isinstance(old, (list, tuple)):
+        # one entry of a list, such as the widths of a backbone's stages
+        entries = list(old)
+        entries[int(place)] = width
+        width = type(old)(entries)
+    elif isinstance(old, tuple) and old and isinstance(old[-1], int):
         width = (*old[:-1], width)
     elif not isinstance(old, int) or isinstance(old, bool):
         raise SubnetError(

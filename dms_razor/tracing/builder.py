@@ -8,11 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..core.layout import Layout, Unit
+from ..core.layout import KINDS, Layout, Unit
 from ..core.resource import Axis, Cost, ResourceModel, Term
+from ..subnet.attention import SLIM_NUMBERS, slim_name
+from .attention_units import AttentionGroup, projection_of
 from .labels import compress, core
 from .residual import NotRemovable, ResidualFinder, group_stages
-from .space import Block, FullWidth, MaskSite, SliceSite, Space
+from .space import Block, FullWidth, MaskSite, NormSite, SliceSite, Space
 from .units import UnitFinder, WidthGroup
 
 OPTIONS = ('fixed', 'divisor', 'least', 'most')
@@ -25,24 +27,24 @@ class SpaceBuilder:
         recorder (Recorder): A finished recording.
         units (dict[str, dict], optional): Name pattern -> options, see
             :func:`dms_razor.tracing.trace`.
-        width (bool): Whether widths are searched. Defaults to True.
-        depth (bool): Whether depths are searched. Defaults to True.
+        kinds (Sequence[str]): Kinds of units to search. Defaults to all.
     """
 
     def __init__(self,
                  recorder,
                  units: Optional[Dict[str, dict]] = None,
-                 width: bool = True,
-                 depth: bool = True) -> None:
+                 kinds: Sequence[str] = KINDS) -> None:
         self.recorder = recorder
         self.facts = recorder.facts
         self.options = check_options(units or {})
-        self.width, self.depth = width, depth
+        self.kinds = kinds
         self.blocks, self.stay = ResidualFinder(recorder).find()
         # Set by the self-check: numbers of a module's own that follow a
-        # width, and the modules for which that has been tried.
+        # width, and the modules for which that has been tried: numbers of
+        # pieces, and numbers that a module asks its parts for.
         self.extra_attributes: Dict[str, Dict[str, Tensor]] = {}
         self.followed: Set[str] = set()
+        self.asked: Set[str] = set()
         self._full_width: List[FullWidth] = []
 
     def build(self) -> Space:
@@ -62,7 +64,9 @@ class SpaceBuilder:
             if units is None:
                 continue
             self.element_of = np.full(len(self.finder.classes), -1)
+            self.head_of = np.full(len(self.finder.classes), -1)
             self._number_elements(groups, units)
+            self._attention_units(units)
             if self._fix_uneven(units):
                 continue
             break
@@ -95,7 +99,7 @@ class SpaceBuilder:
             size, step = len(group.rows[0]), 1
             options = self._options_of([name] + group.modules)
             reason = None
-            if not self.width:
+            if 'width' not in self.kinds:
                 reason = 'width is not searched'
             elif options.get('fixed'):
                 reason = 'declared fixed'
@@ -108,23 +112,9 @@ class SpaceBuilder:
                 rows = torch.tensor(group.rows)
                 self.facts.variables.fix(rows, reason)
                 return None
-            bounds = [options.get(key) for key in ('least', 'most')]
-            for key, bound in zip(('least', 'most'), bounds):
-                if bound is not None and bound % step:
-                    raise ValueError(
-                        f'unit "{name}": {key}={bound} channels are no '
-                        f'multiple of its step {step}')
-            least, most = (None if b is None else b // step for b in bounds)
             units.append(
-                Unit(
-                    name,
-                    'width',
-                    size // step,
-                    len(group.rows),
-                    step,
-                    least=least,
-                    most=most,
-                    members=tuple(group.modules)))
+                make_unit(name, 'width', size, len(group.rows), step, options,
+                          tuple(group.modules)))
         return units
 
     def _options_of(self, names: Sequence[str]) -> dict:
@@ -143,10 +133,73 @@ class SpaceBuilder:
                 self.element_of[row] = first + numbers
                 first += unit.size
 
+    def _attention_units(self, units: List[Unit]) -> None:
+        """Units of heads, query/key dims and value dims of each layer."""
+        self.replacements: Dict[str, str] = {}
+        for group in self.finder.attention:
+            slim = slim_name(self.recorder.modules[group.module])
+            before = len(units)
+            heads = self._attention_unit(units, group, 'heads', [group.heads])
+            if slim is not None:
+                self._attention_unit(units, group, 'qk', group.queries)
+                self._attention_unit(units, group, 'v', group.values)
+            if heads:
+                for rows in (group.queries, group.values):
+                    for root, row in zip(group.heads, rows):
+                        self.head_of[row] = self.element_of[root]
+            if len(units) > before and slim is not None:
+                self.replacements[group.module] = slim
+
+    def _attention_unit(self, units: List[Unit], group: AttentionGroup,
+                        kind: str, rows: List[List[int]]) -> bool:
+        """Add one unit and number its elements, if it can be searched."""
+        name, size = f'{group.module}.{kind}', len(rows[0])
+        options = self._options_of([name])
+        step = options.get('divisor', 1)
+        if kind not in self.kinds or options.get('fixed') or size < 2 or \
+                size % step:
+            return False
+        unit = make_unit(name, kind, size, len(rows), step, options,
+                         (group.module, ))
+        first = sum(u.elements for u in units)
+        for row in rows:
+            self.element_of[row] = first + np.arange(size) // step
+            first += unit.size
+        units.append(unit)
+        return True
+
     def index(self, labels: Tensor) -> Tensor:
-        """Element of each label, -1 where nothing can be pruned."""
+        """Element of each label, -1 where nothing can be pruned.
+
+        Returns:
+            Tensor: int64, the shape of ``labels``; with a last dimension of 2
+            (own element, element of the head) if some belong to heads.
+        """
         classes = self.finder.classes[labels.numpy()]
-        return torch.from_numpy(self.element_of[classes])
+        own = torch.from_numpy(self.element_of[classes])
+        head = torch.from_numpy(self.head_of[classes])
+        return torch.stack([own, head], -1) if bool((head >= 0).any()) else own
+
+    def _entry_axis(self, labels: Tensor) -> Optional[Tuple[int, Tensor]]:
+        """Axis of a parameter used elementwise, and its elements; or None.
+
+        Raises:
+            ValueError: Its channels lie along several axes.
+        """
+        index = self.index(labels)
+        if not bool((index >= 0).any()):
+            return None
+        code = index if index.shape == labels.shape else \
+            index[..., 0] * len(self.element_of) * 2 + index[..., 1]
+        shape = core(compress(code)).shape
+        varying = [dim for dim, size in enumerate(shape) if size > 1]
+        if len(varying) != 1:
+            raise ValueError
+        axis = varying[0]
+        for dim in range(labels.dim() - 1, -1, -1):
+            if dim != axis:
+                index = index.select(dim, 0)
+        return axis, index.contiguous()
 
     def _fix_uneven(self, units: List[Unit]) -> bool:
         """Fix units that an axis holds unevenly: no closed form for it."""
@@ -156,22 +209,23 @@ class SpaceBuilder:
         rows = layout.row_of_element
         for axis in list(self.facts.axes.values()):
             index = self.index(axis.labels)
-            index = index[index >= 0]
-            times = torch.bincount(index, minlength=layout.E)
+            elements = index[index >= 0]
+            times = torch.bincount(elements, minlength=layout.E)
             low = torch.full((layout.R, ), layout.E * 64)
             low = low.scatter_reduce(0, rows, times, 'amin')
             high = torch.zeros(layout.R, dtype=torch.long)
             high = high.scatter_reduce(0, rows, times, 'amax')
             bad = (low != high)[rows].nonzero().flatten()
             if len(bad):
-                fix = torch.isin(self.index(axis.labels), bad)
+                fix = torch.isin(index, bad).reshape(len(index), -1).any(1)
                 self.facts.variables.fix(
                     axis.labels[fix], f'"{axis.name}" holds only a part of '
                     'these channels')
                 return True
         for name, labels in self.facts.entry_labels.items():
-            index = core(compress(self.index(labels)))
-            if bool((index >= 0).any()) and index.numel() != max(index.shape):
+            try:
+                self._entry_axis(labels)
+            except ValueError:
                 self.facts.variables.fix(
                     labels, f'"{name}" holds these channels in several '
                     'dimensions')
@@ -186,7 +240,7 @@ class SpaceBuilder:
     # depth
 
     def _depth_units(self, units: List[Unit]) -> List[Block]:
-        if not self.depth:
+        if 'depth' not in self.kinds:
             return []
         nodes = self.recorder.nodes
         streams = []
@@ -260,12 +314,10 @@ class SpaceBuilder:
                 masks.append(
                     MaskSite(module, tensor, axis.axis, index, axis.groups))
         for name, labels in self.facts.entry_labels.items():
-            index = core(compress(self.index(labels)))
-            if bool((index >= 0).any()):
-                axis = int(np.argmax(index.shape))
-                index = index.reshape(-1).expand(labels.shape[axis])
-                slices.setdefault(name, []).append(
-                    SliceSite(name, axis, index.clone()))
+            found = self._entry_axis(labels)
+            if found is not None:
+                slices.setdefault(name, []).append(SliceSite(name, *found))
+        masks += self._query_masks()
         producers = {}
         for unit in units:
             if unit.kind == 'width':
@@ -282,7 +334,13 @@ class SpaceBuilder:
             resource=self._resource(layout, blocks),
             full_width=full_width,
             attributes=self._attributes(),
-            producers=producers)
+            producers=producers,
+            norm_sites=[
+                NormSite(norm.module, norm.op, self.index(norm.labels),
+                         norm.groups) for norm in self.facts.norms.values()
+                if bool((self.index(norm.labels) >= 0).any())
+            ],
+            replacements=self.replacements)
 
     def _attributes(self) -> Dict[str, Dict[str, Tensor]]:
         """Numbers in standard layers that follow the shape of a weight."""
@@ -303,12 +361,59 @@ class SpaceBuilder:
             for attribute in names:
                 if hasattr(module, attribute):
                     result.setdefault(path, {})[attribute] = index
+        for group in self.finder.attention:
+            self._attention_attributes(group, result)
+        for path, norm in self.facts.norms.items():
+            index = self.index(norm.labels)
+            for name in ('normalized_shape', 'num_channels'):
+                value = getattr(self.recorder.modules[path], name, None)
+                if bool((index >= 0).any()) and value in (len(index),
+                                                          (len(index), )):
+                    result.setdefault(path, {})[name] = index
         for path, extra in self.extra_attributes.items():
             for attribute, labels in extra.items():
                 index = self.index(labels)
                 if bool((index >= 0).any()):
                     result.setdefault(path, {})[attribute] = index
         return result
+
+    def _attention_attributes(self, group: AttentionGroup,
+                              result: Dict[str, Dict[str, Tensor]]) -> None:
+        """Numbers of an attention layer that follow heads and dims."""
+        module = self.recorder.modules[group.module]
+        fact = group.fact
+        indices = {
+            len(fact.heads): self.index(fact.heads),
+            fact.values.numel(): self.index(fact.values.reshape(-1)),
+        }
+        if group.module in self.replacements:
+            for name, labels in (('qk_dims', fact.queries), ('v_dims',
+                                                             fact.values)):
+                own = self.element_of[self.finder.classes[labels[0].numpy()]]
+                result.setdefault(group.module,
+                                  {})[name] = torch.from_numpy(own)
+            names = SLIM_NUMBERS
+        else:
+            names = [n for n, v in vars(module).items() if type(v) is int]
+        for name in names:
+            index = indices.get(getattr(module, name, None))
+            if index is not None and bool((index >= 0).any()):
+                result.setdefault(group.module, {})[name] = index
+
+    def _query_masks(self) -> List[MaskSite]:
+        """Query/key masks act once, on what makes the queries."""
+        sites = []
+        for group in self.finder.attention:
+            wanted = group.fact.queries.reshape(-1)
+            for name in projection_of(self.facts, wanted):
+                labels = self.facts.axes[name, 0].labels
+                index = torch.from_numpy(
+                    self.element_of[self.finder.classes[labels.numpy()]])
+                index = torch.where(torch.isin(labels, wanted), index, -1)
+                if bool((index >= 0).any()):
+                    module, _, tensor = name.rpartition('.')
+                    sites.append(MaskSite(module, tensor, 0, index))
+        return sites
 
     def _resource(self, layout: Layout, blocks: List[Block]) -> ResourceModel:
         self._axes: List[Axis] = []
@@ -331,12 +436,12 @@ class SpaceBuilder:
                     sizes.append(len(found.labels))
                     ids.append(self._axis(found.labels, layout))
             labels = self.facts.entry_labels.get(name)
+            found = None
             if labels is not None and not ids:
-                index = core(compress(self.index(labels)))
-                if bool((index >= 0).any()):
-                    sizes, ids = [index.numel()], [
-                        self._axis_of_index(index.reshape(-1), layout)
-                    ]
+                found = self._entry_axis(labels)
+            if found is not None:
+                sizes.append(len(found[1]))
+                ids.append(self._axis_of_index(found[1], layout))
             costs.append(
                 Cost(name, 'parameter', 'params',
                      parameter.numel() / prod(sizes), tuple(ids),
@@ -349,20 +454,37 @@ class SpaceBuilder:
     def _axis_of_index(self, index: Tensor, layout: Layout) -> int:
         key = index.numpy().tobytes()
         if key not in self._axis_ids:
+            units = torch.where(index < 0, -1,
+                                layout.unit_of_element[index.clamp(
+                                    min=0)]).reshape(len(index), -1)
+            kinds, entries = torch.unique(units, dim=0, return_counts=True)
             terms = []
-            constant = int((index < 0).sum())
-            if constant:
-                terms.append(Term(constant))
-            units = layout.unit_of_element[index[index >= 0]]
-            entries = torch.bincount(units, minlength=layout.U)
-            for unit in entries.nonzero().flatten().tolist():
+            for row, number in zip(kinds.tolist(), entries.tolist()):
+                row = [unit for unit in row if unit >= 0]
+                size = prod(layout.units[unit].size for unit in row)
                 terms.append(
-                    Term(
-                        float(entries[unit]) / layout.units[unit].size,
-                        (1 + unit, )))
+                    Term(number / size, tuple(1 + unit for unit in row)))
             self._axis_ids[key] = len(self._axes)
             self._axes.append(Axis(tuple(terms)))
         return self._axis_ids[key]
+
+
+def make_unit(name: str, kind: str, size: int, groups: int, step: int,
+              options: dict, members: Tuple[str, ...]) -> Unit:
+    """A unit of ``size`` channels a group with the user's bounds.
+
+    Raises:
+        ValueError: A bound is no multiple of the step.
+    """
+    bounds = {}
+    for key in ('least', 'most'):
+        bound = options.get(key)
+        if bound is not None and bound % step:
+            raise ValueError(f'unit "{name}": {key}={bound} channels are no '
+                             f'multiple of its step {step}')
+        bounds[key] = None if bound is None else bound // step
+    return Unit(
+        name, kind, size // step, groups, step, members=members, **bounds)
 
 
 def enclosing(path: str, elements: Dict[str, int]) -> Tuple[int, ...]:
@@ -380,6 +502,8 @@ def attribute_names(module: nn.Module, axis: int) -> Tuple[str, ...]:
         return (('out_channels', ), ('in_channels', ))[axis]
     if isinstance(module, nn.Linear):
         return (('out_features', ), ('in_features', ))[axis]
+    if isinstance(module, (nn.LayerNorm, nn.GroupNorm)):
+        return ()
     if isinstance(module, nn.PReLU):
         return ('num_parameters', )
     return ('num_features', )

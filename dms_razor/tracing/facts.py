@@ -50,6 +50,41 @@ class Producer:
 
 
 @dataclass
+class Heads:
+    """Attention heads: a product of queries and keys, then of values.
+
+    Attributes:
+        module (str): Path of the module that multiplies.
+        heads (Tensor): One fresh variable a head, ``[H]``.
+        queries (Tensor): Labels of the queries, ``[H, d_qk]``.
+        keys (Tensor): Labels of the keys, ``[H, d_qk]``.
+        values (Tensor): Labels of the values, ``[H, d_v]``; None until the
+            second product was seen.
+    """
+    module: str
+    heads: Tensor
+    queries: Tensor
+    keys: Tensor
+    values: Optional[Tensor] = None
+
+
+@dataclass
+class NormAxis:
+    """A norm that takes its statistics over channels.
+
+    Attributes:
+        module (str): Path of the module that runs the norm.
+        op (str): 'layer_norm', 'rms_norm' or 'group_norm'.
+        labels (Tensor): Labels of what it normalises over, ``[C]``.
+        groups (int): Groups of a group norm, else 1.
+    """
+    module: str
+    op: str
+    labels: Tensor
+    groups: int = 1
+
+
+@dataclass
 class Partition:
     """Equal parts of a vector that must keep equal counts.
 
@@ -78,6 +113,8 @@ class Facts:
         self.producers: List[Producer] = []
         self.partitions: List[Partition] = []
         self.pieces: List[Piece] = []
+        self.heads: List[Heads] = []
+        self.norms: Dict[str, NormAxis] = {}
         self.entry_labels: Dict[str, Tensor] = {}
         self._cuts: Dict[tuple, List[Tensor]] = {}
 

@@ -78,6 +78,7 @@ class ModuleCall:
     last: int = -1
     inputs: Tuple[int, ...] = ()
     outputs: Tuple[int, ...] = ()
+    returns_tensor: bool = False
 
 
 @dataclass
@@ -227,6 +228,7 @@ class Recorder(TorchFunctionMode):
         """Forward hook of every module."""
         call = self.calls[self._stack.pop()]
         call.last = len(self.nodes)
+        call.returns_tensor = isinstance(out, Tensor)
         call.outputs = tuple(
             self.value(t).node for t in tree_flatten(out)[0]
             if isinstance(t, Tensor) and self.value(t))

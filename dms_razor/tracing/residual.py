@@ -74,19 +74,45 @@ class ResidualFinder:
                 self.constant.add(node.index)
 
     def find(self) -> Tuple[List[ResidualBlock], List[NotRemovable]]:
-        """All outermost removable blocks, and those that must stay."""
+        """All removable blocks, and residual blocks that must stay."""
         found: List[ResidualBlock] = []
         stay: List[NotRemovable] = []
         for call in self.calls:
-            if not self._may_be_block(call) or any(
-                    call.path.startswith(b.path + '.') for b in found):
+            if self._may_be_block(call):
+                result = self._block(call)
+                if isinstance(result, ResidualBlock):
+                    found.append(result)
+                elif result is not None:
+                    stay.append(result)
+        return self._one_level(found), stay
+
+    def _one_level(self, found: List[ResidualBlock]) -> List[ResidualBlock]:
+        """Of blocks inside blocks, keep one level.
+
+        A stage of equal blocks is itself a residual chain: its blocks are the
+        elements. A block of unequal residual parts (attention, then a
+        feed-forward network) is one element as a whole.
+        """
+        dropped: Set[str] = set()
+        for block in found:
+            if block.path in dropped:
                 continue
-            result = self._block(call)
-            if isinstance(result, ResidualBlock):
-                found.append(result)
-            elif result is not None:
-                stay.append(result)
-        return found, stay
+            inner = [b for b in found if b.path.startswith(block.path + '.')]
+            top = [
+                b for b in inner
+                if not any(b.path.startswith(o.path + '.') for o in inner)
+            ]
+            if len(top) > 1 and len({self._structure(b) for b in top}) == 1:
+                dropped.add(block.path)
+            else:
+                dropped.update(b.path for b in inner)
+        return [block for block in found if block.path not in dropped]
+
+    def _structure(self, block: ResidualBlock) -> Tuple[str, ...]:
+        """Types of a block's modules, to tell repeated blocks from parts."""
+        return tuple(
+            type(module).__name__
+            for module in self.modules[block.path].modules())
 
     def _may_be_block(self, call) -> bool:
         parent, _, name = call.path.rpartition('.')
@@ -96,7 +122,8 @@ class ResidualFinder:
         listed = isinstance(self.modules[parent],
                             (nn.Sequential, nn.ModuleList))
         return (listed or bool(re.search(r'\d$', name))) \
-            and bool(call.inputs) and len(set(call.outputs)) == 1 \
+            and bool(call.inputs) and call.returns_tensor \
+            and len(call.outputs) == 1 \
             and self.times[call.path] == 1 and call.last > call.first
 
     def _block(self, call):

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 
+from .labels import compress, core
 from .space import Space
 
 #: Largest difference over largest output that rounding can explain (the
@@ -124,7 +125,8 @@ def _repair(probe, inputs, forward, builder, space,
     path, why = problem
     parts = path.split('.')
     callers = ['.'.join(parts[:n]) for n in range(len(parts), 0, -1)]
-    if any(_follow_numbers(builder, caller) for caller in callers):
+    if path and (any(_follow_numbers(builder, caller)
+                     for caller in callers) or _follow_outputs(builder, path)):
         return builder.build()
     recorder = builder.recorder
     for caller in callers:
@@ -178,9 +180,46 @@ def _follow_numbers(builder, path: str) -> bool:
     return new
 
 
+def _follow_outputs(builder, path: str) -> bool:
+    """Attributes that tell a module's callers how wide its output is.
+
+    A backbone such as Swin's shapes the output of a stage by a number that
+    it asks the stage for; such numbers follow the width of the output.
+    """
+    if path in builder.asked:
+        return False
+    builder.asked.add(path)
+    recorder, widths = builder.recorder, {}
+    found = builder.extra_attributes
+    before = sum(map(len, found.values()))
+    for call in recorder.calls:
+        module = recorder.modules[call.path]
+        if not call.path.startswith(path) or len(call.outputs) != 1:
+            continue
+        labels = recorder.nodes[call.outputs[0]].labels[0]
+        classes = torch.from_numpy(builder.finder.classes[labels.numpy()])
+        vector = core(compress(classes)).reshape(-1)
+        widths[len(vector)] = vector
+        if call.path in builder.replacements or not len(
+                list(module.children())):
+            continue  # a layer's own numbers follow its weight
+        for name, number in vars(module).items():
+            if type(number) is int and number == len(vector) > 1:
+                found.setdefault(call.path, {}).setdefault(name, vector)
+    for name, numbers in vars(recorder.modules[path]).items():
+        # Lists of widths, not of indices or kernel sizes.
+        if isinstance(numbers, (list, tuple)) and numbers and all(
+                type(number) is int and number >= 8 for number in numbers):
+            for place, number in enumerate(numbers):
+                if number in widths:
+                    found.setdefault(path,
+                                     {}).setdefault(f'{name}.{place}',
+                                                    widths[number])
+    return sum(map(len, found.values())) > before
+
+
 def _labels_within(builder, path: str) -> Tensor:
     """Prunable variables that operations of a module's own code touch."""
-    from .labels import core
     recorder = builder.recorder
     labels = []
     for node in recorder.nodes:

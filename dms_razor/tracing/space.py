@@ -26,7 +26,8 @@ class MaskSite:
         tensor (str): Name of its parameter, e.g. 'weight'.
         axis (int): The axis that is contracted with the activation.
         index (Tensor): Element of each entry, -1 where the mask is always 1;
-            int64 ``[size]``, or ``[groups * size]`` group-major.
+            int64 ``[size]``, or ``[groups * size]`` group-major. ``[size,
+            2]`` where an entry has two masks: its own and its head's.
         groups (int): Groups of a grouped convolution, else 1.
     """
     module: str
@@ -44,11 +45,28 @@ class SliceSite:
         name (str): Full name of the tensor.
         axis (int): The axis.
         index (Tensor): Element of each entry, -1 if it always stays; int64
-            ``[size]``, or ``[groups * size]`` group-major.
+            ``[size]``, or ``[groups * size]`` group-major. ``[size, 2]``
+            where an entry stays only if both its elements do.
         groups (int): Groups of a grouped convolution's input axis, else 1.
     """
     name: str
     axis: int
+    index: Tensor
+    groups: int = 1
+
+
+@dataclass(frozen=True, eq=False)
+class NormSite:
+    """A norm whose statistics are to be those of the kept channels.
+
+    Attributes:
+        module (str): Path of the module that runs it.
+        op (str): 'layer_norm', 'rms_norm' or 'group_norm'.
+        index (Tensor): Element of each channel, like :class:`SliceSite`.
+        groups (int): Groups of a group norm, else 1.
+    """
+    module: str
+    op: str
     index: Tensor
     groups: int = 1
 
@@ -90,6 +108,9 @@ class Space:
             -> index; the attribute becomes the number of kept entries.
         producers (dict[str, list[tuple[str, str]]]): Width unit -> path and
             type of the layers whose outputs it holds.
+        norm_sites (list[NormSite]): Norms over prunable channels.
+        replacements (dict[str, str]): Attention layers whose subnet is a
+            slim class of :mod:`dms_razor.subnet.attention`, and its name.
         input_shape (tuple[int]): Shape of the first example input.
         example_inputs (tuple): The example inputs.
     """
@@ -102,6 +123,8 @@ class Space:
     full_width: List[FullWidth]
     attributes: Dict[str, Dict[str, Tensor]]
     producers: Dict[str, List[Tuple[str, str]]]
+    norm_sites: List[NormSite] = field(default_factory=list)
+    replacements: Dict[str, str] = field(default_factory=dict)
     input_shape: Tuple[int, ...] = ()
     example_inputs: Tuple = field(default=(), repr=False)
 
@@ -109,16 +132,6 @@ class Space:
         """Number of units and of elements of the given kinds."""
         units = [u for u in self.units if not kinds or u.kind in kinds]
         return len(units), sum(u.elements for u in units)
-
-    def kept_of(self, index: Tensor, keep: Tensor) -> Tensor:
-        """Which entries of an axis stay, bool like ``index``.
-
-        Args:
-            index (Tensor): Element ids, -1 for entries that always stay.
-            keep (Tensor): Kept elements, bool ``[E]``.
-        """
-        padded = torch.cat([keep.cpu(), keep.new_ones(1).cpu()])
-        return padded[index]
 
     def random_keep(
         self,

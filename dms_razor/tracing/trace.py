@@ -22,6 +22,9 @@ def trace(model: nn.Module,
           units: Optional[Dict[str, dict]] = None,
           width: bool = True,
           depth: bool = True,
+          heads: bool = True,
+          qk: bool = True,
+          v: bool = True,
           check: bool = True) -> Space:
     """Find everything that can be pruned in a network.
 
@@ -41,6 +44,10 @@ def trace(model: nn.Module,
             channels a group, or in blocks). Later patterns win.
         width (bool): Whether widths are searched. Defaults to True.
         depth (bool): Whether depths are searched. Defaults to True.
+        heads (bool): Whether numbers of attention heads are searched.
+            Defaults to True.
+        qk (bool): Whether query/key dims are searched. Defaults to True.
+        v (bool): Whether value dims are searched. Defaults to True.
         check (bool): Prune a copy at random and compare it with the masked
             network; what does not agree is fixed and named. Defaults to
             True.
@@ -57,7 +64,8 @@ def trace(model: nn.Module,
     example_inputs = tuple(example_inputs)
     forward = forward or run_model
     recorder = record(model, example_inputs, forward)
-    builder = SpaceBuilder(recorder, units, width, depth)
+    wanted = dict(width=width, depth=depth, heads=heads, qk=qk, v=v)
+    builder = SpaceBuilder(recorder, units, [k for k in wanted if wanted[k]])
     space = builder.build()
     if check:
         from .selfcheck import check_space

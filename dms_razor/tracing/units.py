@@ -7,10 +7,12 @@ width, one unit. Where groups or pieces must keep equal counts they are the
 groups of one unit, ranked apart (METHOD section 1, groups).
 """
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Dict, List, Optional, Set, Tuple
 
 import numpy as np
 
+from .attention_units import AttentionFinder
 from .facts import Facts
 
 
@@ -30,12 +32,20 @@ class UnitFinder:
     Attributes:
         classes (np.ndarray): Class of every variable.
         fixed (dict[int, str]): Class -> reason why it stays.
+        attention (list[AttentionGroup]): Layers with units of their own.
     """
 
     def __init__(self, facts: Facts) -> None:
         self.facts = facts
         self.classes = facts.variables.classes()
         self.fixed = facts.variables.fixed(self.classes)
+        self.attention = AttentionFinder(facts, self.classes,
+                                         self.fixed).find()
+        self.taken = {
+            root
+            for group in self.attention
+            for root in chain(group.heads, *group.queries, *group.values)
+        }
         self._fix_unread()
         self._signatures()
 
@@ -51,7 +61,7 @@ class UnitFinder:
                 read.update(self.roots(axis.labels))
         for producer in self.facts.producers:
             for root in self.roots(producer.labels):
-                if root not in read:
+                if root not in read and root not in self.taken:
                     self.fixed.setdefault(root, 'no layer reads its channels')
 
     def _signatures(self) -> None:
@@ -63,7 +73,8 @@ class UnitFinder:
         occurs: Dict[int, List[int]] = {}
         for number, labels in enumerate(vectors):
             for root in dict.fromkeys(self.roots(labels)):
-                if root > 0 and root not in self.fixed:
+                if root > 0 and root not in self.fixed and \
+                        root not in self.taken:
                     occurs.setdefault(root, []).append(number)
         producers = len(self.facts.producers)
         groups: Dict[Tuple[int, ...], List[int]] = {}

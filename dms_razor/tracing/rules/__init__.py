@@ -23,4 +23,6 @@ def register_rule(*names: str) -> Callable:
     return register
 
 
-from . import contraction, elementwise, movement, norm, reduction  # noqa: E402,F401,I001,E501
+from . import attention  # noqa: E402,F401,I001
+from . import movement  # noqa: E402,F401,I001,E501
+from . import contraction, elementwise, norm, reduction

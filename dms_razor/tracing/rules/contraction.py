@@ -1,5 +1,5 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
-"""Convolutions, linear layers and matrix products: channels are summed up.
+"""Convolutions and linear layers: channels are summed up.
 
 Here masks act (METHOD section 2), new channels begin, and MACs are counted:
 1 multiply-add = 1 MAC; biases, norms and activations count nothing, as in the
@@ -11,7 +11,7 @@ from typing import List, Optional
 from torch import Tensor
 
 from ..facts import Operation, Partition
-from ..labels import expand_vector, vector_along
+from ..labels import compress, core, expand_vector, vector_along
 from ..recorder import NotUnderstood
 from . import register_rule
 
@@ -19,14 +19,23 @@ from . import register_rule
 def channel_vector(recorder, x: Tensor, dim: int) -> Tensor:
     """Labels of ``x`` along ``dim``, shape ``[size]``.
 
+    One weight reads all positions, so channels of one index are one channel
+    whatever the position (a class token and the patches beside it).
+
     Raises:
-        NotUnderstood: Channels vary along other dimensions as well.
+        NotUnderstood: ``x`` is a constant.
     """
-    vector = vector_along(recorder.labels_of(x), dim)
+    labels = recorder.labels_of(x)
+    if labels is None:
+        raise NotUnderstood(f'{recorder.where} reads a constant tensor')
+    vector = vector_along(labels, dim)
     if vector is None:
-        raise NotUnderstood(
-            f'{recorder.where} reads a tensor whose channels vary over '
-            'positions')
+        size = x.shape[dim]
+        rows = core(compress(labels)).movedim(dim, -1)
+        rows = rows.reshape(-1, rows.shape[-1]).unique(dim=0)
+        rows = rows.expand(-1, size)
+        vector = rows.max(0).values
+        recorder.variables.merge(rows, vector.expand_as(rows))
     return vector
 
 
@@ -38,7 +47,7 @@ def owned_weight(recorder, weight: Tensor) -> Optional[str]:
     return name
 
 
-def _count(recorder, call, coefficient: float, *axes: Tensor) -> None:
+def count(recorder, call, coefficient: float, *axes: Tensor) -> None:
     recorder.facts.operations.append(
         Operation(recorder.path, call.op,
                   len(recorder.nodes) - 1, coefficient / recorder.batch_size,
@@ -59,12 +68,10 @@ def convolution(recorder, call) -> List[Tensor]:
     groups = call.argument(6, 'groups', 1)
     name = owned_weight(recorder, weight)
     spatial = out.numel() // weight.shape[0] * prod(weight.shape[2:])
-    vector = vector_along(recorder.labels_of(x), 1)
-    if name is None or vector is None:
-        _count(recorder, call, spatial * weight.shape[1] * weight.shape[0])
-        if name is None:
-            raise _unowned(recorder, call)
-        channel_vector(recorder, x, 1)
+    if name is None or recorder.labels_of(x) is None:
+        count(recorder, call, spatial * weight.shape[1] * weight.shape[0])
+        raise _unowned(recorder, call)
+    vector = channel_vector(recorder, x, 1)
     facts = recorder.facts
     if groups > 1 and groups == len(vector):  # depthwise
         result = vector.repeat_interleave(weight.shape[0] // groups)
@@ -72,12 +79,12 @@ def convolution(recorder, call) -> List[Tensor]:
         if known is not None:
             recorder.variables.merge(known.labels, result)
         facts.axis(name, 0, result)
-        _count(recorder, call, spatial * weight.shape[1], result)
+        count(recorder, call, spatial * weight.shape[1], result)
     else:
         result = facts.outputs(name, recorder.path, weight.shape[0])
         facts.axis(name, 0, result)
         facts.axis(name, 1, vector, groups, reads=True)
-        _count(recorder, call, spatial / groups, vector, result)
+        count(recorder, call, spatial / groups, vector, result)
         if groups > 1:
             why = f'{recorder.where} is a grouped convolution'
             for labels in (vector, result):
@@ -96,20 +103,18 @@ def transposed(recorder, call) -> List[Tensor]:
     groups = call.argument(6, 'groups', 1)
     name = owned_weight(recorder, weight)
     positions = x.numel() // weight.shape[0] * prod(weight.shape[2:])
-    vector = vector_along(recorder.labels_of(x), 1)
-    if name is None or vector is None or groups > 1:
-        _count(recorder, call, positions * weight.shape[0] * weight.shape[1])
+    if name is None or recorder.labels_of(x) is None or groups > 1:
+        count(recorder, call, positions * weight.shape[0] * weight.shape[1])
         if groups > 1:
             raise NotUnderstood(
                 f'{recorder.where} is a grouped transposed convolution')
-        if name is None:
-            raise _unowned(recorder, call)
-        channel_vector(recorder, x, 1)
+        raise _unowned(recorder, call)
+    vector = channel_vector(recorder, x, 1)
     facts = recorder.facts
     result = facts.outputs(name, recorder.path, weight.shape[1], axis=1)
     facts.axis(name, 1, result)
     facts.axis(name, 0, vector, reads=True)
-    _count(recorder, call, positions, vector, result)
+    count(recorder, call, positions, vector, result)
     if bias is not None:
         facts.axis(recorder.name_of(bias), 0, result)
     return [expand_vector(result, 1, out.shape)]
@@ -122,40 +127,15 @@ def linear(recorder, call) -> List[Tensor]:
     bias, out = call.argument(2, 'bias'), call.outs[0]
     name = owned_weight(recorder, weight)
     positions = out.numel() // weight.shape[0]
-    labels = recorder.labels_of(x)
-    vector = None if labels is None else vector_along(labels, -1)
-    if name is None or vector is None:
-        _count(recorder, call, positions * weight.numel())
-        if name is None:
-            raise _unowned(recorder, call)
-        channel_vector(recorder, x, -1)
+    if name is None or recorder.labels_of(x) is None:
+        count(recorder, call, positions * weight.numel())
+        raise _unowned(recorder, call)
+    vector = channel_vector(recorder, x, -1)
     facts = recorder.facts
     result = facts.outputs(name, recorder.path, weight.shape[0])
     facts.axis(name, 0, result)
     facts.axis(name, 1, vector, reads=True)
-    _count(recorder, call, positions, vector, result)
+    count(recorder, call, positions, vector, result)
     if bias is not None:
         facts.axis(recorder.name_of(bias), 0, result)
     return [expand_vector(result, out.dim() - 1, out.shape)]
-
-
-@register_rule('matmul', 'bmm', 'mm', 'rmatmul')
-def matrix_product(recorder, call) -> List[Tensor]:
-    """Products of two activations: counted; channels in them stay."""
-    a, b = call.tensors[:2]
-    _count(recorder, call, call.outs[0].numel() * a.shape[-1])
-    raise _product(recorder, call)
-
-
-@register_rule('scaled_dot_product_attention')
-def attention(recorder, call) -> List[Tensor]:
-    """Attention: both products counted; channels in them stay."""
-    q, k, v = call.tensors[:3]
-    _count(recorder, call,
-           prod(q.shape[:-1]) * k.shape[-2] * (q.shape[-1] + v.shape[-1]))
-    raise _product(recorder, call)
-
-
-def _product(recorder, call) -> NotUnderstood:
-    return NotUnderstood(f'{recorder.where} multiplies activations with one '
-                         f'another ({call.op})')

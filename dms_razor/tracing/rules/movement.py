@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map
 
-from ..labels import core, compress, expand_vector, varies_along, vector_along
+from ..labels import compress, core, expand_vector, varies_along, vector_along
 from ..recorder import NotUnderstood
 from . import register_rule
 

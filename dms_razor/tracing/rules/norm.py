@@ -1,13 +1,19 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
-"""Normalisation: batch and instance norm keep channels apart, others mix."""
+"""Normalisation: batch and instance norm keep channels apart, others mix.
+
+Layer, RMS and group norm take statistics over channels. Under masks the
+statistics are those of the kept channels (:mod:`dms_razor.masking.norms`).
+"""
 from typing import List
 
+import torch
 from torch import Tensor
 
-from ..labels import varies_along
+from ..facts import NormAxis, Partition
+from ..labels import expand_vector, varies_along
 from ..recorder import NotUnderstood
 from . import register_rule
-from .contraction import channel_vector
+from .contraction import channel_vector, owned_weight
 
 
 @register_rule('batch_norm', 'instance_norm', 'sync_batch_norm')
@@ -27,18 +33,59 @@ def batch_norm(recorder, call) -> List[Tensor]:
     return [recorder.labels_of(x)]
 
 
-@register_rule('layer_norm', 'rms_norm', 'group_norm')
-def mixing_norm(recorder, call) -> List[Tensor]:
-    """Layer, RMS and group norm take statistics over channels.
-
-    Their masked forms are not built yet, so the channels stay.
-    """
-    labels = recorder.labels_of(call.argument(0, 'input'))
-    if call.op == 'group_norm':
-        dims = [1]
+def _mixes(recorder, call, vector: Tensor, groups: int, affine) -> None:
+    """Note a norm that mixes the channels of ``vector``."""
+    path = recorder.path
+    known = recorder.facts.norms.get(path)
+    for tensor in affine:
+        if isinstance(tensor, Tensor) and owned_weight(recorder,
+                                                       tensor) is None:
+            raise NotUnderstood(f'{recorder.where} normalises with a weight '
+                                'that is computed or of another module')
+    if known is not None and known.op != call.op:
+        raise NotUnderstood(f'{recorder.where} runs several norms')
+    if known is not None:
+        if len(known.labels) != len(vector):
+            raise NotUnderstood(f'{recorder.where} normalises vectors of '
+                                'several widths')
+        recorder.variables.merge(known.labels, vector)
     else:
-        dims = list(range(-len(call.argument(1, 'normalized_shape')), 0))
-    if varies_along(labels, [d % labels.dim() for d in dims]):
-        raise NotUnderstood(f'{recorder.where} takes its statistics over '
-                            f'channels ({call.op})')
+        recorder.facts.norms[path] = NormAxis(path, call.op, vector, groups)
+    for tensor in affine:
+        if isinstance(tensor, Tensor):
+            recorder.facts.axis(recorder.name_of(tensor), 0, vector)
+
+
+@register_rule('layer_norm', 'rms_norm')
+def layer_norm(recorder, call) -> List[Tensor]:
+    """Statistics over the last dimensions."""
+    x = call.argument(0, 'input')
+    labels, shape = recorder.labels_of(x), call.argument(1, 'normalized_shape')
+    dims = list(range(labels.dim() - len(shape), labels.dim()))
+    if not varies_along(labels, dims):
+        return [labels]
+    if len(dims) > 1:
+        raise NotUnderstood(f'{recorder.where} normalises over channels and '
+                            f'positions at once ({call.op})')
+    vector = channel_vector(recorder, x, -1)
+    affine = [call.argument(2, 'weight')]
+    if call.op == 'layer_norm':
+        affine.append(call.argument(3, 'bias'))
+    _mixes(recorder, call, vector, 1, affine)
     return [labels]
+
+
+@register_rule('group_norm')
+def group_norm(recorder, call) -> List[Tensor]:
+    """Statistics over groups of channels, which stay equally wide."""
+    x, groups = call.argument(0, 'input'), call.argument(1, 'num_groups')
+    vector = channel_vector(recorder, x, 1)
+    if groups > 1:
+        recorder.facts.partitions.append(
+            Partition(
+                vector.view(groups, -1).clone(), recorder.path,
+                f'{recorder.where} is a group norm'))
+    _mixes(recorder, call, vector, groups,
+           [call.argument(2, 'weight'),
+            call.argument(3, 'bias')])
+    return [expand_vector(vector, 1, torch.Size(x.shape))]
