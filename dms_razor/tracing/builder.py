@@ -242,12 +242,11 @@ class SpaceBuilder:
     def _depth_units(self, units: List[Unit]) -> List[Block]:
         if 'depth' not in self.kinds:
             return []
-        nodes = self.recorder.nodes
         streams = []
         for block in self.blocks:
-            node = nodes[block.source]
-            labels = self.finder.classes[core(node.labels[0]).numpy()]
-            streams.append((labels.tobytes(), node.shape))
+            labels = self.recorder.calls[block.call].source
+            classes = self.finder.classes[core(labels).numpy()]
+            streams.append((classes.tobytes(), tuple(labels.shape)))
         stages = group_stages(self.blocks, streams)
         parents = [stage[0].path.rpartition('.')[0] for stage in stages]
         first = sum(unit.elements for unit in units)

@@ -70,7 +70,10 @@ class Node:
 
 @dataclass
 class ModuleCall:
-    """One call of a module: its path, its nodes and what went in and out."""
+    """One call of a module: its path, its nodes and what went in and out.
+
+    ``source`` holds the labels of its first tensor argument.
+    """
     index: int
     path: str
     parent: int
@@ -79,6 +82,7 @@ class ModuleCall:
     inputs: Tuple[int, ...] = ()
     outputs: Tuple[int, ...] = ()
     returns_tensor: bool = False
+    source: Optional[Tensor] = None
 
 
 @dataclass
@@ -221,6 +225,8 @@ class Recorder(TorchFunctionMode):
         call.inputs = tuple(
             self.value(t).node for t in tensors
             if isinstance(t, Tensor) and self.value(t))
+        known = [self.value(t) for t in tensors if isinstance(t, Tensor)]
+        call.source = known[0].labels if known and known[0] else None
         self.calls.append(call)
         self._stack.append(call.index)
 

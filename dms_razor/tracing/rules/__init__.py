@@ -23,6 +23,5 @@ def register_rule(*names: str) -> Callable:
     return register
 
 
-from . import attention  # noqa: E402,F401,I001
-from . import movement  # noqa: E402,F401,I001,E501
-from . import contraction, elementwise, norm, reduction
+from . import (  # noqa: E402,F401,I001
+    attention, contraction, elementwise, movement, norm, reduction)
