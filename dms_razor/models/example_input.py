@@ -77,8 +77,8 @@ def input_shape_from_config(cfg) -> Tuple[int, int, int]:
             return (_channels(cfg), *size)
     raise ValueError(
         'the input size is in none of the config\'s pipelines (no cropping or '
-        'resizing transform); set model.mutator.input_shape, for example '
-        'input_shape=(3, 224, 224)')
+        'resizing transform); set model.input_shape, for example input_shape='
+        '(3, 224, 224)')
 
 
 def _transforms(dataset) -> Iterator[dict]:
@@ -110,7 +110,11 @@ def _output_size(transform: dict) -> Optional[Tuple[int, int]]:
 
 
 def _channels(cfg) -> int:
-    """Input channels of the backbone, 3 if it does not say."""
+    """Input channels: the backbone's, else as many as means, else 3."""
     model = cfg.get('model') or {}
     model = model.get('architecture') or model
-    return int((model.get('backbone') or {}).get('in_channels', 3))
+    channels = (model.get('backbone') or {}).get('in_channels')
+    if channels is None:
+        mean = (cfg.get('data_preprocessor') or {}).get('mean')
+        channels = len(mean) if mean else 3
+    return int(channels)

@@ -1,0 +1,293 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+import copy
+
+import pytest
+import torch
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+from mmrazor.registry import MODELS
+from torch import nn
+from toy_models import classifier
+from toy_runs import run, toy_config, with_validation
+
+
+def same_search(one, other):
+    a, b = one.model.search.bank, other.model.search.bank
+    return all(
+        torch.equal(getattr(a, name), getattr(b, name))
+        for name in ('ratios', 'importance', 'order'))
+
+
+def same_weights(one, other):
+    a, b = one.model.state_dict(), other.model.state_dict()
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.fixture(scope='module')
+def plain(tmp_path_factory):
+    """A search as it is, with checkpoints in the middle and at the end."""
+    return run(
+        toy_config(
+            tmp_path_factory.mktemp('plain'),
+            **{'default_hooks.checkpoint.interval': 12}))
+
+
+def test_search_ends_on_its_budget(plain):
+    search = plain.model.search
+    assert search.bank.updates == 24 and search.bank.depth_frozen
+    cost = plain.model.mutator.resource_of({
+        unit.name: int(k) * unit.spec.groups
+        for unit, k in zip(plain.model.mutator.units, search.project())
+    })
+    assert .99 * search.target <= cost <= search.target
+    # ratios differ: the search was more than a common shift
+    assert search.bank.ratios.std() > .01
+
+
+@pytest.mark.parametrize('step', [12, 24])
+def test_resumed_search_is_the_unbroken_one(plain, tmp_path, step):
+    """With validation in between, and randomly augmented images."""
+    cfg = with_validation(
+        toy_config(
+            tmp_path,
+            resume=True,
+            load_from=f'{plain.work_dir}/iter_{step}.pth'))
+    resumed = run(cfg)
+    assert same_search(plain, resumed) and same_weights(plain, resumed)
+    assert torch.equal(plain.model.search.keep(), resumed.model.search.keep())
+    assert resumed.model.search.bank.depth_frozen
+
+
+def test_search_is_saved_as_tensors_beside_the_weights(plain):
+    checkpoint = torch.load(
+        f'{plain.work_dir}/iter_12.pth', weights_only=False)
+    assert all(
+        name.startswith('architecture.') for name in checkpoint['state_dict'])
+
+    def leaves(value):
+        if isinstance(value, dict):
+            for inner in value.values():
+                yield from leaves(inner)
+        else:
+            yield value
+
+    assert all(isinstance(x, torch.Tensor) for x in leaves(checkpoint['dms']))
+    assert int(checkpoint['dms']['bank']['updates']) == 12
+
+
+def test_ema_beside_the_search_changes_nothing(plain, tmp_path):
+    hooks = [dict(type='mmrazor.DMSHook'), dict(type='EMAHook', momentum=.1)]
+    other = run(with_validation(toy_config(tmp_path, custom_hooks=hooks)))
+    assert same_search(plain, other) and same_weights(plain, other)
+
+
+def test_activation_checkpointing_changes_nothing(plain, tmp_path):
+    """But BatchNorm's running statistics, which see each batch twice."""
+    other = run(
+        toy_config(tmp_path, **{'model.architecture.backbone.with_cp': True}))
+    assert same_search(plain, other)
+    for one, another in zip(plain.model.parameters(),
+                            other.model.parameters()):
+        assert torch.equal(one, another)
+
+
+def test_resume_with_ema(tmp_path):
+    """The checkpoint's weights are the averaged ones; its ratios are not."""
+    settings = dict(custom_hooks=[
+        dict(type='mmrazor.DMSHook'),
+        dict(type='EMAHook', momentum=.1)
+    ])
+    settings['default_hooks.checkpoint.interval'] = 16
+    first = run(toy_config(tmp_path, **settings))
+    again = run(
+        toy_config(
+            tmp_path / 'again',
+            resume=True,
+            load_from=str(tmp_path / 'iter_16.pth'),
+            **settings))
+    assert same_search(first, again) and same_weights(first, again)
+
+
+@pytest.mark.parametrize('optimizer', [
+    dict(type='AdamW', lr=0., weight_decay=5.),
+    dict(type='SGD', lr=0., momentum=.9, nesterov=True),
+])
+def test_optimizer_schedule_and_clipping_leave_the_ratios_alone(
+        tmp_path, optimizer):
+    """With still weights, every recipe moves the ratios alike."""
+    reference = toy_config(tmp_path / 'a')
+    reference.optim_wrapper.optimizer = dict(type='SGD', lr=0.)
+    cfg = toy_config(tmp_path / 'b',
+                     **{'optim_wrapper.clip_grad': dict(max_norm=1e-4)})
+    cfg.optim_wrapper.optimizer = optimizer
+    cfg.param_scheduler = dict(
+        type='CosineAnnealingLR', by_epoch=False, T_max=24)
+    assert same_search(run(reference), run(cfg))
+
+
+def test_accumulation_searches_once_an_optimizer_step(tmp_path):
+    runner = run(
+        toy_config(tmp_path, **{'optim_wrapper.accumulative_counts': 3}))
+    search = runner.model.search
+    assert search.bank.updates == 8 and search.step_count == 23
+    assert search.bank.depth_frozen and search.bank.ratios.max() > .05
+
+
+def test_mixed_precision(plain, tmp_path):
+    runner = run(
+        toy_config(
+            tmp_path, **{
+                'optim_wrapper.type': 'AmpOptimWrapper',
+                'optim_wrapper.dtype': 'bfloat16'
+            }))
+    bank = runner.model.search.bank
+    assert bank.updates == 24 and bank.masks.dtype == torch.float32
+    same = plain.model.search.bank.ratios
+    assert (bank.ratios - same).abs().mean() < .1 < bank.ratios.max()
+
+
+def test_epochs(tmp_path):
+    cfg = toy_config(tmp_path)
+    cfg.model.search = dict(epochs=2, width_only_epochs=1)
+    cfg.train_dataloader.sampler = dict(type='DefaultSampler', shuffle=True)
+    cfg.train_cfg = dict(by_epoch=True, max_epochs=3)
+    cfg.default_hooks.checkpoint = dict(type='CheckpointHook', interval=1)
+    runner = run(cfg)
+    search = runner.model.search
+    assert search.total_steps == 16 and search.width_only_steps == 8
+    assert search.bank.depth_frozen
+    cfg = copy.deepcopy(cfg)
+    cfg.update(
+        resume=True,
+        load_from=str(tmp_path / 'epoch_1.pth'),
+        work_dir=str(tmp_path / 'resumed'),
+        experiment_name='resumed_epochs')
+    assert same_search(runner, run(cfg))
+
+
+def test_input_shape_is_read_off_the_pipeline(tmp_path):
+    cfg = toy_config(tmp_path, max_iters=1)
+    cfg.model.search = dict()
+    cfg.model.input_shape = None
+    # The dataset ignores it; it stands for a real one's pipeline.
+    cfg.test_dataloader = dict(
+        dataset=dict(pipeline=[dict(type='CenterCrop', crop_size=16)]))
+    cfg.test_cfg, cfg.test_evaluator = dict(), dict(type='Accuracy')
+    runner = run(cfg)
+    assert runner.model.mutator.space.input_shape == (1, 3, 16, 16)
+    assert runner.model.search.bank.updates == 1
+
+
+# what a plain model's checkpoint in load_from does
+
+
+def save_plain(path, **backbone):
+    torch.manual_seed(5)
+    model = MODELS.build(classifier(**backbone))
+    torch.save(dict(state_dict=model.state_dict(), meta={}), path)
+    return model
+
+
+def test_plain_checkpoint_becomes_the_supernet(tmp_path):
+    model = save_plain(tmp_path / 'plain.pth')
+    cfg = toy_config(
+        tmp_path, load_from=str(tmp_path / 'plain.pth'), log_level='INFO')
+    cfg.optim_wrapper.optimizer = dict(type='SGD', lr=0.)
+    runner = run(cfg)
+    for name, value in model.named_parameters():
+        assert torch.equal(value,
+                           runner.model.state_dict()[f'architecture.{name}'])
+    log = next(tmp_path.glob('*/*.log')).read_text()
+    assert f'Supernet: {len(model.state_dict())} tensors' in log
+
+
+def test_checkpoint_of_another_network_is_refused(tmp_path):
+    save_plain(tmp_path / 'wide.pth', base_channels=16, stem_channels=16)
+    cfg = toy_config(tmp_path, load_from=str(tmp_path / 'wide.pth'))
+    cfg.model.architecture.head.in_channels = 64
+    with pytest.raises(ValueError, match='wide.pth does not hold'):
+        run(cfg)
+
+
+def test_search_checkpoint_gives_its_weights_to_a_new_search(plain, tmp_path):
+    cfg = toy_config(
+        tmp_path, max_iters=1, load_from=f'{plain.work_dir}/iter_24.pth')
+    cfg.optim_wrapper.optimizer = dict(type='SGD', lr=0.)
+    cfg.model.search = dict()
+    runner = run(cfg)
+    assert runner.model.search.bank.ratios.eq(0).all()
+    weight = 'architecture.head.fc.weight'
+    assert torch.equal(runner.model.state_dict()[weight],
+                       plain.model.state_dict()[weight])
+
+
+def test_resuming_what_is_no_search(tmp_path):
+    save_plain(tmp_path / 'plain.pth')
+    cfg = toy_config(
+        tmp_path, resume=True, load_from=str(tmp_path / 'plain.pth'))
+    with pytest.raises(ValueError, match='holds no search'):
+        run(cfg)
+
+
+def test_evaluating_a_search_checkpoint(plain, tmp_path):
+    cfg = toy_config(tmp_path, load_from=f'{plain.work_dir}/iter_24.pth')
+    cfg.test_dataloader = dict(
+        cfg.train_dataloader,
+        sampler=dict(type='DefaultSampler', shuffle=False))
+    cfg.test_evaluator, cfg.test_cfg = dict(type='Accuracy'), dict()
+    runner = Runner.from_cfg(cfg)
+    runner.test()
+    assert same_search(plain, runner)
+
+
+# what ends before the first step, or after it
+
+
+@HOOKS.register_module()
+class BreakingHook(Hook):
+    """Puts an unmasked layer in place of a masked one."""
+    priority = 'VERY_LOW'
+
+    def before_train(self, runner):
+        block = runner.model.architecture.backbone.layer2[0]
+        block.conv2 = nn.Conv2d(16, 16, 3, padding=1)
+
+
+def test_a_layer_that_lost_its_masks_is_an_error(tmp_path):
+    cfg = toy_config(
+        tmp_path,
+        custom_hooks=[dict(type='mmrazor.DMSHook'),
+                      dict(type='BreakingHook')])
+    with pytest.raises(RuntimeError, match='backbone.layer2.0.conv1'):
+        run(cfg)
+
+
+def test_layers_replaced_before_the_run_are_masked_again(tmp_path):
+    """SyncBN conversion makes new modules; here even of a masked layer."""
+    runner = Runner.from_cfg(toy_config(tmp_path))
+    block = runner.model.architecture.backbone.layer2[0]
+    block.conv2 = nn.Conv2d(16, 16, 3, padding=1, bias=False)
+    runner.train()
+    assert runner.model.search.unread_units() == []
+
+
+def test_search_longer_than_the_training(tmp_path):
+    with pytest.raises(ValueError, match='max_iters=24'):
+        run(toy_config(tmp_path, max_iters=23))
+
+
+def test_a_model_that_is_no_search(tmp_path):
+    cfg = toy_config(tmp_path)
+    cfg.model = classifier()
+    with pytest.raises(TypeError, match='ImageClassifier'):
+        run(cfg)
+
+
+def test_several_optimizers(tmp_path):
+    runner = Runner.from_cfg(toy_config(tmp_path))
+    hook = next(h for h in runner.hooks if type(h).__name__ == 'DMSHook')
+    hook.before_run(runner)
+    runner.optim_wrapper = object()
+    with pytest.raises(TypeError, match='one optimizer'):
+        hook.before_train(runner)
