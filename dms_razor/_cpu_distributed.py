@@ -1,9 +1,9 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """Distributed training on a machine without an accelerator, through gloo.
 
-MMEngine selects a GPU before it opens the process group, passes a device id
-to DistributedDataParallel, and torch's SyncBatchNorm refuses CPU tensors.
-Each function here takes over for the CPU only.
+MMEngine selects a GPU before it opens the process group and passes a device id
+to DistributedDataParallel, which refuses SyncBatchNorm on the CPU, as does
+torch's SyncBatchNorm itself. Each function here takes over for the CPU only.
 """
 import os
 import subprocess
@@ -96,6 +96,16 @@ def sync_batch_norm(original: Callable) -> Callable:
         return _sync_forward(self, input)
 
     return forward
+
+
+def sync_batch_norm_check(original: Callable) -> Callable:
+    """Wrap DistributedDataParallel's refusal of SyncBatchNorm on the CPU."""
+
+    def check(self, module) -> None:
+        if self.device_type != 'cpu':
+            original(self, module)
+
+    return check
 
 
 def _sync_forward(norm: torch.nn.SyncBatchNorm, input: Tensor) -> Tensor:

@@ -180,9 +180,12 @@ def cpu_distributed() -> None:
     where there is an accelerator.
     """
     from torch.nn import SyncBatchNorm
+    from torch.nn.parallel import DistributedDataParallel as Parallel
 
     from . import _cpu_distributed as cpu
     SyncBatchNorm.forward = cpu.sync_batch_norm(SyncBatchNorm.forward)
+    Parallel._passing_sync_batchnorm_handle = cpu.sync_batch_norm_check(
+        Parallel._passing_sync_batchnorm_handle)
     if not _installed('mmengine'):
         return
     import mmengine.dist.utils as utils

@@ -48,6 +48,10 @@ BUILD_SYNC_BN = '''
 torch.distributed.init_process_group('gloo')
 torch.nn.SyncBatchNorm(2)(torch.ones(3, 2, 1))
 '''
+BUILD_PARALLEL = '''
+torch.distributed.init_process_group('gloo')
+torch.nn.parallel.DistributedDataParallel(torch.nn.SyncBatchNorm(2))
+'''
 RENDEZVOUS = dict(
     RANK='0', WORLD_SIZE='1', LOCAL_RANK='0', MASTER_ADDR='127.0.0.1')
 
@@ -90,6 +94,16 @@ def test_sync_batch_norm_needs_the_shim_on_the_cpu(run_python, port):
     without = run_python(code, 'cpu_distributed', **environment)
     assert 'SyncBatchNorm expected input tensor' in without.stderr
     assert run_python(code, **environment).returncode == 0
+
+
+def test_parallel_sync_batch_norm_needs_the_shim(run_python, port):
+    """DistributedDataParallel has a check of its own."""
+    environment = dict(RENDEZVOUS, MASTER_PORT=port)
+    code = APPLY + BUILD_PARALLEL
+    without = run_python(code, 'cpu_distributed', **environment)
+    assert 'only work with GPU modules' in without.stderr
+    with_it = run_python(code, **environment)
+    assert with_it.returncode == 0, with_it.stderr
 
 
 def test_checkpoint_loading_is_needed(run_python, tmp_path):

@@ -1,0 +1,43 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""What train.py and test.py share."""
+import os
+
+import pytest
+
+
+@pytest.fixture
+def parse(load_tool, config):
+    """Parse a command line and load its config."""
+    launch = load_tool('_launch')
+
+    def run(*arguments):
+        parser = launch.make_parser('')
+        return launch.load_config(
+            parser.parse_args([str(config), *map(str, arguments)]))
+
+    return run
+
+
+@pytest.mark.parametrize('flag', ['--local-rank', '--local_rank'])
+def test_both_spellings_of_the_local_rank(parse, monkeypatch, flag):
+    monkeypatch.delenv('LOCAL_RANK', raising=False)
+    parse(f'{flag}=3')
+    assert os.environ['LOCAL_RANK'] == '3'
+    monkeypatch.setenv('LOCAL_RANK', '1')
+    parse(f'{flag}=3')
+    assert os.environ['LOCAL_RANK'] == '1', 'the launcher knows better'
+
+
+def test_work_dir_of_command_line_config_and_name(parse, config):
+    assert parse().work_dir == './work_dirs/tiny'
+    config.write_text(config.read_text() + "work_dir = 'mine'\n")
+    assert parse().work_dir == 'mine'
+    assert parse('--work-dir', 'yours').work_dir == 'yours'
+
+
+def test_options_reach_into_the_config(parse):
+    cfg = parse('--cfg-options', 'train_cfg.max_epochs=7',
+                'model.head.topk=(1,3)', '--launcher', 'none')
+    assert cfg.train_cfg.max_epochs == 7
+    assert cfg.model.head.topk == (1, 3)
+    assert cfg.launcher == 'none'
