@@ -5,15 +5,14 @@ Standard attention classes take one head size for queries, keys and values.
 A searched layer has a size for queries and keys and another for values, and
 keeps the softmax scale of the supernet (METHOD section 2). A *slim* class is
 the standard class with a forward for that; parameters keep their names. A
-layer becomes slim by :func:`make_slim`; its numbers are then set like those
-of any other layer.
+layer becomes slim by :func:`.slim.make_slim`; its numbers are then set like
+those of any other layer.
 """
-from typing import Callable, Dict, Optional
+from typing import Optional
 
 from torch import Tensor, nn
 
-#: Numbers of a slim layer that follow heads and dims.
-SLIM_NUMBERS = ('num_heads', 'embed_dims')
+from .slim import register_slim
 
 
 def split_heads(qkv: Tensor, heads: int, qk_dims: int, v_dims: int):
@@ -26,8 +25,11 @@ def split_heads(qkv: Tensor, heads: int, qk_dims: int, v_dims: int):
     ]
 
 
-class _SlimMultiheadAttention:
+@register_slim('mmpretrain.models.utils.attention', 'MultiheadAttention')
+class SlimMultiheadAttention:
     """mmpretrain's ``MultiheadAttention`` (ViT, DeiT and many others)."""
+
+    dms_numbers = ('num_heads', 'embed_dims')
 
     def _dms_setup(self) -> None:
         self.qk_dims = self.v_dims = self.head_dims
@@ -47,8 +49,11 @@ class _SlimMultiheadAttention:
         return x + v.squeeze(1) if self.v_shortcut else x
 
 
-class _SlimWindowMSA:
+@register_slim('mmpretrain.models.utils.attention', 'WindowMSA')
+class SlimWindowMSA:
     """mmpretrain's ``WindowMSA`` (Swin); its scale is a number of its own."""
+
+    dms_numbers = ('num_heads', 'embed_dims')
 
     def _dms_setup(self) -> None:
         self.qk_dims = self.v_dims = self.embed_dims // self.num_heads
@@ -72,77 +77,3 @@ class _SlimWindowMSA:
         scores = self.attn_drop(self.softmax(scores))
         x = (scores @ v).transpose(1, 2).flatten(2)
         return self.proj_drop(self.proj(x))
-
-
-#: Name in a manifest -> slim forward.
-SLIM: Dict[str, type] = dict(
-    MultiheadAttention=_SlimMultiheadAttention, WindowMSA=_SlimWindowMSA)
-_HOMES = ('mmpretrain.models.utils.attention', )
-_TYPES: Dict[type, type] = {}
-
-
-def slim_name(module: nn.Module) -> Optional[str]:
-    """Name of the slim class for a layer; None if there is none for it."""
-    kind = type(module)
-    if kind.__module__ in _HOMES and kind.__name__ in SLIM:
-        return kind.__name__
-    return None
-
-
-def register_slim(home: str) -> Callable:
-    """Decorator: the class is the slim form of ``home``'s class of its name.
-
-    Args:
-        home (str): Module that defines the standard class.
-    """
-
-    def register(mixin: type) -> type:
-        global _HOMES
-        _HOMES += (home, )
-        SLIM[mixin.__name__] = mixin
-        return mixin
-
-    return register
-
-
-def make_slim(module: nn.Module, name: str) -> nn.Module:
-    """Give a standard attention layer its slim class, in place.
-
-    Args:
-        module (nn.Module): The layer, of full size.
-        name (str): Name of the slim class, from the space or a manifest.
-
-    Raises:
-        ValueError: There is no such class, or the layer is of another one.
-    """
-    if isinstance(module, tuple(SLIM.values())):
-        return module
-    if name not in SLIM or slim_name(module) != name:
-        raise ValueError(
-            f'an attention layer of class {type(module).__name__} cannot '
-            f'become a slim "{name}"; the supernet or dms_razor is another '
-            'one than that of the search. Use those of the search.')
-    kind = type(module)
-    if kind not in _TYPES:
-        _TYPES[kind] = type(f'Slim{name}', (SLIM[name], kind),
-                            dict(__module__=__name__))
-    module.__class__ = _TYPES[kind]
-    module._dms_setup()
-    return module
-
-
-class RemovedBlock(nn.Identity):
-    """What stands where a residual block was removed.
-
-    An identity for the first input, whatever else the block was given.
-    """
-
-    def forward(self, input: Tensor, *args, **kwargs) -> Tensor:
-        """``input``, unchanged."""
-        return input
-
-
-__all__ = [
-    'SLIM', 'SLIM_NUMBERS', 'RemovedBlock', 'make_slim', 'register_slim',
-    'slim_name', 'split_heads'
-]

@@ -10,13 +10,13 @@ from typing import Any, Callable, List, Mapping, Optional, Set, Union
 
 from torch import nn
 
-from .attention import make_slim
 from .calling import make_inputs
 from .counting import count_macs, count_params
 from .errors import SubnetError, listed
 from .manifest import Manifest, joined
 from .shapes import fingerprint, named_tensors, shape_differences, state_shapes
 from .slicing import replace_by_identity, set_width
+from .slim import make_slim
 from .weights import load_weights
 
 

@@ -58,7 +58,7 @@ def compare_layers(supernet: nn.Module, subnet: nn.Module, removed: List[str],
     kept = dict(subnet.named_modules())
     layers = []
     for name, module in supernet.named_modules():
-        if not is_layer(module):
+        if not is_layer(module, before.by_module.get(name, 0)):
             continue
         gone = [block for block in removed if inside(name, [block])]
         rest = None if gone else kept[name]
@@ -76,10 +76,21 @@ def compare_layers(supernet: nn.Module, subnet: nn.Module, removed: List[str],
     return layers
 
 
-def is_layer(module: nn.Module) -> bool:
-    """Say whether a module owns a matrix or kernel of weights."""
-    return any(parameter.dim() > 1
-               for parameter in module.parameters(recurse=False))
+def is_layer(module: nn.Module, macs: int) -> bool:
+    """Say whether a module multiplies channels by a matrix of its own.
+
+    Args:
+        module (nn.Module): Any module.
+        macs (int): The MACs that it runs itself.
+
+    Returns:
+        bool: True for convolutions and linear layers, used or not, and for
+        other modules with MACs and a matrix or kernel; False for norms,
+        scales and position embeddings.
+    """
+    standard = any(hasattr(module, name) for name, _ in WIDTHS)
+    return (standard or macs > 0) and any(
+        parameter.dim() > 1 for parameter in module.parameters(recurse=False))
 
 
 def width(module: Optional[nn.Module]) -> Tuple[int, int]:

@@ -42,8 +42,8 @@ class Manifest:
         removed (list[str]): Paths of the removed blocks.
         modules (dict): Per module of the subnet ``type``, ``tensors`` (name
             to shape), ``attributes`` (name to width), ``macs`` (its own,
-            without its children's) and, for attention, ``slim`` (see
-            :func:`dms_razor.subnet.attention.make_slim`).
+            without its children's) and, for some, ``slim`` (see
+            :func:`dms_razor.subnet.slim.make_slim`).
         receives (dict): Shape of the one tensor that a module is called
             with, for modules with children: the input of a part.
     """

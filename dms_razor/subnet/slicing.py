@@ -12,10 +12,10 @@ from typing import Dict, List, Sequence, Tuple
 import torch
 from torch import Tensor, nn
 
-from .attention import RemovedBlock, make_slim
 from .errors import SubnetError
 from .keep import check_keep
 from .shapes import named_tensors
+from .slim import RemovedBlock, make_slim
 
 
 def slice_model(model: nn.Module, space, keep: Tensor) -> nn.Module:
@@ -106,6 +106,8 @@ def slice_tensor(tensor: Tensor, sites: Sequence, keep: Tensor) -> Tensor:
     _check_sites(tensor, sites)
     # the grouped axis first: its groups are counted along the full axis 0
     for site in sorted(sites, key=lambda site: site.groups, reverse=True):
+        if site.fold is not None:
+            tensor = fold_slots(tensor, site, keep)
         rows = kept(site.index, keep).view(site.groups, -1).to(tensor.device)
         if len(set(rows.sum(1).tolist())) != 1:
             raise SubnetError(
@@ -123,6 +125,32 @@ def slice_tensor(tensor: Tensor, sites: Sequence, keep: Tensor) -> Tensor:
             for chunk, row in zip(chunks, rows)
         ])
     return tensor.clone(memory_format=torch.contiguous_format)
+
+
+def fold_slots(tensor: Tensor, site, keep: Tensor) -> Tensor:
+    """Add the entries of removed blocks to the slot before them.
+
+    Without its block a slot of a concatenation repeats the slot before it,
+    so one slot with the sum of both weights computes the same.
+
+    Args:
+        tensor (Tensor): The weight that reads the concatenation.
+        site (SliceSite): A site with ``fold``.
+        keep (Tensor): Bool of shape [E].
+
+    Returns:
+        Tensor: A new tensor of the same shape.
+    """
+    tensor = tensor.clone()
+    blocks = site.index[:, -1].cpu()
+    for block in blocks[blocks >= 0].unique_consecutive().flip(0).tolist():
+        if not keep[block]:
+            entries = (blocks == block).nonzero().flatten()
+            target = site.fold.cpu()[entries].to(tensor.device)
+            entries = entries.to(tensor.device)
+            tensor.index_add_(site.axis, target,
+                              tensor.index_select(site.axis, entries))
+    return tensor
 
 
 def removed_blocks(space, keep: Tensor) -> List[str]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..core.layout import KINDS, Layout, Unit
 from ..core.resource import Axis, Cost, ResourceModel, Term
-from ..subnet.attention import SLIM_NUMBERS, slim_name
+from ..subnet.slim import slim_class, slim_name
 from .attention_units import AttentionGroup, projection_of
 from .labels import compress, core
 from .residual import NotRemovable, ResidualFinder, group_stages
@@ -55,7 +55,7 @@ class SpaceBuilder:
                 matches nothing.
         """
         while True:
-            self.finder = UnitFinder(self.facts)
+            self.finder = UnitFinder(self.facts, self._splits_freely)
             groups = self.finder.find()
             if groups is None:
                 continue
@@ -86,6 +86,10 @@ class SpaceBuilder:
                 f'{why or "no convolution or linear layer was run"}. Let the '
                 'forward reach the layers that are to be searched.')
         return self._assemble(units, blocks, full_width)
+
+    def _splits_freely(self, path: str) -> bool:
+        """Whether a module's slim class takes pieces of any size."""
+        return hasattr(slim_class(self.recorder.modules[path]), 'slots')
 
     # width
 
@@ -302,13 +306,15 @@ class SpaceBuilder:
         layout = Layout(units)
         slices: Dict[str, List[SliceSite]] = {}
         masks = []
+        self._find_slots(blocks)
         for axis in self.facts.axes.values():
             index = self.index(axis.labels)
-            if not bool((index >= 0).any()):
-                continue
-            slices.setdefault(axis.name, []).append(
-                SliceSite(axis.name, axis.axis, index, axis.groups))
-            if axis.reads:
+            site = self.slots.get((axis.name, axis.axis))
+            if site is None:
+                site = SliceSite(axis.name, axis.axis, index, axis.groups)
+            if bool((site.index >= 0).any()):
+                slices.setdefault(axis.name, []).append(site)
+            if axis.reads and bool((index >= 0).any()):
                 module, _, tensor = axis.name.rpartition('.')
                 masks.append(
                     MaskSite(module, tensor, axis.axis, index, axis.groups))
@@ -340,6 +346,38 @@ class SpaceBuilder:
                 if bool((self.index(norm.labels) >= 0).any())
             ],
             replacements=self.replacements)
+
+    def _find_slots(self, blocks: List[Block]) -> None:
+        """Channels of a concatenation that go with a block (C2f stages)."""
+        elements = {block.path: block.element for block in blocks}
+        self.slots: Dict[Tuple[str, int], SliceSite] = {}
+        for path, module in self.recorder.modules.items():
+            slim = slim_class(module)
+            if slim is None or not hasattr(slim, 'slots'):
+                continue
+            layer, starts = slim.slots(module)
+            name, width = f'{path}.{layer}.weight', slim.slot_width(module)
+            found = self.facts.axes.get((name, 1))
+            if found is None:
+                continue
+            own = self.index(found.labels)
+            block = torch.full_like(own, -1)
+            fold = torch.full_like(own, -1)
+            for block_path, start in starts:
+                element = elements.get(f'{path}.{block_path}')
+                if element is not None:
+                    block[start:start + width] = element
+                    fold[start:start + width] = torch.arange(
+                        start - width, start)
+            if bool((block >= 0).any()):
+                self.slots[name, 1] = SliceSite(
+                    name, 1, torch.stack([own, block], -1), fold=fold)
+            numbers = self.extra_attributes.setdefault(path, {})
+            pieces = [p for p in self.facts.pieces if p.module == path]
+            for number, piece in enumerate(pieces):
+                numbers[f'splits.{number}'] = piece.labels
+            if bool((own >= 0).any()) or bool((block >= 0).any()):
+                self.replacements[path] = slim_name(module)
 
     def _attributes(self) -> Dict[str, Dict[str, Tensor]]:
         """Numbers in standard layers that follow the shape of a weight."""
@@ -391,7 +429,7 @@ class SpaceBuilder:
                 own = self.element_of[self.finder.classes[labels[0].numpy()]]
                 result.setdefault(group.module,
                                   {})[name] = torch.from_numpy(own)
-            names = SLIM_NUMBERS
+            names = slim_class(module).dms_numbers
         else:
             names = [n for n, v in vars(module).items() if type(v) is int]
         for name in names:
@@ -420,11 +458,12 @@ class SpaceBuilder:
         elements = {block.path: block.element for block in blocks}
         costs = []
         for op in self.facts.operations:
-            ids = tuple(
-                self._axis(labels, layout) for labels in op.axes
-                if len(labels))
+            ids = [self._axis(labels, layout) for labels in op.axes]
+            slot = self.slots.get((f'{op.module}.weight', 1))
+            if slot is not None:
+                ids[0] = self._axis_of_index(slot.index, layout)
             costs.append(
-                Cost(op.module, op.op, 'macs', op.coefficient, ids,
+                Cost(op.module, op.op, 'macs', op.coefficient, tuple(ids),
                      enclosing(op.module, elements)))
         for name, parameter in self.recorder.model.named_parameters():
             path = name.rpartition('.')[0]
@@ -433,7 +472,10 @@ class SpaceBuilder:
                 found = self.facts.axes.get((name, axis))
                 if found is not None:
                     sizes.append(len(found.labels))
-                    ids.append(self._axis(found.labels, layout))
+                    slot = self.slots.get((name, axis))
+                    ids.append(
+                        self._axis(found.labels, layout) if slot is
+                        None else self._axis_of_index(slot.index, layout))
             labels = self.facts.entry_labels.get(name)
             found = None
             if labels is not None and not ids:
@@ -453,16 +495,19 @@ class SpaceBuilder:
     def _axis_of_index(self, index: Tensor, layout: Layout) -> int:
         key = index.numpy().tobytes()
         if key not in self._axis_ids:
-            units = torch.where(index < 0, -1,
-                                layout.unit_of_element[index.clamp(
-                                    min=0)]).reshape(len(index), -1)
-            kinds, entries = torch.unique(units, dim=0, return_counts=True)
+            # A factor is the count of a unit, or the mask of a block.
+            factor = torch.where(layout.depth_elements,
+                                 1 + layout.U + torch.arange(layout.E),
+                                 1 + layout.unit_of_element)
+            factors = torch.where(index < 0, 0, factor[index.clamp(min=0)])
+            rows, entries = torch.unique(
+                factors.reshape(len(index), -1), dim=0, return_counts=True)
             terms = []
-            for row, number in zip(kinds.tolist(), entries.tolist()):
-                row = [unit for unit in row if unit >= 0]
-                size = prod(layout.units[unit].size for unit in row)
-                terms.append(
-                    Term(number / size, tuple(1 + unit for unit in row)))
+            for row, number in zip(rows.tolist(), entries.tolist()):
+                row = tuple(f for f in row if f)
+                size = prod(layout.units[f - 1].size for f in row
+                            if f <= layout.U)
+                terms.append(Term(number / size, row))
             self._axis_ids[key] = len(self._axes)
             self._axes.append(Axis(tuple(terms)))
         return self._axis_ids[key]

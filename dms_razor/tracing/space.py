@@ -7,7 +7,7 @@ network costs in closed form. It refers to modules and tensors by name, so it
 stays valid when the model is moved, copied or wrapped.
 """
 from dataclasses import dataclass, field
-from typing import Dict, List, Sequence, Tuple
+from typing import Dict, List, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor
@@ -48,11 +48,15 @@ class SliceSite:
             ``[size]``, or ``[groups * size]`` group-major. ``[size, 2]``
             where an entry stays only if both its elements do.
         groups (int): Groups of a grouped convolution's input axis, else 1.
+        fold (Tensor, optional): Entry that each entry is added to when its
+            block goes, -1 for none, int64 ``[size]``; the block is the last
+            column of ``index``. See :mod:`dms_razor.subnet.csp`.
     """
     name: str
     axis: int
     index: Tensor
     groups: int = 1
+    fold: Optional[Tensor] = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,8 +113,8 @@ class Space:
         producers (dict[str, list[tuple[str, str]]]): Width unit -> path and
             type of the layers whose outputs it holds.
         norm_sites (list[NormSite]): Norms over prunable channels.
-        replacements (dict[str, str]): Attention layers whose subnet is a
-            slim class of :mod:`dms_razor.subnet.attention`, and its name.
+        replacements (dict[str, str]): Layers whose subnet is a slim class,
+            see :mod:`dms_razor.subnet.slim`, and its name.
         input_shape (tuple[int]): Shape of the first example input.
         example_inputs (tuple): The example inputs.
     """

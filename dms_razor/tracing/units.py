@@ -8,7 +8,7 @@ groups of one unit, ranked apart (METHOD section 1, groups).
 """
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Dict, List, Optional, Set, Tuple
+from typing import Callable, Dict, List, Optional, Set, Tuple
 
 import numpy as np
 
@@ -28,6 +28,8 @@ class UnitFinder:
 
     Args:
         facts (Facts): What the trace found out.
+        free (Callable): Tells by path which modules take pieces of any size,
+            so that their pieces need not be equal.
 
     Attributes:
         classes (np.ndarray): Class of every variable.
@@ -35,8 +37,11 @@ class UnitFinder:
         attention (list[AttentionGroup]): Layers with units of their own.
     """
 
-    def __init__(self, facts: Facts) -> None:
+    def __init__(self,
+                 facts: Facts,
+                 free: Callable[[str], bool] = lambda path: False) -> None:
         self.facts = facts
+        self.partitions = [p for p in facts.partitions if not free(p.module)]
         self.classes = facts.variables.classes()
         self.fixed = facts.variables.fixed(self.classes)
         self.attention = AttentionFinder(facts, self.classes,
@@ -68,7 +73,7 @@ class UnitFinder:
         """Which named vectors each class occurs in."""
         vectors = [p.labels for p in self.facts.producers]
         vectors += [p.labels for p in self.facts.pieces]
-        for partition in self.facts.partitions:
+        for partition in self.partitions:
             vectors += list(partition.labels)
         occurs: Dict[int, List[int]] = {}
         for number, labels in enumerate(vectors):
@@ -106,7 +111,7 @@ class UnitFinder:
                 i = tied[i]
             return i
 
-        for partition in self.facts.partitions:
+        for partition in self.partitions:
             parts = [self.roots(part) for part in partition.labels]
             if not self._tie(parts, tied, find):
                 every = {r for part in parts for r in part if r > 0}
