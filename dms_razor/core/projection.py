@@ -11,9 +11,9 @@ is projected onto the budget when depth freezes and at export:
    largest network that fits;
 3. what is left of the budget is filled, next in line first.
 
-The result costs at most the target, and at least 99 % of it wherever
-:mod:`.projection_search` finds such a network. It tries every network of a
-small space, so there the answer is exact.
+The result costs at most the target. Where it costs less than 99 % of it
+:mod:`.projection_search` looks for a better one, depth included; it looks at
+every network of a small space, so there the answer is exact.
 """
 from typing import Optional
 
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from .layout import Layout
-from .projection_search import best_of_all, improve, nearby_depths, volume
+from .projection_search import search_networks
 from .resource import ResourceModel
 from .target import TargetError, check_target, format_amount
 from .topk import kept_counts
@@ -37,7 +37,7 @@ class Problem:
     Everything is a function of the kept counts alone: the ranks say which
     blocks a count keeps. All on the CPU.
 
-    Args: as in :func:`project`.
+    Takes the arguments of :func:`project`.
 
     Attributes:
         asked (Tensor): What the search would keep, ``(1 − a)N``, whole for
@@ -45,6 +45,7 @@ class Problem:
         size, least, most (Tensor): Of each unit, int64 ``[U]``.
         is_depth (Tensor): bool ``[U]``.
         target (float): Figure that must not be exceeded.
+        work (int): About the multiplications that one figure costs.
     """
 
     def __init__(self, layout: Layout, resource: ResourceModel, ratios: Tensor,
@@ -57,6 +58,9 @@ class Problem:
         self.target = target
         self._tables = resource.tables(metric, torch.device('cpu'))
         used = self._tables.used
+        self.work = (
+            self._tables.cost_factors.numel() +
+            self._tables.term_factors.numel() + layout.U)
         self._used_unit = layout.unit_of_element[used]
         # The mask of an element is 1 from this count of its unit on.
         self._used_from = (
@@ -136,25 +140,10 @@ def project(layout: Layout,
     if problem.figure(problem.most).item() <= target:
         return problem.most.clone()
 
-    depth = _possible_depth(problem)
-    kept = _fit_width(problem, depth)
-    if _enough(problem, kept):
-        return kept
-    if volume(problem) is not None:
-        return _fill(problem, best_of_all(problem, ENOUGH))
-    found = []
-    for trial in (depth, *nearby_depths(problem, depth, ENOUGH)):
-        kept = improve(problem, _fit_width(problem, trial), ENOUGH)
-        kept = _fill(problem, kept)
-        if _enough(problem, kept):
-            return kept
-        found.append(kept)
-    found = torch.stack(found)
-    return found[problem.figure(found).argmax()]
-
-
-def _enough(problem: Problem, kept: Tensor) -> bool:
-    return problem.figure(kept).item() >= ENOUGH * problem.target
+    kept = _fit_width(problem, _possible_depth(problem))
+    if problem.figure(kept) < ENOUGH * target:
+        kept = _fill(problem, search_networks(problem, kept, ENOUGH))
+    return kept
 
 
 def _possible_depth(problem: Problem) -> Tensor:

@@ -155,7 +155,8 @@ def hard_masks(kept: Tensor, ranks: Tensor, layout: Layout) -> Tensor:
         Tensor: True where an element is kept, bool ``[E]``.
     """
     layout = layout.to(ranks.device)
-    first = (layout.size - kept).index_select(0, layout.unit_of_element)
+    first = layout.size - kept.to(ranks.device)
+    first = first.index_select(0, layout.unit_of_element)
     return ranks >= first
 
 

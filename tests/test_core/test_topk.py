@@ -1,4 +1,5 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
+import doctest
 import math
 
 import pytest
@@ -268,3 +269,16 @@ def test_single_operator():
     assert topk(importance, torch.tensor(1.), kind='depth').tolist() == [0] * 4
     with pytest.raises(ValueError, match='one set of elements'):
         topk(importance.reshape(2, 2), ratio)
+
+
+def test_counts_from_the_cpu_serve_ranks_elsewhere():
+    layout = Layout([Unit('a', 'width', 4)])
+    keep = hard_masks(torch.tensor([2]), torch.arange(4).to('meta'), layout)
+    assert keep.device.type == 'meta' and keep.shape == (4, )
+
+
+def test_the_docstring_example():
+    example = doctest.DocTestFinder().find(topk, globs=dict(globals()))
+    results = [doctest.DocTestRunner().run(test) for test in example]
+    assert sum(r.attempted for r in results) >= 5
+    assert not any(r.failed for r in results)
