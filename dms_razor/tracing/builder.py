@@ -1,23 +1,23 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """Builds the search space from a finished recording."""
 from fnmatch import fnmatchcase
-from math import prod
-from typing import Dict, List, Optional, Sequence, Set, Tuple
+from typing import Dict, List, Optional, Sequence, Set
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..core.layout import KINDS, Layout, Unit
-from ..core.resource import Axis, Cost, ResourceModel, Term
 from ..subnet.slim import slim_class, slim_name
-from .attention_units import AttentionGroup, projection_of
-from .labels import compress, core
+from .attention_units import AttentionGroup
+from .costs import CostBuilder
+from .elements import Elements
+from .labels import core
+from .options import check_options, make_unit
 from .residual import NotRemovable, ResidualFinder, group_stages
-from .space import Block, FullWidth, MaskSite, NormSite, SliceSite, Space
+from .sites import SiteBuilder
+from .space import Block, FullWidth, Space
 from .units import UnitFinder, WidthGroup
-
-OPTIONS = ('fixed', 'divisor', 'least', 'most')
 
 
 class SpaceBuilder:
@@ -45,7 +45,6 @@ class SpaceBuilder:
         self.extra_attributes: Dict[str, Dict[str, Tensor]] = {}
         self.followed: Set[str] = set()
         self.asked: Set[str] = set()
-        self._full_width: List[FullWidth] = []
 
     def build(self) -> Space:
         """The space; channels that turn out to be special are fixed.
@@ -63,8 +62,7 @@ class SpaceBuilder:
             units = self._width_units(groups)
             if units is None:
                 continue
-            self.element_of = np.full(len(self.finder.classes), -1)
-            self.head_of = np.full(len(self.finder.classes), -1)
+            self.elements = Elements(self.finder.classes)
             self._number_elements(groups, units)
             self._attention_units(units)
             if self._fix_uneven(units):
@@ -134,7 +132,7 @@ class SpaceBuilder:
         for group, unit in zip(groups, units):
             for row in group.rows:
                 numbers = np.arange(len(row)) // unit.step
-                self.element_of[row] = first + numbers
+                self.elements.own[row] = first + numbers
                 first += unit.size
 
     def _attention_units(self, units: List[Unit]) -> None:
@@ -150,7 +148,7 @@ class SpaceBuilder:
             if heads:
                 for rows in (group.queries, group.values):
                     for root, row in zip(group.heads, rows):
-                        self.head_of[row] = self.element_of[root]
+                        self.elements.head[row] = self.elements.own[root]
             if len(units) > before and slim is not None:
                 self.replacements[group.module] = slim
 
@@ -167,43 +165,10 @@ class SpaceBuilder:
                          (group.module, ))
         first = sum(u.elements for u in units)
         for row in rows:
-            self.element_of[row] = first + np.arange(size) // step
+            self.elements.own[row] = first + np.arange(size) // step
             first += unit.size
         units.append(unit)
         return True
-
-    def index(self, labels: Tensor) -> Tensor:
-        """Element of each label, -1 where nothing can be pruned.
-
-        Returns:
-            Tensor: int64, the shape of ``labels``; with a last dimension of 2
-            (own element, element of the head) if some belong to heads.
-        """
-        classes = self.finder.classes[labels.numpy()]
-        own = torch.from_numpy(self.element_of[classes])
-        head = torch.from_numpy(self.head_of[classes])
-        return torch.stack([own, head], -1) if bool((head >= 0).any()) else own
-
-    def _entry_axis(self, labels: Tensor) -> Optional[Tuple[int, Tensor]]:
-        """Axis of a parameter used elementwise, and its elements; or None.
-
-        Raises:
-            ValueError: Its channels lie along several axes.
-        """
-        index = self.index(labels)
-        if not bool((index >= 0).any()):
-            return None
-        code = index if index.shape == labels.shape else \
-            index[..., 0] * len(self.element_of) * 2 + index[..., 1]
-        shape = core(compress(code)).shape
-        varying = [dim for dim, size in enumerate(shape) if size > 1]
-        if len(varying) != 1:
-            raise ValueError
-        axis = varying[0]
-        for dim in range(labels.dim() - 1, -1, -1):
-            if dim != axis:
-                index = index.select(dim, 0)
-        return axis, index.contiguous()
 
     def _fix_uneven(self, units: List[Unit]) -> bool:
         """Fix units that an axis holds unevenly: no closed form for it."""
@@ -212,7 +177,7 @@ class SpaceBuilder:
         layout = Layout(units)
         rows = layout.row_of_element
         for axis in list(self.facts.axes.values()):
-            index = self.index(axis.labels)
+            index = self.elements.index(axis.labels)
             elements = index[index >= 0]
             times = torch.bincount(elements, minlength=layout.E)
             low = torch.full((layout.R, ), layout.E * 64)
@@ -228,7 +193,7 @@ class SpaceBuilder:
                 return True
         for name, labels in self.facts.entry_labels.items():
             try:
-                self._entry_axis(labels)
+                self.elements.entry_axis(labels)
             except ValueError:
                 self.facts.variables.fix(
                     labels, f'"{name}" holds these channels in several '
@@ -304,269 +269,26 @@ class SpaceBuilder:
 
     def _assemble(self, units, blocks, full_width) -> Space:
         layout = Layout(units)
-        slices: Dict[str, List[SliceSite]] = {}
-        masks = []
-        self._find_slots(blocks)
-        for axis in self.facts.axes.values():
-            index = self.index(axis.labels)
-            site = self.slots.get((axis.name, axis.axis))
-            if site is None:
-                site = SliceSite(axis.name, axis.axis, index, axis.groups)
-            if bool((site.index >= 0).any()):
-                slices.setdefault(axis.name, []).append(site)
-            if axis.reads and bool((index >= 0).any()):
-                module, _, tensor = axis.name.rpartition('.')
-                masks.append(
-                    MaskSite(module, tensor, axis.axis, index, axis.groups))
-        for name, labels in self.facts.entry_labels.items():
-            found = self._entry_axis(labels)
-            if found is not None:
-                slices.setdefault(name, []).append(SliceSite(name, *found))
-        masks += self._query_masks()
-        producers = {}
-        for unit in units:
-            if unit.kind == 'width':
-                producers[unit.name] = [
-                    (m, type(self.recorder.modules[m]).__name__)
-                    for m in unit.members
-                ]
+        sites = SiteBuilder(self.recorder, self.elements,
+                            self.finder.attention, self.replacements,
+                            self.extra_attributes)
+        sites.find_slots(blocks)
+        costs = CostBuilder(self.recorder, self.elements, layout, blocks,
+                            sites.slots)
+        modules = self.recorder.modules
         return Space(
             units=units,
             layout=layout,
-            mask_sites=masks,
-            slice_sites=slices,
+            mask_sites=sites.masks(),
+            slice_sites=sites.slices(),
             blocks=blocks,
-            resource=self._resource(layout, blocks),
+            resource=costs.build(),
             full_width=full_width,
-            attributes=self._attributes(),
-            producers=producers,
-            norm_sites=[
-                NormSite(norm.module, norm.op, self.index(norm.labels),
-                         norm.groups) for norm in self.facts.norms.values()
-                if bool((self.index(norm.labels) >= 0).any())
-            ],
+            attributes=sites.attributes(),
+            producers={
+                unit.name: [(m, type(modules[m]).__name__)
+                            for m in unit.members]
+                for unit in units if unit.kind == 'width'
+            },
+            norm_sites=sites.norms(),
             replacements=self.replacements)
-
-    def _find_slots(self, blocks: List[Block]) -> None:
-        """Channels of a concatenation that go with a block (C2f stages)."""
-        elements = {block.path: block.element for block in blocks}
-        self.slots: Dict[Tuple[str, int], SliceSite] = {}
-        for path, module in self.recorder.modules.items():
-            slim = slim_class(module)
-            if slim is None or not hasattr(slim, 'slots'):
-                continue
-            layer, starts = slim.slots(module)
-            name, width = f'{path}.{layer}.weight', slim.slot_width(module)
-            found = self.facts.axes.get((name, 1))
-            if found is None:
-                continue
-            own = self.index(found.labels)
-            block = torch.full_like(own, -1)
-            fold = torch.full_like(own, -1)
-            for block_path, start in starts:
-                element = elements.get(f'{path}.{block_path}')
-                if element is not None:
-                    block[start:start + width] = element
-                    fold[start:start + width] = torch.arange(
-                        start - width, start)
-            if bool((block >= 0).any()):
-                self.slots[name, 1] = SliceSite(
-                    name, 1, torch.stack([own, block], -1), fold=fold)
-            numbers = self.extra_attributes.setdefault(path, {})
-            pieces = [p for p in self.facts.pieces if p.module == path]
-            for number, piece in enumerate(pieces):
-                numbers[f'splits.{number}'] = piece.labels
-            if bool((own >= 0).any()) or bool((block >= 0).any()):
-                self.replacements[path] = slim_name(module)
-
-    def _attributes(self) -> Dict[str, Dict[str, Tensor]]:
-        """Numbers in standard layers that follow the shape of a weight."""
-        result: Dict[str, Dict[str, Tensor]] = {}
-        for (name, axis), found in self.facts.axes.items():
-            path, _, tensor = name.rpartition('.')
-            module = self.recorder.modules[path]
-            index = self.index(found.labels)
-            if tensor != 'weight' or not bool((index >= 0).any()):
-                continue
-            names = attribute_names(module, axis)
-            if isinstance(module, nn.modules.conv._ConvNd) and axis == 0 and \
-                    module.groups == module.in_channels > 1:
-                times = module.out_channels // module.groups
-                inputs = result.setdefault(path, {})
-                inputs['in_channels'] = index[::times].clone()
-                inputs['groups'] = index[::times].clone()
-            for attribute in names:
-                if hasattr(module, attribute):
-                    result.setdefault(path, {})[attribute] = index
-        for group in self.finder.attention:
-            self._attention_attributes(group, result)
-        for path, norm in self.facts.norms.items():
-            index = self.index(norm.labels)
-            for name in ('normalized_shape', 'num_channels'):
-                value = getattr(self.recorder.modules[path], name, None)
-                if bool((index >= 0).any()) and value in (len(index),
-                                                          (len(index), )):
-                    result.setdefault(path, {})[name] = index
-        for path, extra in self.extra_attributes.items():
-            for attribute, labels in extra.items():
-                index = self.index(labels)
-                if bool((index >= 0).any()):
-                    result.setdefault(path, {})[attribute] = index
-        return result
-
-    def _attention_attributes(self, group: AttentionGroup,
-                              result: Dict[str, Dict[str, Tensor]]) -> None:
-        """Numbers of an attention layer that follow heads and dims."""
-        module = self.recorder.modules[group.module]
-        fact = group.fact
-        indices = {
-            len(fact.heads): self.index(fact.heads),
-            fact.values.numel(): self.index(fact.values.reshape(-1)),
-        }
-        if group.module in self.replacements:
-            for name, labels in (('qk_dims', fact.queries), ('v_dims',
-                                                             fact.values)):
-                own = self.element_of[self.finder.classes[labels[0].numpy()]]
-                result.setdefault(group.module,
-                                  {})[name] = torch.from_numpy(own)
-            names = slim_class(module).dms_numbers
-        else:
-            names = [n for n, v in vars(module).items() if type(v) is int]
-        for name in names:
-            index = indices.get(getattr(module, name, None))
-            if index is not None and bool((index >= 0).any()):
-                result.setdefault(group.module, {})[name] = index
-
-    def _query_masks(self) -> List[MaskSite]:
-        """Query/key masks act once, on what makes the queries."""
-        sites = []
-        for group in self.finder.attention:
-            wanted = group.fact.queries.reshape(-1)
-            for name in projection_of(self.facts, wanted):
-                labels = self.facts.axes[name, 0].labels
-                index = torch.from_numpy(
-                    self.element_of[self.finder.classes[labels.numpy()]])
-                index = torch.where(torch.isin(labels, wanted), index, -1)
-                if bool((index >= 0).any()):
-                    module, _, tensor = name.rpartition('.')
-                    sites.append(MaskSite(module, tensor, 0, index))
-        return sites
-
-    def _resource(self, layout: Layout, blocks: List[Block]) -> ResourceModel:
-        self._axes: List[Axis] = []
-        self._axis_ids: Dict[bytes, int] = {}
-        elements = {block.path: block.element for block in blocks}
-        costs = []
-        for op in self.facts.operations:
-            ids = [self._axis(labels, layout) for labels in op.axes]
-            slot = self.slots.get((f'{op.module}.weight', 1))
-            if slot is not None:
-                ids[0] = self._axis_of_index(slot.index, layout)
-            costs.append(
-                Cost(op.module, op.op, 'macs', op.coefficient, tuple(ids),
-                     enclosing(op.module, elements)))
-        for name, parameter in self.recorder.model.named_parameters():
-            path = name.rpartition('.')[0]
-            sizes, ids = [], []
-            for axis in range(parameter.dim()):
-                found = self.facts.axes.get((name, axis))
-                if found is not None:
-                    sizes.append(len(found.labels))
-                    slot = self.slots.get((name, axis))
-                    ids.append(
-                        self._axis(found.labels, layout) if slot is
-                        None else self._axis_of_index(slot.index, layout))
-            labels = self.facts.entry_labels.get(name)
-            found = None
-            if labels is not None and not ids:
-                found = self._entry_axis(labels)
-            if found is not None:
-                sizes.append(len(found[1]))
-                ids.append(self._axis_of_index(found[1], layout))
-            costs.append(
-                Cost(name, 'parameter', 'params',
-                     parameter.numel() / prod(sizes), tuple(ids),
-                     enclosing(path, elements)))
-        return ResourceModel(self._axes, costs, layout)
-
-    def _axis(self, labels: Tensor, layout: Layout) -> int:
-        return self._axis_of_index(self.index(labels), layout)
-
-    def _axis_of_index(self, index: Tensor, layout: Layout) -> int:
-        key = index.numpy().tobytes()
-        if key not in self._axis_ids:
-            # A factor is the count of a unit, or the mask of a block.
-            factor = torch.where(layout.depth_elements,
-                                 1 + layout.U + torch.arange(layout.E),
-                                 1 + layout.unit_of_element)
-            factors = torch.where(index < 0, 0, factor[index.clamp(min=0)])
-            rows, entries = torch.unique(
-                factors.reshape(len(index), -1), dim=0, return_counts=True)
-            terms = []
-            for row, number in zip(rows.tolist(), entries.tolist()):
-                row = tuple(f for f in row if f)
-                size = prod(layout.units[f - 1].size for f in row
-                            if f <= layout.U)
-                terms.append(Term(number / size, row))
-            self._axis_ids[key] = len(self._axes)
-            self._axes.append(Axis(tuple(terms)))
-        return self._axis_ids[key]
-
-
-def make_unit(name: str, kind: str, size: int, groups: int, step: int,
-              options: dict, members: Tuple[str, ...]) -> Unit:
-    """A unit of ``size`` channels a group with the user's bounds.
-
-    Raises:
-        ValueError: A bound is no multiple of the step.
-    """
-    bounds = {}
-    for key in ('least', 'most'):
-        bound = options.get(key)
-        if bound is not None and bound % step:
-            raise ValueError(f'unit "{name}": {key}={bound} channels are no '
-                             f'multiple of its step {step}')
-        bounds[key] = None if bound is None else bound // step
-    return Unit(
-        name, kind, size // step, groups, step, members=members, **bounds)
-
-
-def enclosing(path: str, elements: Dict[str, int]) -> Tuple[int, ...]:
-    """Elements of the blocks that ``path`` lies in, outermost first."""
-    parts = path.split('.')
-    prefixes = ['.'.join(parts[:n + 1]) for n in range(len(parts))]
-    return tuple(elements[p] for p in prefixes if p in elements)
-
-
-def attribute_names(module: nn.Module, axis: int) -> Tuple[str, ...]:
-    """Attributes of a standard layer that give the size of a weight's axis."""
-    if isinstance(module, nn.modules.conv._ConvTransposeNd):
-        return (('in_channels', ), ('out_channels', ))[axis]
-    if isinstance(module, nn.modules.conv._ConvNd):
-        return (('out_channels', ), ('in_channels', ))[axis]
-    if isinstance(module, nn.Linear):
-        return (('out_features', ), ('in_features', ))[axis]
-    if isinstance(module, (nn.LayerNorm, nn.GroupNorm)):
-        return ()
-    if isinstance(module, nn.PReLU):
-        return ('num_parameters', )
-    return ('num_features', )
-
-
-def check_options(units: Dict[str, dict]) -> Dict[str, dict]:
-    """Check the options of units; see :func:`dms_razor.tracing.trace`.
-
-    Raises:
-        ValueError: An option is unknown or no positive whole number.
-    """
-    for pattern, options in units.items():
-        for key, value in dict(options).items():
-            if key not in OPTIONS:
-                raise ValueError(
-                    f'units["{pattern}"] has the unknown option "{key}"; use '
-                    f'{", ".join(OPTIONS)}')
-            if key != 'fixed' and (not isinstance(value, int) or value < 1) \
-                    and not (key == 'least' and value == 0):
-                raise ValueError(f'units["{pattern}"]: {key}={value!r} is no '
-                                 'positive whole number')
-    return units

@@ -150,7 +150,7 @@ def _repair(probe, inputs, forward, builder, space,
         start = space.layout.slice_of(culprit)
         elements = set(range(start.start, start.stop))
         classes = [
-            c for c, e in enumerate(builder.element_of.tolist())
+            c for c, e in enumerate(builder.elements.own.tolist())
             if e in elements
         ]
         recorder.variables.fix(
@@ -230,7 +230,7 @@ def _labels_within(builder, path: str) -> Tensor:
     if not labels:
         return torch.zeros(0, dtype=torch.long)
     flat = torch.cat([core(x).reshape(-1) for x in labels]).unique()
-    return flat[builder.index(flat) >= 0]
+    return flat[builder.elements.index(flat) >= 0]
 
 
 def _bisect(probe, inputs, forward, space: Space) -> Optional[int]:

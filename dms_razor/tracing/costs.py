@@ -1,0 +1,97 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""The closed form of a network's MACs and parameters, from the trace."""
+from math import prod
+from typing import Dict, List, Tuple
+
+import torch
+from torch import Tensor
+
+from ..core.layout import Layout
+from ..core.resource import Axis, Cost, ResourceModel, Term
+from .elements import Elements
+from .space import Block, SliceSite
+
+
+class CostBuilder:
+    """Builds the resource model (paper, equation 8).
+
+    Args:
+        recorder (Recorder): The finished recording.
+        elements (Elements): Element of every channel.
+        layout (Layout): The units.
+        blocks (list[Block]): Removable blocks.
+        slots (dict): Axes that shrink with blocks, see
+            :meth:`~.sites.SiteBuilder.find_slots`.
+    """
+
+    def __init__(self, recorder, elements: Elements, layout: Layout,
+                 blocks: List[Block], slots: Dict[Tuple[str, int],
+                                                  SliceSite]) -> None:
+        self.recorder, self.facts = recorder, recorder.facts
+        self.elements, self.layout, self.slots = elements, layout, slots
+        self.blocks = {block.path: block.element for block in blocks}
+        self._axes: List[Axis] = []
+        self._axis_ids: Dict[tuple, int] = {}
+
+    def build(self) -> ResourceModel:
+        """The closed form of MACs and parameters."""
+        costs = [self._macs(op) for op in self.facts.operations]
+        for name, parameter in self.recorder.model.named_parameters():
+            costs.append(self._params(name, parameter))
+        return ResourceModel(self._axes, costs, self.layout)
+
+    def _macs(self, op) -> Cost:
+        indices = [self.elements.index(labels) for labels in op.axes]
+        slot = self.slots.get((f'{op.module}.weight', 1))
+        if slot is not None:
+            indices[0] = slot.index
+        return Cost(op.module, op.op, 'macs', op.coefficient,
+                    tuple(map(self._axis, indices)),
+                    enclosing(op.module, self.blocks))
+
+    def _params(self, name: str, parameter: Tensor) -> Cost:
+        indices = []
+        for axis in range(parameter.dim()):
+            found = self.facts.axes.get((name, axis))
+            slot = self.slots.get((name, axis))
+            if slot is not None:
+                indices.append(slot.index)
+            elif found is not None:
+                indices.append(self.elements.index(found.labels))
+        labels = self.facts.entry_labels.get(name)
+        if labels is not None and not indices:
+            entry = self.elements.entry_axis(labels)
+            indices = [] if entry is None else [entry[1]]
+        coefficient = parameter.numel() / prod(map(len, indices))
+        return Cost(name, 'parameter', 'params', coefficient,
+                    tuple(map(self._axis, indices)),
+                    enclosing(name.rpartition('.')[0], self.blocks))
+
+    def _axis(self, index: Tensor) -> int:
+        """Number of the axis whose entries have these elements."""
+        layout = self.layout
+        key = (index.dim(), index.numpy().tobytes())
+        if key not in self._axis_ids:
+            # A factor is the count of a unit, or the mask of a block.
+            factor = torch.where(layout.depth_elements,
+                                 1 + layout.U + torch.arange(layout.E),
+                                 1 + layout.unit_of_element)
+            factors = torch.where(index < 0, 0, factor[index.clamp(min=0)])
+            rows, entries = torch.unique(
+                factors.reshape(len(index), -1), dim=0, return_counts=True)
+            terms = []
+            for row, number in zip(rows.tolist(), entries.tolist()):
+                row = tuple(f for f in row if f)
+                size = prod(layout.units[f - 1].size for f in row
+                            if f <= layout.U)
+                terms.append(Term(number / size, row))
+            self._axis_ids[key] = len(self._axes)
+            self._axes.append(Axis(tuple(terms)))
+        return self._axis_ids[key]
+
+
+def enclosing(path: str, elements: Dict[str, int]) -> Tuple[int, ...]:
+    """Elements of the blocks that ``path`` lies in, outermost first."""
+    parts = path.split('.')
+    prefixes = ['.'.join(parts[:n + 1]) for n in range(len(parts))]
+    return tuple(elements[p] for p in prefixes if p in elements)

@@ -1,0 +1,44 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""What users can say about units by name pattern."""
+from typing import Dict, Tuple
+
+from ..core.layout import Unit
+
+OPTIONS = ('fixed', 'divisor', 'least', 'most')
+
+
+def check_options(units: Dict[str, dict]) -> Dict[str, dict]:
+    """Check the options of units; see :func:`dms_razor.tracing.trace`.
+
+    Raises:
+        ValueError: An option is unknown or no positive whole number.
+    """
+    for pattern, options in units.items():
+        for key, value in dict(options).items():
+            if key not in OPTIONS:
+                raise ValueError(
+                    f'units["{pattern}"] has the unknown option "{key}"; use '
+                    f'{", ".join(OPTIONS)}')
+            if key != 'fixed' and (not isinstance(value, int) or value < 1) \
+                    and not (key == 'least' and value == 0):
+                raise ValueError(f'units["{pattern}"]: {key}={value!r} is no '
+                                 'positive whole number')
+    return units
+
+
+def make_unit(name: str, kind: str, size: int, groups: int, step: int,
+              options: dict, members: Tuple[str, ...]) -> Unit:
+    """A unit of ``size`` channels a group with the user's bounds.
+
+    Raises:
+        ValueError: A bound is no multiple of the step.
+    """
+    bounds = {}
+    for key in ('least', 'most'):
+        bound = options.get(key)
+        if bound is not None and bound % step:
+            raise ValueError(f'unit "{name}": {key}={bound} channels are no '
+                             f'multiple of its step {step}')
+        bounds[key] = None if bound is None else bound // step
+    return Unit(
+        name, kind, size // step, groups, step, members=members, **bounds)
