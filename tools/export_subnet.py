@@ -1,0 +1,63 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""Export the subnet of a search from any of its checkpoints."""
+import argparse
+import sys
+from pathlib import Path
+
+import dms_razor.openmmlab  # noqa: F401  isort: skip  (must come first)
+
+from mmengine.config import Config, DictAction
+
+from dms_razor.engine.from_config import algorithm_of_config, load_search
+from dms_razor.engine.retrain import retrain_config
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config of the search')
+    parser.add_argument('checkpoint', help='checkpoint of the search')
+    parser.add_argument(
+        '--out-dir',
+        help='folder to write; by default `subnet` beside the checkpoint')
+    parser.add_argument(
+        '--target',
+        help="another budget than the search's: 0.6, 60%%, 2.0G")
+    parser.add_argument(
+        '--retrain-base',
+        help='config whose training recipe the retrain config takes; by '
+        'default the standard config that the search inherits')
+    parser.add_argument(
+        '--finetune',
+        action='store_true',
+        help='let the retrain config start from the searched weights')
+    parser.add_argument(
+        '--no-picture', action='store_true', help='do not draw the structure')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        help='override settings of the config: key=value')
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    cfg = Config.fromfile(args.config)
+    if args.cfg_options is not None:
+        cfg.merge_from_dict(args.cfg_options)
+    out_dir = args.out_dir or Path(args.checkpoint).parent / 'subnet'
+    try:
+        model = load_search(algorithm_of_config(cfg), args.checkpoint)
+        export = model.search.export(
+            out_dir,
+            args.target,
+            retrain=retrain_config(
+                cfg, args.retrain_base, from_search=args.finetune),
+            picture=not args.no_picture)
+    except (ValueError, RuntimeError, OSError) as error:
+        sys.exit(f'{type(error).__name__}: {error}')
+    print((export.path / 'report.md').read_text(encoding='utf-8'))
+
+
+if __name__ == '__main__':
+    main()
