@@ -1,5 +1,12 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
-"""Small real data that needs no download."""
-from .digits import DigitsDataset
+"""Small real data that needs no download.
+
+Importing this package makes OpenMMLab work on current torch first.
+"""
+from .. import compat
+
+compat.apply()
+
+from .digits import DigitsDataset  # noqa: E402
 
 __all__ = ['DigitsDataset']

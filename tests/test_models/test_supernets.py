@@ -2,6 +2,8 @@
 import copy
 import pickle
 
+import dms_razor.openmmlab  # noqa: F401  isort: skip  (must come first)
+
 import pytest
 import torch
 from mmengine.hub import get_config

@@ -1,0 +1,12 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+# timm's recipe for EfficientNet.
+_base_ = [
+    './efficientnet-b4-224_8xb96-450e_in1k.py',
+    '../_base_/dms_retrain.py',
+]
+
+model = dict(
+    _delete_=True,
+    type='DMSSubModel',
+    cfg=_base_.model,
+    subnet='work_dirs/dms-en-350_8xb32-30e_in1k/subnet/subnet.json')

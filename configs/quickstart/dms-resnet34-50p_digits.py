@@ -1,0 +1,20 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+# Searches the quickstart's network for one of half its MACs.
+_base_ = './resnet34_digits.py'
+
+model = dict(
+    _delete_=True,
+    type='mmrazor.DMS',
+    architecture=_base_.model,
+    target='50%',
+    # 20 epochs in all, as many as the plain training has
+    search=dict(epochs=15, width_only_epochs=5),
+    # 285 steps are few: the ratios take larger ones than the default 5e-3
+    mutator=dict(lr=0.02),
+    input_shape=(1, 8, 8))
+
+custom_hooks = [
+    dict(type='mmrazor.DMSHook'),
+    dict(type='mmrazor.StructureLogHook', interval=19, table_interval=95),
+    dict(type='mmrazor.ExportSubnetHook'),
+]

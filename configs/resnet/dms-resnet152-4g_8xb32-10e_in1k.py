@@ -1,0 +1,17 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+# DMS-ResNet: ResNet-152, not pretrained, to the MACs of a ResNet-50.
+_base_ = [
+    'mmpretrain::resnet/resnet152_8xb32_in1k.py',
+    '../_base_/dms_search.py',
+]
+
+model = dict(
+    _delete_=True,
+    type='mmrazor.DMS',
+    architecture=_base_.model,
+    target='4.0G',
+    search=dict(epochs=10, width_only_epochs=1))
+
+# the recipe of the supernet in a tenth of its epochs
+train_cfg = dict(max_epochs=11)
+param_scheduler = dict(milestones=[3, 6, 9])
