@@ -7,6 +7,7 @@ from .. import compat
 
 compat.apply()
 
+from .digit_scenes import write_digit_scenes  # noqa: E402
 from .digits import DigitsDataset  # noqa: E402
 
-__all__ = ['DigitsDataset']
+__all__ = ['DigitsDataset', 'write_digit_scenes']
