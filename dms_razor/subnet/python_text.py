@@ -56,10 +56,10 @@ def _text(value: Any, where: str, indent: int, used: int) -> str:
                  for number, part in enumerate(value)]
     else:
         return _atom(value, where)
+    if isinstance(value, tuple) and len(value) == 1:
+        closing = ',)'
     line = ', '.join(key + _text(part, place, 0, -10**6)
                      for key, part, place in items)
-    if isinstance(value, tuple) and len(value) == 1:
-        line += ','
     if used + len(opening + line + closing) < WIDTH:
         return opening + line + closing
     inner = indent + 4

@@ -1,0 +1,98 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+from dms_razor.subnet import SubnetError, load_weights, read_weights
+from dms_razor.subnet.weights import save_weights
+
+
+def test_tensors_only_and_loadable_everywhere(tmp_path):
+    from mmengine.runner import load_checkpoint
+    model = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
+    save_weights(model, tmp_path / 'subnet.pth')
+    assert [file.name for file in tmp_path.iterdir()] == ['subnet.pth']
+    state = torch.load(tmp_path / 'subnet.pth', weights_only=True)
+    assert type(state) is dict
+    assert all(type(value) is torch.Tensor for value in state.values())
+    other = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
+    load_checkpoint(other, str(tmp_path / 'subnet.pth'), strict=True)
+    assert torch.equal(other[0].weight, model[0].weight)
+    again = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
+    load_weights(again, tmp_path / 'subnet.pth')
+    assert torch.equal(again[1].running_mean, model[1].running_mean)
+
+
+def test_checkpoints_of_training(tmp_path):
+    from mmengine.logging import HistoryBuffer
+    model = nn.Linear(2, 3)
+    state = {f'module.{name}': p for name, p in model.state_dict().items()}
+    torch.save(
+        dict(
+            state_dict=state,
+            meta=dict(epoch=3),
+            message_hub=dict(loss=HistoryBuffer([1.], [1]))),
+        tmp_path / 'epoch_3.pth')
+    weights = read_weights(tmp_path / 'epoch_3.pth')
+    assert torch.equal(weights['weight'], model.weight)
+    model.weight.data.zero_()
+    load_weights(model, state)
+    assert not model.weight.any()  # state_dict shares memory
+
+
+def test_part():
+    state = {'backbone.a': torch.ones(1), 'backbones.a': torch.ones(2)}
+    assert list(read_weights(state, 'backbone')) == ['a']
+    assert read_weights(state, 'backbone.')['a'].shape == (1, )
+
+
+def test_not_this_networks(tmp_path):
+    model = nn.Linear(2, 3)
+    before = model.weight.detach().clone()
+    save_weights(nn.Linear(2, 4, bias=False), tmp_path / 'other.pth')
+    with pytest.raises(
+            SubnetError,
+            match=r"other.pth' is not of this Linear: weight has "
+            r'shape \(4, 2\) instead of \(3, 2\), bias is missing. Name'):
+        load_weights(model, tmp_path / 'other.pth')
+    with pytest.raises(
+            SubnetError,
+            match='The state dict is not of this '
+            'Linear: more is not expected'):
+        load_weights(model, dict(model.state_dict(), more=torch.ones(1)))
+    assert torch.equal(model.weight, before)
+
+
+def test_unreadable(tmp_path):
+    with pytest.raises(
+            SubnetError,
+            match='none.pth cannot be loaded: there '
+            'is no such file'):
+        read_weights(tmp_path / 'none.pth')
+    save_weights(nn.Linear(2, 3), tmp_path / 'a.pth')
+    whole = (tmp_path / 'a.pth').read_bytes()
+    (tmp_path / 'a.pth').write_bytes(whole[:len(whole) // 2])
+    with pytest.raises(SubnetError, match="a.pth' cannot be read .*truncated"):
+        read_weights(tmp_path / 'a.pth')
+    for empty in ({}, [1], dict(state_dict=dict(a=1))):
+        torch.save(empty, tmp_path / 'b.pth')
+        with pytest.raises(SubnetError, match="b.pth' holds no weights. Name"):
+            read_weights(tmp_path / 'b.pth')
+
+
+class Evil:
+
+    def __reduce__(self):
+        return print, ('executed', )
+
+
+def test_no_code_is_run(tmp_path, capsys):
+    torch.save(dict(weight=torch.ones(1), x=Evil()), tmp_path / 'evil.pth')
+    with pytest.raises(SubnetError, match='could run code'):
+        read_weights(tmp_path / 'evil.pth')
+    (tmp_path / 'evil.pth').write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(SubnetError):
+        read_weights(tmp_path / 'evil.pth')
+    assert 'executed' not in capsys.readouterr().out
