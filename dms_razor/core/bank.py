@@ -137,8 +137,8 @@ class Bank(BankMasks):
             ratios = ratios - self.lr * ratio_grad
         ratios = torch.minimum(torch.maximum(ratios, self._low), self._high)
         if self.depth_frozen:
-            # Its importances rest too: a new order would swap blocks.
-            ratios = torch.where(self.layout.is_depth, self.ratios, ratios)
+            # Its ratios have no gradient. Its importances rest too: a new
+            # order would swap blocks.
             importance = torch.where(self.layout.depth_elements,
                                      self.importance, importance)
         self.ratios, self.importance = ratios, importance

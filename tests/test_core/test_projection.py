@@ -158,6 +158,28 @@ def test_blocks_go_where_the_least_width_is_too_much():
     assert kept.tolist() == [9, 1]
 
 
+def test_the_block_nearest_to_going_goes_first():
+    """A quarter of a stage of two, an eighth of a stage of four."""
+    layout = Layout([
+        Unit('w', 'width', 2),
+        Unit('short', 'depth', 2),
+        Unit('long', 'depth', 4),
+    ])
+    axes = [Axis((Term(1, (1, )), ))]
+    costs = [
+        Cost(f'b{e}', 'Conv2d', 'macs', 1, (0, ), (e, )) for e in range(2, 8)
+    ]
+    resource = ResourceModel(axes, costs, layout)
+    ranks = torch.tensor([0, 1, 0, 1, 0, 1, 2, 3])
+    for asked, target, expected in (([0., 0.,
+                                      0.], 5., [1, 2,
+                                                3]), ([0., 1.,
+                                                       1.], 2., [2, 0, 1])):
+        ratios = torch.tensor(asked).double()
+        kept = project(layout, resource, ratios, 'macs', target, ranks=ranks)
+        assert kept.tolist() == expected
+
+
 def test_given_depth_is_kept_where_it_can_be():
     layout, resource = blocks_of_different_cost()
     ranks = torch.tensor([*range(10), 2, 1, 0])

@@ -4,6 +4,7 @@ import itertools
 import pytest
 import torch
 
+from dms_razor.core import Axis, Cost, Layout, ResourceModel, Term, Unit
 from dms_razor.core import projection_search as search
 from dms_razor.core.projection import Problem
 from .helpers import random_ranks, random_resource
@@ -58,13 +59,15 @@ def test_nearest_of_the_good_else_largest(seed, enough):
 
 
 def test_what_cannot_be_bettered_stays():
-    problem = new_problem()
-    every = every_network(problem)
-    figures = problem.figure(every)
-    fits = figures <= problem.target
-    best = every[fits][figures[fits].argmax()]
-    # 2: no network is ever enough
-    assert search.search_networks(problem, best, 2.).equal(best)
+    layout = Layout([Unit('a', 'width', 4), Unit('b', 'width', 4)])
+    axes = [Axis((Term(1, (1, )), Term(1, (2, ))))]
+    costs = [Cost('sum', 'Linear', 'macs', 1, (0, ))]
+    problem = Problem(layout, ResourceModel(axes, costs,
+                                            layout), torch.zeros(2),
+                      random_ranks(layout, 0), 'macs', 5.5, None)
+    for best in ([1, 4], [2, 3], [3, 2], [4, 1]):  # all of them cost 5
+        best = torch.tensor(best)
+        assert search.search_networks(problem, best, .99).equal(best)
 
 
 @pytest.mark.parametrize('seed', range(3))
