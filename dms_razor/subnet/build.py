@@ -15,9 +15,10 @@ from .counting import count_macs, count_params
 from .errors import SubnetError, listed
 from .manifest import Manifest, joined
 from .shapes import fingerprint, named_tensors, shape_differences, state_shapes
-from .slicing import replace_by_identity, set_width
+from .slicing import replace_by_identity
 from .slim import make_slim
 from .weights import load_weights
+from .widths import set_width
 
 
 def build_subnet(model: nn.Module,

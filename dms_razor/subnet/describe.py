@@ -11,6 +11,7 @@ from .keep import kept_counts, unit_rows
 from .manifest import Manifest
 from .shapes import fingerprint, named_tensors, state_shapes
 from .slicing import inside, removed_blocks
+from .widths import get_width
 
 
 def closed_form(space, keep: Tensor, metric: str) -> int:
@@ -142,9 +143,8 @@ def _modules(supernet, subnet, space, keep, count) -> Dict[str, Dict]:
         if inside(path, removed):
             continue
         for name in attributes:
-            width = getattr(subnet.get_submodule(path), name)
-            modules[path]['attributes'][name] = (
-                width[-1] if isinstance(width, tuple) else width)
+            modules[path]['attributes'][name] = get_width(
+                subnet.get_submodule(path), path, name)
     return modules
 
 

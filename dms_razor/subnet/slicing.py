@@ -9,13 +9,14 @@ import copy
 from collections import defaultdict
 from typing import Dict, List, Sequence, Tuple
 
-import torch
 from torch import Tensor, nn
 
 from .errors import SubnetError
 from .keep import check_keep
 from .shapes import named_tensors
 from .slim import RemovedBlock, make_slim
+from .tensor_slicing import kept, slice_tensor
+from .widths import set_width
 
 
 def slice_model(model: nn.Module, space, keep: Tensor) -> nn.Module:
@@ -71,88 +72,6 @@ def plain_copy(model: nn.Module) -> nn.Module:
     return plain
 
 
-def kept(index: Tensor, keep: Tensor) -> Tensor:
-    """Look up which entries of a site stay.
-
-    Args:
-        index (Tensor): Element ids ``[n]``, -1 where nothing is pruned;
-            ``[n, 2]`` where an entry stays only if both elements do.
-        keep (Tensor): Bool of shape [E].
-
-    Returns:
-        Tensor: Bool ``[n]``.
-    """
-    index = index.cpu()
-    stays = (index < 0) | keep[index.clamp(min=0)]
-    return stays if index.dim() == 1 else stays.all(-1)
-
-
-def slice_tensor(tensor: Tensor, sites: Sequence, keep: Tensor) -> Tensor:
-    """Select the kept entries of one tensor along all its sliced axes.
-
-    Args:
-        tensor (Tensor): A parameter's or buffer's data.
-        sites (Sequence[SliceSite]): Its sites, at most one per axis. A site
-            with ``groups`` > 1 belongs to a grouped convolution, whose rows
-            of group j (along axis 0) have kept entries of their own.
-        keep (Tensor): Bool of shape [E].
-
-    Returns:
-        Tensor: A new contiguous tensor; it shares no memory with ``tensor``.
-
-    Raises:
-        SubnetError: A site does not fit the tensor.
-    """
-    _check_sites(tensor, sites)
-    # the grouped axis first: its groups are counted along the full axis 0
-    for site in sorted(sites, key=lambda site: site.groups, reverse=True):
-        if site.fold is not None:
-            tensor = fold_slots(tensor, site, keep)
-        rows = kept(site.index, keep).view(site.groups, -1).to(tensor.device)
-        if len(set(rows.sum(1).tolist())) != 1:
-            raise SubnetError(
-                f'The groups of {site.name!r} keep {rows.sum(1).tolist()} '
-                'channels, but a grouped convolution needs equally wide '
-                'groups. Declare its units fixed in the search.')
-        if site.groups == 1:
-            tensor = tensor.index_select(site.axis,
-                                         rows[0].nonzero().flatten())
-            continue
-        chunks = tensor.chunk(site.groups, 0)
-        tensor = torch.cat([
-            chunk.index_select(site.axis,
-                               row.nonzero().flatten())
-            for chunk, row in zip(chunks, rows)
-        ])
-    return tensor.clone(memory_format=torch.contiguous_format)
-
-
-def fold_slots(tensor: Tensor, site, keep: Tensor) -> Tensor:
-    """Add the entries of removed blocks to the slot before them.
-
-    Without its block a slot of a concatenation repeats the slot before it,
-    so one slot with the sum of both weights computes the same.
-
-    Args:
-        tensor (Tensor): The weight that reads the concatenation.
-        site (SliceSite): A site with ``fold``.
-        keep (Tensor): Bool of shape [E].
-
-    Returns:
-        Tensor: A new tensor of the same shape.
-    """
-    tensor = tensor.clone()
-    blocks = site.index[:, -1].cpu()
-    for block in blocks[blocks >= 0].unique_consecutive().flip(0).tolist():
-        if not keep[block]:
-            entries = (blocks == block).nonzero().flatten()
-            target = site.fold.cpu()[entries].to(tensor.device)
-            entries = entries.to(tensor.device)
-            tensor.index_add_(site.axis, target,
-                              tensor.index_select(site.axis, entries))
-    return tensor
-
-
 def removed_blocks(space, keep: Tensor) -> List[str]:
     """List the removed blocks.
 
@@ -198,37 +117,6 @@ def replace_by_identity(model: nn.Module, blocks: Sequence[str]) -> None:
         parent._modules[name] = identity
 
 
-def set_width(module: nn.Module, path: str, name: str, width) -> None:
-    """Set an attribute that says how wide a module is.
-
-    Args:
-        module (nn.Module): The module.
-        path (str): Its path, for messages.
-        name (str): Attribute, e.g. ``'in_channels'``, or an entry of a
-            list, e.g. ``'num_features.3'``. Where its value is a tuple
-            (``nn.LayerNorm.normalized_shape``), the last entry is set.
-        width (int): Entries that stay.
-
-    Raises:
-        SubnetError: The module has no such whole-number attribute.
-    """
-    name, _, place = name.partition('.')
-    old = getattr(module, name, None)
-    if place and isinstance(old, (list, tuple)):
-        # one entry of a list, such as the widths of a backbone's stages
-        entries = list(old)
-        entries[int(place)] = width
-        width = type(old)(entries)
-    elif isinstance(old, tuple) and old and isinstance(old[-1], int):
-        width = (*old[:-1], width)
-    elif not isinstance(old, int) or isinstance(old, bool):
-        raise SubnetError(
-            f'Module {path!r} ({type(module).__name__}) has no width '
-            f'{name!r}. The description is that of another network: use '
-            'the network that was searched.')
-    setattr(module, name, width)
-
-
 def _tensors_to_slice(model: nn.Module,
                       sites: Dict[str, List]) -> List[Tuple[Tensor, List]]:
     """Pair each tensor object with its sites, once however often shared."""
@@ -261,19 +149,3 @@ def _same_sites(first: List, second: List) -> bool:
             (site.axis, site.groups, site.index.tolist()) for site in sites)
 
     return content(first) == content(second)
-
-
-def _check_sites(tensor: Tensor, sites: Sequence) -> None:
-    """Refuse sites that do not fit the tensor they are for."""
-    axes = [site.axis for site in sites]
-    for site in sites:
-        fits = (0 <= site.axis < tensor.dim() and axes.count(site.axis) == 1
-                and len(site.index) == tensor.shape[site.axis] * site.groups
-                and (site.groups == 1 or
-                     (site.axis > 0 and tensor.shape[0] % site.groups == 0)))
-        if not fits:
-            raise SubnetError(
-                f'The site on axis {site.axis} of {site.name!r} has '
-                f'{len(site.index)} entries in {site.groups} groups, but the '
-                f'tensor has shape {tuple(tensor.shape)}. Use the network '
-                'that the space was traced from.')

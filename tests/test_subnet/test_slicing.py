@@ -7,7 +7,7 @@ from torch import nn
 
 from dms_razor.masking import MaskedLayer, attach
 from dms_razor.subnet import SubnetError, slice_model
-from dms_razor.subnet.slicing import inside, slice_tensor
+from dms_razor.subnet.slicing import inside
 from dms_razor.tracing import SliceSite, trace
 from .helpers import images, net, some_keep, space
 
@@ -100,37 +100,6 @@ def test_masks_and_their_source_are_gone():
     assert any(isinstance(m, MaskedLayer) for m in model.modules())
     masks.copy_(keep)
     assert difference(model(images()), subnet(images())) < 1e-6
-
-
-def test_grouped_input_axis_by_hand():
-    # 4 filters in 2 groups, 3 inputs each; entry (o, i) is 10 o + i
-    weight = torch.tensor([[10. * o + i for i in range(3)] for o in range(4)])
-    keep = torch.tensor([True, False, True, False, True, True])
-    site = SliceSite('weight', 1, torch.arange(6), groups=2)
-    assert slice_tensor(weight, [site], keep).tolist() == [[0, 2], [10, 12],
-                                                           [21, 22], [31, 32]]
-    outputs = SliceSite('weight', 0, torch.tensor([0, 1, 0, 1]))
-    keep[1], keep[0], keep[2] = True, False, True
-    assert slice_tensor(weight, [outputs, site], keep).tolist() == [[11, 12],
-                                                                    [31, 32]]
-
-
-def test_an_entry_of_two_elements_needs_both():
-    tensor = torch.arange(4.)
-    index = torch.tensor([[0, 1], [0, -1], [1, -1], [-1, -1]])
-    site = SliceSite('x', 0, index)
-    keep = torch.tensor([True, False])
-    assert slice_tensor(tensor, [site], keep).tolist() == [1, 3]
-
-
-def test_uneven_groups_are_refused():
-    site = SliceSite('conv.weight', 1, torch.arange(4), groups=2)
-    keep = torch.tensor([True, True, True, False])
-    with pytest.raises(
-            SubnetError,
-            match=r"groups of 'conv.weight' keep "
-            r'\[2, 1\].*Declare'):
-        slice_tensor(torch.zeros(2, 2), [site], keep)
 
 
 def test_a_space_of_another_network():
