@@ -12,7 +12,7 @@ from ..subnet.slim import slim_class, slim_name
 from .attention_units import AttentionGroup
 from .costs import CostBuilder
 from .elements import Elements
-from .labels import core
+from .labels import compress, core
 from .options import check_options, make_unit
 from .residual import NotRemovable, ResidualFinder, group_stages
 from .sites import SiteBuilder
@@ -215,7 +215,8 @@ class SpaceBuilder:
         for block in self.blocks:
             labels = self.recorder.calls[block.call].source
             classes = self.finder.classes[core(labels).numpy()]
-            streams.append((classes.tobytes(), tuple(labels.shape)))
+            classes = core(compress(torch.from_numpy(classes)))
+            streams.append((classes.numpy().tobytes(), tuple(labels.shape)))
         stages = group_stages(self.blocks, streams)
         parents = [stage[0].path.rpartition('.')[0] for stage in stages]
         first = sum(unit.elements for unit in units)

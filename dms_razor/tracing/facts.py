@@ -1,7 +1,7 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """What a trace found out about a network's tensors and operations."""
 from dataclasses import dataclass
-from typing import Dict, List, Optional, Tuple
+from typing import Dict, List, Optional, Set, Tuple
 
 import torch
 from torch import Tensor
@@ -116,6 +116,10 @@ class Facts:
         self.heads: List[Heads] = []
         self.norms: Dict[str, NormAxis] = {}
         self.entry_labels: Dict[str, Tensor] = {}
+        # Tensors that are used in a way that is not understood -> reason.
+        self.whole: Dict[str, str] = {}
+        # Rows of channels that keep equal counts, as bytes of their labels.
+        self.parts: Set[bytes] = set()
         self._cuts: Dict[tuple, List[Tensor]] = {}
 
     def axis(self,
@@ -129,8 +133,12 @@ class Facts:
             return
         known = self.axes.get((name, axis))
         if known is not None and len(known.labels) == len(labels):
-            self.variables.merge(known.labels, labels)
+            self.variables.tie(known.labels, labels,
+                               f'"{name}" also acts on a constant')
             known.reads |= reads
+        elif known is not None:
+            self.whole.setdefault(name, f'"{name}" is used in several widths')
+            self.variables.fix(labels, self.whole[name])
         else:
             self.axes[name, axis] = TensorAxis(name, axis, labels.clone(),
                                                groups, reads)
@@ -170,3 +178,17 @@ class Facts:
         others.append(piece)
         if len(others) > 1:
             self.partitions.append(Partition(torch.stack(others), module, why))
+
+    def finish(self) -> None:
+        """Keep what is used in more than one way, or in an unknown way."""
+        for name in {name for name, _ in self.axes}:
+            if name in self.entry_labels:
+                self.whole.setdefault(
+                    name, f'"{name}" is used both as a weight and entry by '
+                    'entry')
+        for (name, _), axis in self.axes.items():
+            if name in self.whole:
+                self.variables.fix(axis.labels, self.whole[name])
+        for name, labels in self.entry_labels.items():
+            if name in self.whole:
+                self.variables.fix(labels, self.whole[name])

@@ -97,6 +97,14 @@ class Variables:
             pairs = np.unique(np.stack([a[differ], b[differ]]), axis=1)
             self._merged.append((pairs[0], pairs[1]))
 
+    def tie(self, left: Tensor, right: Tensor, reason: str) -> None:
+        """:meth:`merge`; a channel that meets a constant entry must stay."""
+        self.merge(left, right)
+        left, right = torch.broadcast_tensors(left, right)
+        lonely = torch.where(left > 0, left, right)[(left > 0) != (right > 0)]
+        if lonely.numel():
+            self.fix(lonely, reason)
+
     def fix(self, labels: Tensor, reason: str) -> None:
         """The channels named in ``labels`` must stay; first reason wins."""
         ids = np.unique(core(labels).reshape(-1).numpy())

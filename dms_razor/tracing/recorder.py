@@ -7,7 +7,6 @@ Rules (see :mod:`dms_razor.tracing.rules`) say how channels pass through an
 operation; an operation without a rule keeps the channels it touches at full
 width and says so by name.
 """
-from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import torch
@@ -16,80 +15,15 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten
 
 from .labels import Variables, compress
+from .record import (ModuleCall, Node, NotUnderstood, OpCall, Value, op_name,
+                     tensors_of)
 
-#: Several spellings of one operation -> the name rules are registered under.
-ALIASES = dict(
-    iadd='add',
-    radd='add',
-    isub='sub',
-    rsub='sub',
-    subtract='sub',
-    imul='mul',
-    rmul='mul',
-    multiply='mul',
-    truediv='div',
-    itruediv='div',
-    rtruediv='reciprocal',
-    true_divide='div',
-    divide='div',
-    concat='cat',
-    concatenate='cat',
-    absolute='abs',
-    negative='neg',
-    swapaxes='transpose',
-    swapdims='transpose',
-    moveaxis='movedim',
-    clip='clamp')
-
-
-class NotUnderstood(Exception):
-    """Raised by a rule: the channels of the operation stay, with a reason."""
-
-
-@dataclass
-class Node:
-    """One recorded operation.
-
-    Attributes:
-        index (int): Position in the order of execution.
-        op (str): Canonical name of the function, e.g. ``'conv2d'``.
-        call (int): Index of the innermost module call, -1 outside of any.
-        inputs (list[int]): Nodes whose outputs were read.
-        shape (tuple[int, ...]): Shape of the (first) output.
-        plain_add (bool): An addition of two tensors of the same shape with
-            no scaling: the only operation a residual connection may end with.
-    """
-    index: int
-    op: str
-    call: int
-    inputs: List[int]
-    shape: Tuple[int, ...] = ()
-    plain_add: bool = False
-    labels: List[Tensor] = field(default_factory=list)
-
-
-@dataclass
-class ModuleCall:
-    """One call of a module: its path, its nodes and what went in and out.
-
-    ``source`` holds the labels of its first tensor argument.
-    """
-    index: int
-    path: str
-    parent: int
-    first: int
-    last: int = -1
-    inputs: Tuple[int, ...] = ()
-    outputs: Tuple[int, ...] = ()
-    returns_tensor: bool = False
-    source: Optional[Tensor] = None
-
-
-@dataclass
-class Value:
-    """What is known about a tensor: its node and the label of every entry."""
-    node: int
-    labels: Tensor
+#: Operations whose result is a constant of a shape that is given in numbers.
+CONSTANTS = ('new_zeros', 'new_ones', 'new_full', 'new_empty', 'new_tensor',
+             'shape_as_tensor')
+#: Operations that hand values of a tensor to Python.
+READ_OUT = ('item', 'tolist', 'numpy', 'array', 'float', 'int', 'bool',
+            'complex', 'index', 'equal', 'allclose', 'is_nonzero')
 
 
 class Recorder(TorchFunctionMode):
@@ -99,7 +33,7 @@ class Recorder(TorchFunctionMode):
         model (nn.Module): The network, in eval mode.
         rules (dict[str, Callable]): Canonical operation name -> rule; a rule
             is called as ``rule(recorder, call)`` with an :class:`OpCall` and
-            returns the label tensors of the outputs.
+            returns the label tensors of the outputs, None for a constant.
     """
 
     def __init__(self, model: nn.Module, rules: Dict[str, Callable]) -> None:
@@ -112,14 +46,13 @@ class Recorder(TorchFunctionMode):
         self.calls: List[ModuleCall] = []
         self.facts = Facts(self.variables)
         self.modules = dict(model.named_modules())
-        self.tensor_names = {}
+        self._names: Dict[int, Tuple[Tensor, str]] = {}
         named = list(model.named_parameters(remove_duplicate=False))
         named += list(model.named_buffers(remove_duplicate=False))
         for name, tensor in named:
-            self.tensor_names.setdefault(id(tensor), name)
+            self._names.setdefault(id(tensor), (tensor, name))
         self._values: Dict[int, Tuple[Tensor, Value]] = {}
         self._stack: List[int] = [-1]
-        self._entries: Dict[str, Tensor] = {}
 
     # what is known about tensors
 
@@ -130,7 +63,8 @@ class Recorder(TorchFunctionMode):
 
     def name_of(self, tensor: Any) -> Optional[str]:
         """Full name if ``tensor`` is a parameter or a buffer of the model."""
-        return self.tensor_names.get(id(tensor))
+        known = self._names.get(id(tensor))
+        return None if known is None else known[1]
 
     def labels_of(self, tensor: Tensor) -> Optional[Tensor]:
         """Labels of an activation, or entry by entry of a parameter."""
@@ -142,11 +76,31 @@ class Recorder(TorchFunctionMode):
             return None
         return self.facts.entries(name, tensor)
 
-    def bind(self, tensor: Tensor, node: Node, labels: Tensor) -> None:
+    def own_shape(self, tensor: Tensor) -> Tuple[int, ...]:
+        """Shape of a tensor before it was expanded to that of another."""
+        value = self.value(tensor)
+        return tuple(tensor.shape) if value is None else value.own_shape
+
+    def bind(self,
+             tensor: Tensor,
+             node: Node,
+             labels: Tensor,
+             own_shape: Optional[Tuple[int, ...]] = None) -> None:
         """Remember node and labels of a tensor (and keep it alive)."""
         labels = compress(labels)
         node.labels.append(labels)
-        self._values[id(tensor)] = (tensor, Value(node.index, labels))
+        self._values[id(tensor)] = (tensor,
+                                    Value(node.index, labels, own_shape
+                                          or tuple(tensor.shape)))
+
+    def fix(self, tensors: List[Tensor], reason: str) -> None:
+        """The channels of these tensors stay, of weights all axes."""
+        for tensor in tensors:
+            value, name = self.value(tensor), self.name_of(tensor)
+            if value is not None:
+                self.variables.fix(value.labels, reason)
+            elif name is not None:
+                self.facts.whole.setdefault(name, reason)
 
     @property
     def path(self) -> str:
@@ -161,10 +115,12 @@ class Recorder(TorchFunctionMode):
         return f'{type(module).__name__} "{self.path}"' if self.path \
             else type(module).__name__
 
-    def new_node(self, op: str, inputs: List[int]) -> Node:
-        """Append a node to the record."""
+    def new_node(self, op: str, tensors: List[Tensor]) -> Node:
+        """Append a node that reads ``tensors`` to the record."""
+        inputs = [self.value(t).node for t in tensors if self.value(t)]
         node = Node(
-            len(self.nodes), op, self._stack[-1], list(dict.fromkeys(inputs)))
+            len(self.nodes), op, self._stack[-1], list(dict.fromkeys(inputs)),
+            len(inputs))
         self.nodes.append(node)
         return node
 
@@ -172,33 +128,70 @@ class Recorder(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
+        leaves = tree_flatten((args, kwargs))[0]
+        tensors = [t for t in leaves if isinstance(t, Tensor)]
+        versions = [_version(t) for t in tensors]
         out = func(*args, **kwargs)
-        outs = [t for t in tree_flatten(out)[0] if isinstance(t, Tensor)]
-        tensors = [
-            t for t in tree_flatten((args, kwargs))[0]
-            if isinstance(t, Tensor)
-        ]
-        if not outs or not any(
+        if not any(
                 self.value(t) is not None or self.name_of(t) is not None
                 for t in tensors):
             return out
-        if any(
-                t is p for t in outs for p in tensors
-                if self.name_of(p) is not None):
-            return out  # e.g. parameter.data, parameter.requires_grad_()
+        outs = [t for t in tree_flatten(out)[0] if isinstance(t, Tensor)]
         call = OpCall(func, op_name(func), args, kwargs, outs, tensors)
-        inputs = [self.value(t).node for t in tensors if self.value(t)]
-        node = self.new_node(call.op, inputs)
-        node.shape = tuple(outs[0].shape)
-        node.plain_add = call.op == 'add' and kwargs.get('alpha', 1) == 1 \
-            and len(tensors) == 2 and len(args) == 2 \
-            and tensors[0].shape == tensors[1].shape
-        labels = self._apply_rule(call)
-        for tensor, label in zip(outs, labels):
-            self.bind(tensor, node, label)
+        if call.op == 'setitem':
+            call.outs = outs = [args[0]]
+        if not outs and call.op in READ_OUT:
+            self.fix(
+                tensors, f'{self.where} reads their values into Python '
+                f'({call.op})')
+        changed = [t for t, v in zip(tensors, versions) if _version(t) != v]
+        if call.op in CONSTANTS or all(
+                any(t is other for other in tensors) for t in outs) \
+                and not changed:
+            return out  # nothing new: a dropout that is off, x.contiguous()
+        if any(self.name_of(t) is not None for t in outs):
+            self.fix([t for t in tensors if self.value(t) is not None],
+                     f'{self.where} writes them into a buffer ({call.op})')
+            return out
+        self._record(call, leaves, changed)
         return out
 
-    def _apply_rule(self, call: 'OpCall') -> List[Tensor]:
+    def _record(self, call: OpCall, leaves: List[Any],
+                changed: List[Tensor]) -> None:
+        tensors = call.tensors
+        node = self.new_node(call.op, tensors)
+        node.shape = tuple(call.outs[0].shape)
+        node.settings = tuple(x for x in leaves if not isinstance(x, Tensor))
+        node.plain_add = call.op == 'add' and len(tensors) == 2 \
+            and call.kwargs.get('alpha', 1) == 1 and len(call.args) == 2 \
+            and tensors[0].shape == tensors[1].shape
+        self._expanded: Dict[int, Tuple[int, ...]] = {}
+        for tensor, label in zip(call.outs, self._apply_rule(call)):
+            if label is None:
+                continue
+            self.bind(tensor, node, label, self._expanded.get(id(tensor)))
+            if tensor._base is not None and any(t is tensor for t in changed):
+                self._write_through(tensor._base, node, label)
+
+    def _write_through(self, base: Tensor, node: Node, labels: Tensor) -> None:
+        """An operation in place on a view changes the tensor it shows."""
+        known = self.value(base)
+        if known is None:
+            if self.name_of(base) is not None:
+                return
+            reason = f'{self.where} writes them into a part of a tensor'
+            self.variables.fix(labels, reason)
+            labels = torch.zeros((), dtype=torch.long).expand(base.shape)
+        else:
+            labels = known.labels
+            node.inputs.append(known.node)
+        self.bind(base, node, labels)
+
+    def expanded(self, tensor: Tensor, own_shape: Tuple[int, ...]) -> None:
+        """For rules: an output is an expansion of something smaller."""
+        self._expanded[id(tensor)] = own_shape
+
+    def _apply_rule(self, call: OpCall) -> List[Optional[Tensor]]:
         rule = self.rules.get(call.op)
         try:
             if rule is None:
@@ -206,38 +199,48 @@ class Recorder(TorchFunctionMode):
                     f'{self.where} uses {call.op}, for which it is not known '
                     'how channels pass through it')
             return rule(self, call)
-        except NotUnderstood as reason:
-            for tensor in call.tensors:
-                value = self.value(tensor)
-                if value is not None:
-                    self.variables.fix(value.labels, str(reason))
-            variable = torch.tensor(self.variables.new_fixed(str(reason)))
-            return [variable.expand(t.shape) for t in call.outs]
+        except NotUnderstood as problem:
+            reason = str(problem)
+        except Exception as error:
+            # No failure of the network's: its channels stay, and say why.
+            reason = (f'{self.where} uses {call.op} in a way that is not '
+                      f'understood ({type(error).__name__}: {error})')
+        self.fix(call.tensors, reason)
+        variable = torch.tensor(self.variables.new_fixed(reason))
+        return [variable.expand(t.shape) for t in call.outs]
 
     # module calls
 
     def enter(self, module: nn.Module, args, kwargs) -> None:
         """Forward pre-hook of every module."""
-        tensors = tree_flatten((args, kwargs))[0]
         call = ModuleCall(
             len(self.calls), self._paths[id(module)], self._stack[-1],
             len(self.nodes))
-        call.inputs = tuple(
-            self.value(t).node for t in tensors
-            if isinstance(t, Tensor) and self.value(t))
-        known = [self.value(t) for t in tensors if isinstance(t, Tensor)]
-        call.source = known[0].labels if known and known[0] else None
+        values = [self.value(t) for t in tensors_of((args, kwargs))]
+        call.inputs = tuple(v.node for v in values if v is not None)
+        first = self.value(args[0]) if args else None
+        call.source = None if first is None else first.labels
         self.calls.append(call)
         self._stack.append(call.index)
 
-    def leave(self, module: nn.Module, args, out) -> None:
+    def leave(self, module: nn.Module, args, kwargs, out) -> None:
         """Forward hook of every module."""
+        if isinstance(module, torch.jit.ScriptModule):
+            self._bind_unseen(tensors_of((args, kwargs)), tensors_of(out))
         call = self.calls[self._stack.pop()]
         call.last = len(self.nodes)
         call.returns_tensor = isinstance(out, Tensor)
         call.outputs = tuple(
-            self.value(t).node for t in tree_flatten(out)[0]
-            if isinstance(t, Tensor) and self.value(t))
+            self.value(t).node for t in tensors_of(out) if self.value(t))
+
+    def _bind_unseen(self, tensors: List[Tensor], outs: List[Tensor]) -> None:
+        """Results of a scripted module, whose operations are not seen."""
+        reason = f'what the scripted {self.where} does is not seen'
+        node = self.new_node('script', tensors)
+        self.fix(tensors, reason)
+        variable = torch.tensor(self.variables.new_fixed(reason))
+        for tensor in outs:
+            self.bind(tensor, node, variable.expand(tensor.shape))
 
     def run(self, forward: Callable, example_inputs: Tuple) -> Any:
         """Run ``forward(model, *example_inputs)`` once and record it.
@@ -255,54 +258,33 @@ class Recorder(TorchFunctionMode):
         for module in self.modules.values():
             handles.append(
                 module.register_forward_pre_hook(self.enter, with_kwargs=True))
-            handles.append(module.register_forward_hook(self.leave))
-        node = self.new_node('input', [])
-        self.batch_size = 1
-        for tensor in tree_flatten(example_inputs)[0]:
-            if isinstance(tensor, Tensor) and tensor.is_floating_point():
-                self.batch_size = tensor.shape[0] if tensor.dim() else 1
-                variable = self.variables.new_fixed('input of the network')
-                self.bind(tensor, node,
-                          torch.tensor(variable).expand(tensor.shape))
+            handles.append(
+                module.register_forward_hook(self.leave, with_kwargs=True))
         try:
+            self._bind_inputs(tensors_of(example_inputs))
             with torch.no_grad(), self:
                 out = forward(self.model, *example_inputs)
         finally:
             for handle in handles:
                 handle.remove()
-        for tensor in tree_flatten(out)[0]:
-            value = self.value(tensor) if isinstance(tensor, Tensor) else None
-            if value is not None:
-                self.variables.fix(value.labels, 'output of the network')
-        self.output_nodes = [
-            self.value(t).node for t in tree_flatten(out)[0]
-            if isinstance(t, Tensor) and self.value(t)
-        ]
+        outs = [t for t in tensors_of(out) if self.value(t) is not None]
+        self.fix(outs, 'output of the network')
+        self.output_nodes = [self.value(t).node for t in outs]
+        self.facts.finish()
         self._values.clear()
         return out
 
-
-@dataclass
-class OpCall:
-    """One call of a PyTorch function, as rules see it."""
-    func: Callable
-    op: str
-    args: tuple
-    kwargs: dict
-    outs: List[Tensor]
-    tensors: List[Tensor]
-
-    def argument(self, position: int, name: str, default: Any = None) -> Any:
-        """An argument, given by position or by name."""
-        if len(self.args) > position:
-            return self.args[position]
-        return self.kwargs.get(name, default)
+    def _bind_inputs(self, tensors: List[Tensor]) -> None:
+        node = self.new_node('input', [])
+        floating = [t for t in tensors if t.is_floating_point()]
+        batched = [t for t in floating if t.dim()] + [torch.ones(1)]
+        self.batch_size = batched[0].shape[0]
+        for tensor in floating:
+            variable = self.variables.new_fixed('input of the network')
+            self.bind(tensor, node,
+                      torch.tensor(variable).expand(tensor.shape))
 
 
-def op_name(func: Callable) -> str:
-    """Canonical name: ``torch.Tensor.__iadd__`` and ``torch.add`` -> 'add'."""
-    name = getattr(func, '__name__', str(func))
-    if name == '__get__':  # a property such as Tensor.T
-        name = getattr(getattr(func, '__self__', None), '__name__', name)
-    name = name.strip('_')
-    return ALIASES.get(name, name)
+def _version(tensor: Tensor) -> int:
+    """Grows with every operation that changes the tensor in place."""
+    return 0 if tensor.is_inference() else tensor._version

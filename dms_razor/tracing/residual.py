@@ -11,6 +11,8 @@ from typing import Dict, List, Optional, Set, Tuple
 
 from torch import nn
 
+from .record import Node
+
 #: Operations f with f(f(x)) = f(x): harmless after the addition if the input
 #: of the block is itself a result of f.
 IDEMPOTENT = ('relu', 'relu6', 'hardtanh')
@@ -68,6 +70,11 @@ class ResidualFinder:
         for call in self.calls:
             self.times[call.path] = self.times.get(call.path, 0) + 1
         self.output_nodes = set(recorder.output_nodes)
+        self.names: Dict[int, List[str]] = {}  # of each parameter, buffer
+        for named in (recorder.model.named_parameters,
+                      recorder.model.named_buffers):
+            for name, tensor in named(remove_duplicate=False):
+                self.names.setdefault(id(tensor), []).append(name)
         self.constant: Set[int] = set()  # computed from parameters alone
         for node in self.nodes:
             if node.op != 'input' and self.constant.issuperset(node.inputs):
@@ -122,7 +129,7 @@ class ResidualFinder:
         listed = isinstance(self.modules[parent],
                             (nn.Sequential, nn.ModuleList))
         return (listed or bool(re.search(r'\d$', name))) \
-            and bool(call.inputs) and call.returns_tensor \
+            and call.source is not None and call.returns_tensor \
             and len(call.outputs) == 1 \
             and self.times[call.path] == 1 and call.last > call.first
 
@@ -130,23 +137,29 @@ class ResidualFinder:
         source, end = call.inputs[0], call.outputs[0]
         if not call.first <= end < call.last:
             return None
-        after, node = [], self.nodes[end]
+        after: List[Node] = []
+        node = self.nodes[end]
         while node.op in IDEMPOTENT or node.op in ('leaky_relu', 'silu',
                                                    'gelu', 'hardswish', 'elu',
                                                    'prelu', 'batch_norm',
                                                    'layer_norm', 'sigmoid'):
-            after.append(node.op)
+            after.append(node)
             if len(node.inputs) != 1 or node.inputs[0] < call.first:
                 return None
             node = self.nodes[node.inputs[0]]
         branches = self._branches(node.index, source, call)
         if not branches:
             return None
-        for op in after:
-            if op not in IDEMPOTENT or not self._is_result_of(op, source):
+        for node in after:
+            if node.op not in IDEMPOTENT or not self._is_result_of(
+                    node, source):
                 return NotRemovable(
-                    call.path, f'{op} after the addition would act on the '
-                    'input again if the block were an identity')
+                    call.path, f'{node.op} after the addition would act on '
+                    'the input again if the block were an identity')
+        shared = self._shared(call.path)
+        if shared:
+            return NotRemovable(call.path,
+                                f'it shares parameters with "{shared}"')
         if self._leaks(call, end):
             return NotRemovable(call.path,
                                 'its inner activations are used outside it')
@@ -175,11 +188,21 @@ class ResidualFinder:
                 return rest + [branch]
         return None
 
-    def _is_result_of(self, op: str, node: int) -> bool:
-        while self.nodes[node].op in KEEPS_RANGE and len(
-                self.nodes[node].inputs) == 1:
-            node = self.nodes[node].inputs[0]
-        return self.nodes[node].op == op
+    def _is_result_of(self, rectifier: Node, index: int) -> bool:
+        node = self.nodes[index]
+        while node.op in KEEPS_RANGE and len(node.inputs) == 1:
+            node = self.nodes[node.inputs[0]]
+        return node.op == rectifier.op and (
+            node.op != 'hardtanh'
+            or node.settings[:2] == rectifier.settings[:2])  # its bounds
+
+    def _shared(self, path: str) -> str:
+        """A name outside the block of one of its tensors, '' if none."""
+        for names in self.names.values():
+            inside = [name.startswith(path + '.') for name in names]
+            if any(inside) and not all(inside):
+                return names[inside.index(False)]
+        return ''
 
     def _leaks(self, call, end: int) -> bool:
         """Whether anything but the result leaves the block."""
@@ -206,8 +229,9 @@ class ResidualFinder:
                 break
             inputs = [i for i in record.inputs if i not in self.constant]
             if record.op not in HOMOGENEOUS or len(inputs) != 1 or len(
-                    self.readers.get(inputs[0], [])) != 1:
-                break
+                    record.inputs) < record.uses or len(
+                        self.readers.get(inputs[0], [])) != 1:
+                break  # x * x has one input and two uses
             node = inputs[0]
         return None if output is None else Tail(output, fold=False)
 

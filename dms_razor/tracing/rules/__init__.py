@@ -23,5 +23,5 @@ def register_rule(*names: str) -> Callable:
     return register
 
 
-from . import (  # noqa: E402,F401,I001
-    attention, contraction, elementwise, movement, norm, reduction)
+from . import (attention, contraction, cutting,  # noqa: E402,F401,I001
+               elementwise, movement, norm, reduction)

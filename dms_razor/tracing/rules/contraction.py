@@ -54,10 +54,34 @@ def count(recorder, call, coefficient: float, *axes: Tensor) -> None:
                   tuple(axes)))
 
 
-def _unowned(recorder, call) -> NotUnderstood:
-    return NotUnderstood(
-        f'{recorder.where} uses a weight in {call.op} that is computed or '
-        'belongs to another module')
+def _refusal(recorder, call, name: Optional[str]) -> NotUnderstood:
+    if name is None:
+        return NotUnderstood(
+            f'{recorder.where} uses a weight in {call.op} that is computed '
+            'or belongs to another module')
+    return NotUnderstood(f'{recorder.where} reads a constant tensor, or one '
+                         'without a batch dimension')
+
+
+def _carry_bias(recorder, bias: Optional[Tensor], result: Tensor) -> None:
+    """The bias holds the channels that a layer makes."""
+    if bias is None:
+        return
+    name = recorder.name_of(bias)
+    if name is not None:
+        recorder.facts.axis(name, 0, result)
+        return
+    reason = f'{recorder.where} adds a bias that is computed'
+    labels = recorder.labels_of(bias)
+    if labels is None:
+        recorder.variables.fix(result, reason)
+    else:
+        recorder.variables.tie(result, labels, reason)
+
+
+def _is_read(recorder, x: Tensor, weight: Tensor) -> bool:
+    """Whether a convolution reads ``[B, C, ...]`` of known channels."""
+    return recorder.labels_of(x) is not None and x.dim() == weight.dim()
 
 
 @register_rule('conv1d', 'conv2d', 'conv3d')
@@ -68,9 +92,9 @@ def convolution(recorder, call) -> List[Tensor]:
     groups = call.argument(6, 'groups', 1)
     name = owned_weight(recorder, weight)
     spatial = out.numel() // weight.shape[0] * prod(weight.shape[2:])
-    if name is None or recorder.labels_of(x) is None:
+    if name is None or not _is_read(recorder, x, weight):
         count(recorder, call, spatial * weight.shape[1] * weight.shape[0])
-        raise _unowned(recorder, call)
+        raise _refusal(recorder, call, name)
     vector = channel_vector(recorder, x, 1)
     facts = recorder.facts
     if groups > 1 and groups == len(vector):  # depthwise
@@ -90,8 +114,7 @@ def convolution(recorder, call) -> List[Tensor]:
             for labels in (vector, result):
                 facts.partitions.append(
                     Partition(labels.view(groups, -1), recorder.path, why))
-    if bias is not None:
-        facts.axis(recorder.name_of(bias), 0, result)
+    _carry_bias(recorder, bias, result)
     return [expand_vector(result, 1, out.shape)]
 
 
@@ -103,20 +126,26 @@ def transposed(recorder, call) -> List[Tensor]:
     groups = call.argument(6, 'groups', 1)
     name = owned_weight(recorder, weight)
     positions = x.numel() // weight.shape[0] * prod(weight.shape[2:])
-    if name is None or recorder.labels_of(x) is None or groups > 1:
+    depthwise = groups == weight.shape[0] and weight.shape[1] == 1
+    if name is None or not _is_read(recorder, x, weight) or (
+            groups > 1 and not depthwise):
         count(recorder, call, positions * weight.shape[0] * weight.shape[1])
-        if groups > 1:
+        if groups > 1 and not depthwise:
             raise NotUnderstood(
                 f'{recorder.where} is a grouped transposed convolution')
-        raise _unowned(recorder, call)
+        raise _refusal(recorder, call, name)
     vector = channel_vector(recorder, x, 1)
     facts = recorder.facts
-    result = facts.outputs(name, recorder.path, weight.shape[1], axis=1)
-    facts.axis(name, 1, result)
-    facts.axis(name, 0, vector, reads=True)
-    count(recorder, call, positions, vector, result)
-    if bias is not None:
-        facts.axis(recorder.name_of(bias), 0, result)
+    if depthwise and groups > 1:
+        result = vector
+        facts.axis(name, 0, vector)
+        count(recorder, call, positions, vector)
+    else:
+        result = facts.outputs(name, recorder.path, weight.shape[1], axis=1)
+        facts.axis(name, 1, result)
+        facts.axis(name, 0, vector, reads=True)
+        count(recorder, call, positions, vector, result)
+    _carry_bias(recorder, bias, result)
     return [expand_vector(result, 1, out.shape)]
 
 
@@ -129,13 +158,12 @@ def linear(recorder, call) -> List[Tensor]:
     positions = out.numel() // weight.shape[0]
     if name is None or recorder.labels_of(x) is None:
         count(recorder, call, positions * weight.numel())
-        raise _unowned(recorder, call)
+        raise _refusal(recorder, call, name)
     vector = channel_vector(recorder, x, -1)
     facts = recorder.facts
     result = facts.outputs(name, recorder.path, weight.shape[0])
     facts.axis(name, 0, result)
     facts.axis(name, 1, vector, reads=True)
     count(recorder, call, positions, vector, result)
-    if bias is not None:
-        facts.axis(recorder.name_of(bias), 0, result)
+    _carry_bias(recorder, bias, result)
     return [expand_vector(result, out.dim() - 1, out.shape)]

@@ -1,6 +1,6 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """Operations that treat every entry alone: channels pass, operands merge."""
-from typing import List, Optional
+from typing import List, Optional, Tuple
 
 import torch
 from torch import Tensor
@@ -15,11 +15,12 @@ UNARY = (
     'dropout3d alpha_dropout feature_alpha_dropout feature_dropout exp log '
     'log1p sqrt rsqrt square neg abs sign sin cos erf floor ceil round '
     'reciprocal clamp clamp_min clamp_max isnan isinf nan_to_num logical_not '
-    'bitwise_not zeros_like ones_like empty_like rand_like randn_like '
+    'bitwise_not copy zeros_like ones_like empty_like rand_like randn_like '
     'full_like bernoulli fill zero').split()
 BINARY = ('add sub mul div pow maximum minimum max_binary where lerp '
           'addcmul addcdiv eq ne lt le gt ge logical_and logical_or '
-          'fmod remainder floor_divide atan2 copysign masked_fill').split()
+          'logical_xor bitwise_and bitwise_or fmod remainder floor_divide '
+          'atan2 copysign masked_fill').split()
 
 
 def _align(labels: Tensor, dims: int) -> Tensor:
@@ -27,27 +28,50 @@ def _align(labels: Tensor, dims: int) -> Tensor:
     return labels.view((1, ) * (dims - labels.dim()) + labels.shape)
 
 
-@register_rule(*UNARY, *BINARY, 'glu_gate')
+@register_rule(*UNARY, *BINARY)
 def elementwise(recorder, call) -> List[Tensor]:
     """Merge the labels of all operands where broadcasting pairs them up."""
     shape = call.outs[0].shape
-    result: Optional[Tensor] = None
-    constants = []
+    operands, constants = [], []
     for tensor in call.tensors:
         labels = recorder.labels_of(tensor)
         if labels is None:
             constants.append(tensor)
-            continue
-        labels = _align(core(labels), len(shape))
-        if result is None:
+        else:
+            operands.append((tensor, _align(core(labels), len(shape))))
+    result: Optional[Tensor] = None
+    for tensor, labels in operands:
+        if labels.numel() == 1 and _meets_many(recorder, tensor, operands):
+            recorder.variables.fix(
+                labels, f'{recorder.where} applies it to many channels at '
+                f'once ({call.op})')
+        elif result is None:
             result = labels
-            continue
-        a, b = torch.broadcast_tensors(result, labels)
-        recorder.variables.merge(a, b)
-        result = torch.where(a > 0, a, b)
+        else:
+            a, b = torch.broadcast_tensors(result, labels)
+            recorder.variables.merge(a, b)
+            if result.numel() > labels.numel():
+                a, b = b, a  # the one that varies less
+            result = torch.where(a > 0, a, b)
     for tensor in constants:
         _check_constant(recorder, call, tensor, result)
     return [result.expand(out.shape) for out in call.outs]
+
+
+def _meets_many(recorder, tensor: Tensor,
+                operands: List[Tuple[Tensor, Tensor]]) -> bool:
+    """Whether one channel is broadcast over several of another operand.
+
+    A gate of one channel, a learnt scalar: it stays 1 wide whatever the width
+    of the other, so it stays, and says nothing about the other.
+    """
+    own = recorder.own_shape(tensor)
+    for _, labels in operands:
+        single = (1, ) * (labels.dim() - len(own)) + own
+        if any(size == 1 and many > 1
+               for size, many in zip(single, labels.shape)):
+            return True
+    return False
 
 
 def _check_constant(recorder, call, tensor: Tensor, labels: Tensor) -> None:

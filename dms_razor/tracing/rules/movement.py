@@ -1,6 +1,6 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """Operations that only move data: their labels move in the same way."""
-from typing import List
+from typing import List, Optional
 
 import torch
 import torch.nn.functional as F
@@ -8,19 +8,19 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map
 
 from ..labels import compress, core, expand_vector, varies_along, vector_along
-from ..recorder import NotUnderstood
+from ..record import NotUnderstood
 from . import register_rule
+from .reshaping import note_reshape, note_stack
 
 SAME = ('contiguous clone detach to type type_as float half double bfloat16 '
         'cpu cuda data alias requires_grad positive').split()
-MOVE = ('view reshape view_as reshape_as permute transpose t T mT movedim '
-        'flatten unflatten squeeze unsqueeze expand expand_as broadcast_to '
-        'repeat tile repeat_interleave roll flip select narrow index_select '
-        'getitem unbind pixel_shuffle pixel_unshuffle channel_shuffle '
-        'native_channel_shuffle rot90 tril triu diagonal masked_select '
-        'gather take_along_dim atleast_1d unsafe_chunk').split()
+RESHAPE = 'view reshape view_as reshape_as flatten unflatten'.split()
+MOVE = ('permute transpose t T mT movedim squeeze unsqueeze repeat tile '
+        'repeat_interleave flip pixel_shuffle pixel_unshuffle '
+        'native_channel_shuffle channel_shuffle tril triu diagonal '
+        'atleast_1d rot90').split()
+EXPAND = 'expand expand_as broadcast_to'.split()
 JOIN = 'cat stack hstack vstack'.split()
-SPLIT = 'split chunk split_with_sizes tensor_split unsafe_split'.split()
 
 
 @register_rule(*SAME)
@@ -29,20 +29,20 @@ def same(recorder, call) -> List[Tensor]:
     return [recorder.labels_of(call.tensors[0])]
 
 
-def _moved(recorder, call, everywhere: bool) -> List[Tensor]:
-    """Apply the function itself to the labels.
+def moved(recorder, call, labels: Optional[Tensor] = None) -> List[Tensor]:
+    """Apply the function itself to the labels of its (first) argument.
 
     Args:
-        everywhere (bool): Every tensor argument holds data (``cat``); else
-            only the first one does, the others are indices or shapes.
+        labels (Tensor, optional): What to move instead of the labels. For
+            ``cat`` and ``stack``, which take several tensors, it is not used.
     """
-    data = call.tensors if everywhere else call.tensors[:1]
+    data = call.tensors if call.op in JOIN else call.tensors[:1]
     replace = {}
     for tensor in data:
-        labels = recorder.labels_of(tensor)
-        if labels is None:
-            labels = torch.zeros((), dtype=torch.long).expand(tensor.shape)
-        replace[id(tensor)] = labels
+        found = recorder.labels_of(tensor) if labels is None else labels
+        if found is None:
+            found = torch.zeros((), dtype=torch.long).expand(tensor.shape)
+        replace[id(tensor)] = found
 
     def swap(leaf):
         if isinstance(leaf, Tensor):
@@ -66,47 +66,66 @@ def _moved(recorder, call, everywhere: bool) -> List[Tensor]:
 
 @register_rule(*MOVE)
 def move(recorder, call) -> List[Tensor]:
-    """Views, permutations, indexing, repetition."""
-    outs = _moved(recorder, call, everywhere=False)
-    if call.op in ('getitem', 'narrow', 'select', 'index_select'):
-        _note_slice(recorder, call, outs[0])
+    """Permutations, repetition."""
+    outs = moved(recorder, call)
+    if 'channel_shuffle' in call.op:
+        vector = vector_along(recorder.labels_of(call.tensors[0]), 1)
+        split = vector.view(call.argument(1, 'groups'), -1)
+        note_reshape(recorder, vector, split)
+        note_reshape(recorder, split.t(), outs[0])
     return outs
 
 
-def _note_slice(recorder, call, out: Tensor) -> None:
-    """``x[:, :n]`` cuts channels: the piece is a vector of its own."""
-    if recorder.value(call.tensors[0]) is None:
-        return  # a parameter: its entries are no vector of channels
-    before = core(compress(recorder.labels_of(call.tensors[0])))
-    after = core(compress(out))
-    if before.numel() == max(before.shape) and 0 < after.numel() == max(
-            after.shape, default=1) < before.numel():
-        recorder.facts.cut(recorder.path, before.reshape(-1),
-                           after.reshape(-1),
-                           f'{recorder.where} cuts them apart')
+@register_rule(*RESHAPE)
+def reshape(recorder, call) -> List[Tensor]:
+    """Views: what is split up or flattened must stay rectangular."""
+    outs = moved(recorder, call)
+    if recorder.value(call.tensors[0]) is not None:
+        note_reshape(recorder, recorder.labels_of(call.tensors[0]), outs[0])
+    return outs
+
+
+@register_rule(*EXPAND)
+def expand(recorder, call) -> List[Tensor]:
+    """Expansion to the shape of something larger."""
+    outs, x = moved(recorder, call), call.tensors[0]
+    own = recorder.own_shape(x)
+    own = (1, ) * (outs[0].dim() - len(own)) + own
+    recorder.expanded(call.outs[0], own)
+    return outs
+
+
+@register_rule('roll')
+def roll(recorder, call) -> List[Tensor]:
+    """Positions may go round; channels would not keep their order."""
+    labels, dims = recorder.labels_of(call.tensors[0]), call.argument(
+        2, 'dims')
+    if dims is None or dims == ():
+        dims = list(range(labels.dim()))
+    if varies_along(labels, [dims] if isinstance(dims, int) else dims):
+        raise NotUnderstood(f'{recorder.where} rolls its channels')
+    return [labels]
+
+
+@register_rule('gather', 'take_along_dim')
+def gather(recorder, call) -> List[Tensor]:
+    """Picks positions by computed numbers, but no channels."""
+    labels = recorder.labels_of(call.tensors[0])
+    position = 1 if call.op == 'gather' else 2
+    dim = call.argument(position, 'dim')
+    if dim is None or varies_along(labels, [dim]):
+        raise NotUnderstood(f'{recorder.where} picks channels by number '
+                            f'({call.op})')
+    recorder.fix(call.tensors[1:], f'{recorder.where} takes them as indices')
+    return moved(recorder, call)
 
 
 @register_rule(*JOIN)
 def join(recorder, call) -> List[Tensor]:
     """Concatenation: channels stay apart from one another."""
-    return _moved(recorder, call, everywhere=True)
-
-
-@register_rule(*SPLIT)
-def split(recorder, call) -> List[Tensor]:
-    """Split and chunk; pieces of channels are noted."""
-    outs = _moved(recorder, call, everywhere=False)
-    dim = call.argument(2, 'dim', 0)
-    labels = recorder.labels_of(call.tensors[0])
-    if varies_along(labels, [dim]):
-        pieces = [vector_along(piece, dim) for piece in outs]
-        if any(piece is None for piece in pieces):
-            recorder.variables.fix(
-                labels, f'{recorder.where} splits a tensor whose channels lie '
-                'in several dimensions')
-        else:
-            recorder.facts.split(recorder.path, pieces,
-                                 f'{recorder.where} splits them')
+    outs = moved(recorder, call)
+    if call.op == 'stack':
+        note_stack(recorder, call, outs[0])
     return outs
 
 
@@ -120,9 +139,10 @@ def pad(recorder, call) -> List[Tensor]:
         dim = x.dim() - 1 - i
         before, after = widths[2 * i], widths[2 * i + 1]
         if labels.shape[dim] > 1 and (before or after):
-            if min(before, after) < 0:
-                raise NotUnderstood(f'{recorder.where} crops its channels '
-                                    'with a negative padding')
+            if min(before, after) < 0 or call.argument(
+                    2, 'mode', 'constant') != 'constant':
+                raise NotUnderstood(f'{recorder.where} crops or mirrors its '
+                                    'channels by padding')
             variable = recorder.variables.new_fixed(
                 f'{recorder.where} pads its channels to a fixed width')
             widths_dim = [0, 0] * (labels.dim() - 1 - dim) + [before, after]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten
 
-from ..labels import compress, core, expand_vector, varies_along, vector_along
+from ..labels import compress, core, expand_vector, vector_along
 from ..recorder import NotUnderstood
 from . import register_rule
 
@@ -14,15 +14,21 @@ SPATIAL = [
     f'{kind}_pool{n}d' for n in (1, 2, 3)
     for kind in ('max', 'avg', 'lp', 'adaptive_max', 'adaptive_avg')
 ]
-SPATIAL += [
-    f'max_pool{n}d_with_indices' for n in (1, 2, 3)
-] + 'interpolate upsample grid_sample affine_grid max_unpool2d'.split()
+SPATIAL += [f'max_pool{n}d_with_indices' for n in (1, 2, 3)
+            ] + 'interpolate upsample grid_sample max_unpool2d'.split()
 
 
 @register_rule(*SPATIAL)
 def spatial(recorder, call) -> List[Tensor]:
     """Pooling and resizing of ``[B, C, ...]``: the channels stay."""
-    vector = vector_along(recorder.labels_of(call.tensors[0]), 1)
+    labels = recorder.labels_of(call.tensors[0])
+    if call.op.startswith('max_unpool'):
+        recorder.variables.merge(*(vector_along(recorder.labels_of(t), 1)
+                                   for t in call.tensors))
+    else:
+        recorder.fix(call.tensors[1:],
+                     f'{recorder.where} takes them as places')
+    vector = None if labels is None else vector_along(labels, 1)
     if vector is None:
         raise NotUnderstood(f'{recorder.where} pools or resizes a tensor '
                             'whose channels vary over positions')
@@ -30,11 +36,30 @@ def spatial(recorder, call) -> List[Tensor]:
 
 
 def _reduced_dims(call, dims: int) -> Sequence[int]:
-    dim = call.argument(1, 'dim', call.kwargs.get('axis'))
-    if dim is None or isinstance(dim, bool):
+    position = 2 if call.op in ('norm', 'vector_norm') else 1
+    dim = call.argument(position, 'dim', call.kwargs.get('axis'))
+    if dim is None or isinstance(dim, bool) or dim in ((), []):
         return list(range(dims))
-    dim = [dim] if isinstance(dim, int) else list(dim)
+    dim = [dim] if isinstance(dim, int) else dim
     return [d % dims for d in dim]
+
+
+def _mixed(recorder, call, labels: Tensor, dims: Sequence[int]) -> Tensor:
+    """Labels with size 1 along ``dims``, whose entries are mixed.
+
+    Parts of channels may be mixed with one another (the branches of selective
+    kernels): channels of one place in all parts then go together.
+    """
+    labels = core(compress(labels))
+    first = labels
+    for dim in dims:
+        first = first.narrow(dim, 0, 1)
+    if first.numel() < labels.numel():
+        if first.numel() == 1:
+            raise NotUnderstood(
+                f'{recorder.where} mixes channels: it takes their {call.op}')
+        recorder.variables.merge(*torch.broadcast_tensors(first, labels))
+    return first
 
 
 @register_rule('mean', 'sum', 'amax', 'amin', 'max', 'min', 'var', 'std',
@@ -46,12 +71,7 @@ def reduce(recorder, call) -> List[Tensor]:
         return elementwise(recorder, call)
     labels = recorder.labels_of(call.tensors[0])
     dims = _reduced_dims(call, labels.dim())
-    if varies_along(labels, dims):
-        raise NotUnderstood(
-            f'{recorder.where} mixes channels: it takes their {call.op}')
-    labels = compress(labels)
-    for dim in dims:
-        labels = labels.narrow(dim, 0, 1)
+    labels = _mixed(recorder, call, labels, dims)
     if call.outs[0].dim() < labels.dim():
         for dim in sorted(dims, reverse=True):
             labels = labels.squeeze(dim)
@@ -68,10 +88,8 @@ def along_one_dimension(recorder, call) -> List[Tensor]:
     dim = call.argument(position, 'dim', default)
     if dim is None:
         dim = default
-    if varies_along(labels, [dim % labels.dim()]):
-        raise NotUnderstood(
-            f'{recorder.where} mixes channels: {call.op} over them')
-    return [labels.narrow(dim, 0, 1).expand(out.shape) for out in call.outs]
+    labels = _mixed(recorder, call, labels, [dim % labels.dim()])
+    return [labels.expand(out.shape) for out in call.outs]
 
 
 @register_rule('item', 'argmax', 'argmin', 'any', 'all', 'nonzero', 'numel')

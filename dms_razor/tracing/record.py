@@ -1,0 +1,149 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""What a recording consists of: operations, module calls, tensors."""
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Callable, List, Optional, Set, Tuple
+
+from torch import Tensor, nn
+
+#: Several spellings of one operation -> the name rules are registered under.
+ALIASES = dict(
+    iadd='add',
+    radd='add',
+    isub='sub',
+    rsub='sub',
+    subtract='sub',
+    imul='mul',
+    rmul='mul',
+    multiply='mul',
+    truediv='div',
+    itruediv='div',
+    rtruediv='reciprocal',
+    rdiv='reciprocal',
+    true_divide='div',
+    divide='div',
+    ipow='pow',
+    rpow='pow',
+    mod='remainder',
+    floordiv='floor_divide',
+    invert='bitwise_not',
+    concat='cat',
+    concatenate='cat',
+    absolute='abs',
+    negative='neg',
+    swapaxes='transpose',
+    swapdims='transpose',
+    moveaxis='movedim',
+    clip='clamp')
+ALIASES['and'] = ALIASES['iand'] = 'bitwise_and'
+ALIASES['or'] = ALIASES['ior'] = 'bitwise_or'
+
+
+class NotUnderstood(Exception):
+    """Raised by a rule: the channels of the operation stay, with a reason."""
+
+
+@dataclass
+class Node:
+    """One recorded operation.
+
+    Attributes:
+        index (int): Position in the order of execution.
+        op (str): Canonical name of the function, e.g. ``'conv2d'``.
+        call (int): Index of the innermost module call, -1 outside of any.
+        inputs (list[int]): Nodes whose outputs were read, each once.
+        uses (int): How many tensors it read that are no constants.
+        settings (tuple): Its arguments that are no tensors.
+        shape (tuple[int, ...]): Shape of the (first) output.
+        plain_add (bool): An addition of two tensors of the same shape with
+            no scaling: the only operation a residual connection may end with.
+        labels (list[Tensor]): Labels of its outputs.
+    """
+    index: int
+    op: str
+    call: int
+    inputs: List[int]
+    uses: int = 0
+    settings: Tuple = ()
+    shape: Tuple[int, ...] = ()
+    plain_add: bool = False
+    labels: List[Tensor] = field(default_factory=list)
+
+
+@dataclass
+class ModuleCall:
+    """One call of a module: its path, its nodes and what went in and out.
+
+    ``source`` holds the labels of its first argument, if it is an activation
+    that is given by position.
+    """
+    index: int
+    path: str
+    parent: int
+    first: int
+    last: int = -1
+    inputs: Tuple[int, ...] = ()
+    outputs: Tuple[int, ...] = ()
+    returns_tensor: bool = False
+    source: Optional[Tensor] = None
+
+
+@dataclass
+class Value:
+    """What is known about a tensor.
+
+    Attributes:
+        node (int): The operation it came from.
+        labels (Tensor): The label of every entry.
+        own_shape (tuple[int, ...]): Its shape before it was expanded.
+    """
+    node: int
+    labels: Tensor
+    own_shape: Tuple[int, ...]
+
+
+@dataclass
+class OpCall:
+    """One call of a PyTorch function, as rules see it."""
+    func: Callable
+    op: str
+    args: tuple
+    kwargs: dict
+    outs: List[Tensor]
+    tensors: List[Tensor]
+
+    def argument(self, position: int, name: str, default: Any = None) -> Any:
+        """An argument, given by position or by name."""
+        if len(self.args) > position:
+            return self.args[position]
+        return self.kwargs.get(name, default)
+
+
+def op_name(func: Callable) -> str:
+    """Canonical name: ``torch.Tensor.__iadd__`` and ``torch.add`` -> 'add'."""
+    name = getattr(func, '__name__', str(func))
+    if name == '__get__':  # a property such as Tensor.T
+        name = getattr(getattr(func, '__self__', None), '__name__', name)
+    name = name.partition('.')[0].strip('_')  # torch.ops: 'relu.default'
+    return ALIASES.get(name, name)
+
+
+def tensors_of(value: Any, seen: Optional[Set[int]] = None) -> List[Tensor]:
+    """All tensors in what a network takes or returns, in order.
+
+    Looks into lists, tuples, mappings and objects (data classes, the data
+    samples of OpenMMLab), not into modules.
+    """
+    seen = set() if seen is None else seen
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, (nn.Module, type)) or id(value) in seen:
+        return []
+    if isinstance(value, Mapping):
+        parts = list(value.values())
+    elif isinstance(value, (list, tuple)):
+        parts = list(value)
+    else:
+        parts = list(getattr(value, '__dict__', {}).values())
+    seen.add(id(value))
+    return [tensor for part in parts for tensor in tensors_of(part, seen)]

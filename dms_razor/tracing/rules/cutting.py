@@ -1,0 +1,127 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""Slices, splits, and writes into slices: pieces are vectors of their own.
+
+A slice is described by numbers, and the numbers of a network do not change
+when channels go. Pieces that lie side by side and are equally long can be
+kept equal (``x[:, :n]`` with ``n = x.shape[1] // 2``); other numbers are told
+from one another by the self-check alone. Channels that are picked one by one
+have to stay.
+"""
+from typing import Any, List, Optional
+
+import torch
+from torch import Tensor
+
+from ..labels import compress, core, varies_along, vector_along
+from . import register_rule
+from .movement import moved
+
+SPLIT = ('split chunk split_with_sizes tensor_split unsafe_split '
+         'unsafe_chunk').split()
+SLICE = 'getitem narrow select index_select unbind'.split()
+
+
+@register_rule(*SLICE)
+def cut(recorder, call) -> List[Tensor]:
+    """Slices of an activation; entries of a parameter are just picked."""
+    x = call.tensors[0]
+    outs = moved(recorder, call)
+    if recorder.value(x) is not None:
+        labels = recorder.labels_of(x)
+        recorder.fix(call.tensors[1:],
+                     f'{recorder.where} takes them as indices')
+        places = _places(labels)
+        if places is not None:
+            found = moved(recorder, call, places)[0]
+            _note_piece(recorder, call, labels, found)
+    return outs
+
+
+@register_rule(*SPLIT)
+def split(recorder, call) -> List[Tensor]:
+    """Split and chunk; pieces of channels are noted."""
+    outs = moved(recorder, call)
+    dim = call.argument(2, 'dim', 0)
+    labels = recorder.labels_of(call.tensors[0])
+    if varies_along(labels, [dim]):
+        pieces = [vector_along(piece, dim) for piece in outs]
+        if any(piece is None for piece in pieces):
+            recorder.variables.fix(
+                labels, f'{recorder.where} splits a tensor whose channels lie '
+                'in several dimensions')
+        else:
+            recorder.facts.split(recorder.path, pieces,
+                                 f'{recorder.where} splits them')
+    return outs
+
+
+@register_rule('setitem')
+def write(recorder, call) -> List[Optional[Tensor]]:
+    """``x[index] = value``: what is written has the channels of its place."""
+    target, index, value = call.args
+    recorder.fix(
+        [t for t in call.tensors if t is not target and t is not value],
+        f'{recorder.where} takes them as indices')
+    old = recorder.labels_of(target)
+    if old is not None and _places(old) is not None:
+        _note_piece(recorder, call, old, _places(old)[_on_cpu(index)])
+    new = recorder.labels_of(value) if isinstance(value, Tensor) else None
+    if new is None:
+        return [old]
+    if old is None:
+        old = torch.zeros((), dtype=torch.long).expand(target.shape)
+    there = old[_on_cpu(index)]
+    here = core(new).expand(there.shape)
+    recorder.variables.tie(
+        there, here, f'{recorder.where} writes them into a part of a tensor '
+        'of fixed width')
+    labels = old.clone(memory_format=torch.contiguous_format)
+    labels[_on_cpu(index)] = torch.where(here > 0, here, there)
+    return [labels]
+
+
+def _on_cpu(index: Any) -> Any:
+    parts = index if isinstance(index, tuple) else (index, )
+    parts = tuple(p.cpu() if isinstance(p, Tensor) else p for p in parts)
+    return parts if isinstance(index, tuple) else parts[0]
+
+
+def _places(labels: Tensor) -> Optional[Tensor]:
+    """Place of every entry in the one dimension that holds channels."""
+    small = core(compress(labels))
+    if not 1 < small.numel() == max(small.shape):
+        return None
+    return torch.arange(small.numel()).view(small.shape).expand(labels.shape)
+
+
+def _note_piece(recorder, call, labels: Tensor, places: Tensor) -> None:
+    """Note which places of a vector of channels a slice takes."""
+    vector = core(compress(labels)).reshape(-1)
+    found = core(compress(places))
+    count, places = found.numel(), found.reshape(-1)
+    if count == len(vector) and torch.equal(places, torch.arange(count)):
+        return
+    steps = set(places.diff().tolist())
+    step = steps.pop() if len(steps) == 1 else 0
+    if count < 2 or count > max(
+            found.shape) or step < 1 or len(vector) % step or _is_numbered(
+                call):
+        recorder.variables.fix(
+            vector, f'{recorder.where} picks some of them by number')
+    elif step > 1:
+        # Every second channel: neighbours go together.
+        rows = vector.view(-1, step)
+        recorder.variables.merge(rows[:, :1].expand_as(rows), rows)
+    else:
+        recorder.facts.cut(recorder.path, vector, vector[places],
+                           f'{recorder.where} cuts them apart')
+
+
+def _is_numbered(call) -> bool:
+    """Whether an index names entries one by one, not as a range."""
+    if call.op not in ('getitem', 'setitem'):
+        return call.op == 'index_select'
+    index = call.args[1]
+    parts = index if isinstance(index, tuple) else (index, )
+    ranges = (slice, int, type(None), type(...))
+    return not all(isinstance(part, ranges) for part in parts)
