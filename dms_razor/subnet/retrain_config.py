@@ -86,9 +86,25 @@ class RetrainConfig:
         if base.get('load_from'):
             # weights that the base starts from are no subnet's
             lines.append(assignment('load_from', None))
-        for name, value in self.overrides.items():
+        for name, value in self._settings(base).items():
             lines.append(assignment(name, without_pretrained(value)))
         return '\n'.join(lines) + '\n'
+
+    def _settings(self, base: Dict) -> Dict[str, Any]:
+        """Settings beside the model: the overrides, and collate functions.
+
+        mmengine adds ``_scope_`` to what a config inherits from a package and
+        hands it to the collate function, which does not know it.
+        """
+        settings = dict(self.overrides)
+        for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+            collate = (base.get(name) or {}).get('collate_fn')
+            if isinstance(collate, dict):
+                plain = {k: v for k, v in collate.items() if k != '_scope_'}
+                settings[name] = dict(
+                    dict(collate_fn=dict(_delete_=True, **plain)),
+                    **settings.get(name, {}))
+        return settings
 
     def _base(self) -> str:
         """The base as a retrain.py in any folder has to name it."""

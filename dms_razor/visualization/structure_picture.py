@@ -3,7 +3,7 @@
 
 One bar per layer, in network order: its outline is the supernet's width, the
 filled part what the subnet keeps. Removed blocks are hatched over their whole
-extent. Stages are set apart and named.
+extent. Stages are set apart and named. Deep networks take several rows.
 """
 import re
 from itertools import groupby
@@ -13,7 +13,9 @@ from typing import Any, Dict, List, Sequence, Tuple, Union
 from ..core.target import format_amount
 
 FILLED, OUTLINE, GONE = '#2a6f97', '#8d99a6', '#c1121f'
-MOST_INCHES = 60
+ROW = 90
+"""Layers in one row."""
+LEGEND = ('supernet', 'subnet', 'removed block')
 
 
 def draw_structure(report: Dict[str, Any], path: Union[str, Path]) -> None:
@@ -32,14 +34,24 @@ def draw_structure(report: Dict[str, Any], path: Union[str, Path]) -> None:
     if not layers:
         raise ValueError('The report lists no layers, so there is nothing to '
                          'draw. Pass the report.json of an export.')
-    inches = min(max(9., 3 + .14 * len(layers)), MOST_INCHES)
-    figure = Figure(figsize=(inches, 4.6), layout='constrained')
+    rows = -(-len(layers) // ROW)
+    length = -(-len(layers) // rows)
+    size = (max(9., 3 + .14 * length), .8 + 3.8 * rows)
+    figure = Figure(figsize=size, layout='constrained')
     FigureCanvasAgg(figure)  # leaves the user's pyplot alone
-    axes = figure.add_subplot()
-    _draw_bars(axes, layers)
-    _draw_removed(axes, layers)
-    _draw_stages(axes, layers, report['units'])
-    _draw_frame(axes, layers, report)
+    stages = stages_of([layer['name'] for layer in layers], [
+        unit['name'].partition('[')[0]
+        for unit in report['units'] if unit['kind'] == 'depth'
+    ])
+    for row, axes in enumerate(figure.subplots(rows, squeeze=False)[:, 0]):
+        part = slice(row * length, (row + 1) * length)
+        _draw_bars(axes, layers[part])
+        _draw_removed(axes, layers[part])
+        _draw_stages(axes, stages[part])
+        axes.set_xlim(-.7, length - .3)
+        axes.set_ylabel('output channels')
+        axes.spines[['top', 'right']].set_visible(False)
+    _draw_title(figure, report)
     figure.savefig(path, dpi=120)
 
 
@@ -52,18 +64,18 @@ def _draw_bars(axes, layers: List[Dict]) -> None:
         facecolor='none',
         edgecolor=OUTLINE,
         linewidth=.8,
-        label='supernet')
+        label=LEGEND[0])
     axes.bar(
         places, [layer['outputs'][1] for layer in layers],
         width=.86,
         color=FILLED,
-        label='subnet')
+        label=LEGEND[1])
 
 
 def _draw_removed(axes, layers: List[Dict]) -> None:
     """Hatch the extent of each removed block."""
     from matplotlib.colors import to_rgba
-    label = 'removed block'
+    label = LEGEND[2]
     for first, last, block in spans([layer['removed'] for layer in layers]):
         if block is None:
             continue
@@ -78,29 +90,21 @@ def _draw_removed(axes, layers: List[Dict]) -> None:
         label = None
 
 
-def _draw_stages(axes, layers: List[Dict], units: List[Dict]) -> None:
+def _draw_stages(axes, stages: List[str]) -> None:
     """Set the stages apart and name them below."""
-    searched = [
-        unit['name'].partition('[')[0] for unit in units
-        if unit['kind'] == 'depth'
-    ]
-    stages = spans(stages_of([layer['name'] for layer in layers], searched))
     middles, names = [], []
-    for first, last, name in stages:
+    for first, last, name in spans(stages):
         if first:
             axes.axvline(first - .5, color=OUTLINE, linewidth=.6, zorder=0)
         middles.append((first + last) / 2)
-        names.append(name.removeprefix('backbone.'))
+        names.append(short(name))
     axes.set_xticks(middles)
     axes.set_xticklabels(names, rotation=45, ha='right', fontsize=8)
     axes.tick_params(axis='x', length=0)
 
 
-def _draw_frame(axes, layers: List[Dict], report: Dict[str, Any]) -> None:
-    """Add title, legend and axis labels."""
-    axes.set_xlim(-.7, len(layers) - .3)
-    axes.set_ylabel('output channels')
-    axes.spines[['top', 'right']].set_visible(False)
+def _draw_title(figure, report: Dict[str, Any]) -> None:
+    """Write the costs and the legend above the first row."""
     costs = [
         '{} {} ⇒ {}'.format(
             label,
@@ -113,21 +117,29 @@ def _draw_frame(axes, layers: List[Dict], report: Dict[str, Any]) -> None:
         costs.append('removable blocks {} ⇒ {}'.format(
             sum(unit['total'] for unit in blocks),
             sum(unit['kept'] for unit in blocks)))
-    axes.set_title(', '.join(costs), fontsize=10, loc='left', pad=24)
-    handles, labels = axes.get_legend_handles_labels()
-    handles = dict(zip(labels, handles))
-    shown = [
-        name for name in ('supernet', 'subnet', 'removed block')
-        if name in handles
-    ]
-    axes.legend([handles[name] for name in shown],
-                shown,
-                loc='lower left',
-                bbox_to_anchor=(0, 1),
-                ncols=3,
-                frameon=False,
-                fontsize=8,
-                borderaxespad=.1)
+    top = figure.axes[0]
+    top.set_title(', '.join(costs), fontsize=10, loc='left', pad=24)
+    handles = {}
+    for axes in figure.axes:
+        for handle, label in zip(*axes.get_legend_handles_labels()):
+            handles.setdefault(label, handle)
+    shown = [label for label in LEGEND if label in handles]
+    top.legend([handles[label] for label in shown],
+               shown,
+               loc='lower left',
+               bbox_to_anchor=(0, 1),
+               ncols=3,
+               frameon=False,
+               fontsize=8,
+               borderaxespad=.1)
+
+
+def short(stage: str, most: int = 22) -> str:
+    """Shorten the name of a stage to its last parts, for its label."""
+    stage = stage.removeprefix('backbone.')
+    while len(stage) > most and '.' in stage:
+        stage = stage.partition('.')[2]
+    return stage
 
 
 def stages_of(layers: Sequence[str], searched: Sequence[str]) -> List[str]:

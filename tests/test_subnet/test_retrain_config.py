@@ -132,3 +132,15 @@ def test_standard_base(tmp_path):
             match="parts.py' inherits no whole config "
             'of a standard network. Name one'):
         standard_base(tmp_path / 'parts.py')
+
+
+def test_collate_functions_of_other_packages(tmp_path):
+    """mmengine would hand ``_scope_`` to mmyolo's collate function."""
+    base = 'mmyolo::yolov8/yolov8_n_syncbn_fast_8xb16-500e_coco.py'
+    text = RetrainConfig(
+        base,
+        dict(type='YOLODetector'),
+        overrides=dict(train_dataloader=dict(batch_size=3))).text()
+    loader = load(text, tmp_path).train_dataloader
+    assert loader.collate_fn == dict(type='yolov5_collate')
+    assert loader.batch_size == 3 and 'dataset' in loader

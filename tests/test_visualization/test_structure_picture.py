@@ -6,8 +6,8 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from dms_razor.visualization import draw_structure
-from dms_razor.visualization.structure_picture import (FILLED, GONE, spans,
-                                                       stages_of)
+from dms_razor.visualization.structure_picture import (FILLED, GONE, short,
+                                                       spans, stages_of)
 
 
 def layer(name, before, after, removed=None):
@@ -63,7 +63,7 @@ def test_removed_blocks_are_hatched(tmp_path):
 def test_large_networks_and_other_formats(tmp_path):
     layers = [layer(f'net.layers.{i}.conv', 64, 32) for i in range(700)]
     image = drawn(tmp_path / 'a.png', *layers)
-    assert 2000 < image.shape[1] < 8000
+    assert image.shape[1] < 2000 < image.shape[0]
     draw_structure(report(*layers[:3]), tmp_path / 'a.svg')
     text = (tmp_path / 'a.svg').read_text()
     assert text.lstrip().startswith('<?xml')
@@ -90,6 +90,13 @@ def test_stages():
     assert stages_of(swin,
                      ['stages.0.blocks']) == ['stages.0.blocks', 'stages']
     assert stages_of(['features.12'], []) == ['features']
+
+
+def test_labels():
+    assert short('backbone.layer1') == 'layer1'
+    assert short('bbox_head.head_module.cls_preds.0') == 'cls_preds.0'
+    assert short('a_very_long_name_without_dots') == (
+        'a_very_long_name_without_dots')
 
 
 def test_spans():
