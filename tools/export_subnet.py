@@ -20,8 +20,7 @@ def parse_args() -> argparse.Namespace:
         '--out-dir',
         help='folder to write; by default `subnet` beside the checkpoint')
     parser.add_argument(
-        '--target',
-        help="another budget than the search's: 0.6, 60%%, 2.0G")
+        '--target', help="another budget than the search's: 0.6, 60%%, 2.0G")
     parser.add_argument(
         '--retrain-base',
         help='config whose training recipe the retrain config takes; by '

@@ -10,6 +10,7 @@ The exit status is 1 if the search could not start.
 """
 import argparse
 import sys
+from contextlib import redirect_stdout
 
 import dms_razor.openmmlab  # noqa: F401  isort: skip  (must come first)
 
@@ -43,7 +44,8 @@ def main() -> int:
     if args.cfg_options is not None:
         cfg.merge_from_dict(args.cfg_options)
     try:
-        report = preflight_of_config(cfg)
+        with redirect_stdout(sys.stderr):  # stdout may be for the JSON alone
+            report = preflight_of_config(cfg)
     except (ValueError, RuntimeError) as error:
         sys.exit(f'{args.config}: {error}')
     if args.json != '-':

@@ -57,6 +57,8 @@ def build_part(part: Union[Dict, nn.Module, None],
     if isinstance(part, nn.Module):
         return part
     config: Optional[dict] = copy.copy(part) if part is not None else {}
+    config.setdefault('type', default_type)
     # The scope is spelled out: default_scope is often another package's.
-    config.setdefault('type', f'mmrazor.{default_type}')
+    if config['type'] in MODELS.module_dict:
+        config['type'] = f'mmrazor.{config["type"]}'
     return MODELS.build(config)

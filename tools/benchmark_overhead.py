@@ -1,0 +1,200 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""Time a search step against a plain training step of the same supernet.
+
+Both networks are trained side by side in one process, on random images, with
+the config's optimizer: each round runs a plain step, a search step and a
+plain step again. The ratios are medians over the rounds, so that a busy
+machine slows both sides; the two plain steps of a round give the control.
+
+JSON keys: plain_s and search_s (seconds a step, medians), ratio (search over
+plain), control_ratio (plain over plain), saved_bytes_ratio (activations kept
+for the backward pass, search over plain), masks_ms (milliseconds that the
+bank itself takes a step: masks, resource and update).
+"""
+import argparse
+import copy
+import json
+import statistics
+import sys
+import time
+from contextlib import redirect_stdout
+
+import dms_razor.openmmlab  # noqa: F401  isort: skip  (must come first)
+
+import torch
+from mmengine.config import Config, DictAction
+from mmengine.device import get_device
+from mmengine.optim import build_optim_wrapper
+from mmpretrain.structures import DataSample
+
+from dms_razor.engine.from_config import algorithm_of_config
+from dms_razor.masking import unmask
+from dms_razor.subnet.files import write_text
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0],
+        epilog='\n'.join(__doc__.splitlines()[2:]),
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='config of a search of a classifier')
+    parser.add_argument('--batch', type=int, default=8, help='batch size')
+    parser.add_argument(
+        '--rounds', type=int, default=20, help='paired rounds, 20 by default')
+    parser.add_argument(
+        '--warmup', type=int, default=3, help='rounds that do not count')
+    parser.add_argument(
+        '--json',
+        metavar='FILE',
+        help='write the result as JSON to this file; - prints nothing else')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        help='override settings of the config: key=value')
+    return parser.parse_args()
+
+
+class Side:
+    """A network with its optimizer, and batches to train it on.
+
+    Args:
+        model (BaseModel): A DMS algorithm or a plain classifier.
+        cfg (Config): The search's config.
+        batch (tuple): Images and data samples, preprocessed.
+    """
+
+    def __init__(self, model, cfg: Config, batch: tuple) -> None:
+        self.model, self.batch = model.train(), batch
+        self.optim_wrapper = build_optim_wrapper(
+            model, copy.deepcopy(cfg.optim_wrapper))
+
+    def loss(self) -> torch.Tensor:
+        """Loss of one forward pass, ready for backward."""
+        with self.optim_wrapper.optim_context(self.model):
+            losses = self.model(*self.batch, mode='loss')
+        return self.model.parse_losses(losses)[0]
+
+    def step(self) -> float:
+        """Train one step; returns the seconds it took."""
+        synchronize()
+        start = time.perf_counter()
+        self.optim_wrapper.update_params(self.loss())
+        synchronize()
+        return time.perf_counter() - start
+
+    def saved_bytes(self) -> int:
+        """Bytes of all storages that one backward pass needs, but weights."""
+        own = {
+            tensor.untyped_storage().data_ptr()
+            for tensor in self.model.parameters()
+        }
+        sizes = {}
+
+        def keep(tensor):
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in own:
+                sizes[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+            loss = self.loss()  # keeps every storage alive while counting
+        total = sum(sizes.values())
+        del loss
+        return total
+
+
+def synchronize() -> None:
+    """Wait for the GPU, if there is one."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def make_sides(cfg: Config, batch: int):
+    """The search and the plain network, with equal weights, on one device."""
+    search = algorithm_of_config(cfg)
+    classes = getattr(search.architecture.head, 'num_classes', None)
+    if classes is None:
+        raise ValueError(
+            f'{cfg.filename} searches no classifier with a number of classes; '
+            'benchmark a config of one')
+    search.init_weights()
+    plain = unmask(copy.deepcopy(search.architecture))
+    device = get_device()
+    search.to(device), plain.to(device)
+    shape = search.mutator.space.input_shape[1:]
+    data = dict(
+        inputs=[torch.randint(0, 256, shape) for _ in range(batch)],
+        data_samples=[
+            DataSample().set_gt_label(i % classes) for i in range(batch)
+        ])
+    data = search.data_preprocessor(data, training=True)
+    data = (data['inputs'], data['data_samples'])
+    sides = Side(search, cfg, data), Side(plain, cfg, data)
+    search.search.set_length(10**6)
+    search.search.attach(sides[0].optim_wrapper.optimizer)
+    # Somewhere in the middle of a search, so that all terms are at work.
+    search.search.bank.ratios += .1
+    search.search.bank.refresh()
+    return sides
+
+
+def time_bank(search, repeats: int = 20) -> float:
+    """Seconds that masks, resource and update take in one step, median."""
+    bank, seconds = search.bank, []
+    for _ in range(repeats):
+        gradient = torch.randn_like(bank.masks)
+        synchronize()
+        start = time.perf_counter()
+        term = search.resource_term()
+        term.backward()
+        bank.masks.grad = gradient
+        search.step()
+        synchronize()
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)
+
+
+def benchmark(cfg: Config, batch: int, rounds: int, warmup: int) -> dict:
+    """Run the rounds; see the module's docstring for the keys."""
+    search, plain = make_sides(cfg, batch)
+    times = []
+    for i in range(warmup + rounds):
+        one_round = plain.step(), search.step(), plain.step()
+        if i >= warmup:
+            times.append(one_round)
+    return dict(
+        plain_s=statistics.median(t for first, _, last in times
+                                  for t in (first, last)),
+        search_s=statistics.median(searched for _, searched, _ in times),
+        ratio=statistics.median(2 * searched / (first + last)
+                                for first, searched, last in times),
+        control_ratio=statistics.median(last / first
+                                        for first, _, last in times),
+        saved_bytes_ratio=search.saved_bytes() / plain.saved_bytes(),
+        masks_ms=1e3 * time_bank(search.model.search))
+
+
+def main() -> None:
+    args = parse_args()
+    cfg = Config.fromfile(args.config)
+    if args.cfg_options is not None:
+        cfg.merge_from_dict(args.cfg_options)
+    if args.batch < 1 or args.rounds < 1 or args.warmup < 0:
+        sys.exit('--batch and --rounds have to be at least 1, --warmup 0')
+    try:
+        with redirect_stdout(sys.stderr):  # stdout may be for the JSON alone
+            result = benchmark(cfg, args.batch, args.rounds, args.warmup)
+    except ValueError as error:
+        sys.exit(str(error))
+    if args.json != '-':
+        for name, value in result.items():
+            print(f'{name:<18} {value:.4g}')
+    if args.json == '-':
+        print(json.dumps(result, indent=2))
+    elif args.json is not None:
+        write_text(args.json, json.dumps(result, indent=2) + '\n')
+
+
+if __name__ == '__main__':
+    main()
