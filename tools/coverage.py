@@ -1,0 +1,62 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""Take every backbone of mmpretrain through tracing, export and training.
+
+    python tools/coverage.py                      # all of them, a table
+    python tools/coverage.py ResNet ConvNeXt      # some of them
+    python tools/coverage.py --json rows.json --markdown docs/en/coverage.md
+
+Ends with an error if a row is wrong: supernet and subnet differ, or something
+on the way fails, and the table of known cases does not say so.
+"""
+import argparse
+import json
+import logging
+import sys
+import warnings
+from pathlib import Path
+
+import dms_razor.openmmlab  # noqa: F401  isort: skip  (must come first)
+
+from dms_razor.coverage import check_network
+from dms_razor.coverage_cases import build_case, registered_backbones
+from dms_razor.coverage_table import line, markdown, row_of_failure
+
+
+def parse_args() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('names', nargs='*', help='backbones; default: all')
+    parser.add_argument('--json', help='write the rows to this file')
+    parser.add_argument('--markdown', help='write the page to this file')
+    parser.add_argument('--seed', type=int, default=0)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Rows as they come, then the files."""
+    args = parse_args()
+    warnings.filterwarnings('ignore')
+    logging.disable(logging.WARNING)
+    rows = []
+    for name in args.names or registered_backbones():
+        try:
+            model, inputs = build_case(name)
+        except Exception as error:
+            rows.append(row_of_failure(name, error))
+        else:
+            rows.append(check_network(name, model, inputs, args.seed))
+        print(line(rows[-1]), flush=True)
+        if args.json:
+            Path(args.json).write_text(
+                json.dumps([row.to_dict() for row in rows], indent=1))
+    if args.markdown:
+        Path(args.markdown).write_text(markdown(rows))
+    wrong = [row.name for row in rows if not row.equal]
+    if wrong:
+        sys.exit(f'not equal: {", ".join(wrong)}')
+
+
+if __name__ == '__main__':
+    main()
