@@ -87,12 +87,13 @@ def sync_batch_norm(original: Callable) -> Callable:
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        use_batch = self.training or self.running_mean is None
         in_group = dist.is_available() and dist.is_initialized()
-        if input.device.type != 'cpu' or not (self.training and use_batch
-                                              and in_group):
+        if not (self.training and in_group and input.device.type == 'cpu'):
             return original(self, input)
         self._check_input_dim(input)
+        if input.dtype in (torch.bfloat16, torch.float16):
+            # under autocast: statistics in single precision, as on the GPU
+            return _sync_forward(self, input.float()).to(input.dtype)
         return _sync_forward(self, input)
 
     return forward
@@ -117,6 +118,10 @@ def _sync_forward(norm: torch.nn.SyncBatchNorm, input: Tensor) -> Tensor:
     size = input.new_tensor([input.numel() // input.size(1)])
     sums = all_reduce(torch.cat([input.sum(dims), size]), group=group)
     count = sums[-1].detach()
+    if count == 1:
+        raise ValueError('SyncBatchNorm cannot train on one value per channel '
+                         f'(input {tuple(input.shape)} on one process): use '
+                         'a larger batch.')
     mean = sums[:-1] / count
     centred = input - mean.view(shape)
     var = all_reduce(centred.square().sum(dims), group=group) / count

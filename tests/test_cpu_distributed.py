@@ -51,6 +51,8 @@ def worker(rank, folder, momentum):
     mine = batches().split(SIZES)[rank]
     norm = layer(nn.SyncBatchNorm, momentum)
     torch.save(run(norm, mine), f'{folder}/rank{rank}.pth')
+    half = layer(nn.SyncBatchNorm, momentum).float()
+    torch.save(half(mine.bfloat16()).detach(), f'{folder}/half{rank}.pth')
     norm.eval()
     torch.save(norm(mine).detach(), f'{folder}/eval{rank}.pth')
     dist.destroy_process_group()
@@ -70,6 +72,10 @@ def check_sync_batch_norm(folder, momentum):
     for name in ('mean', 'var', 'count'):
         for rank in ranks:
             assert torch.allclose(rank[name], truth[name]), name
+    half = torch.cat([torch.load(folder / f'half{i}.pth') for i in range(2)])
+    once = layer(nn.BatchNorm2d, momentum)(batches())
+    assert half.dtype == torch.bfloat16
+    assert torch.allclose(half.double(), once, atol=.03, rtol=.01)
     norm.eval()
     both = torch.cat([torch.load(folder / f'eval{i}.pth') for i in range(2)])
     assert torch.allclose(both, norm(batches()))
@@ -81,6 +87,19 @@ def test_sync_batch_norm_is_batch_norm_of_all_batches(tmp_path):
 
 def test_sync_batch_norm_with_cumulative_average(tmp_path):
     check_sync_batch_norm(tmp_path, momentum=None)
+
+
+def test_one_value_a_channel_is_refused(run_python, tmp_path):
+    code = '''
+import sys, torch
+from dms_razor import compat
+compat.apply()
+torch.distributed.init_process_group(
+    'gloo', init_method='file://' + sys.argv[1], rank=0, world_size=1)
+torch.nn.SyncBatchNorm(2)(torch.ones(1, 2, 1))
+'''
+    result = run_python(code, tmp_path / 'store')
+    assert 'ValueError: SyncBatchNorm cannot train on one' in result.stderr
 
 
 def test_slurm_variables_open_a_gloo_group(run_python, free_port):
