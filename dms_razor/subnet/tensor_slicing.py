@@ -45,21 +45,18 @@ def slice_tensor(tensor: Tensor, sites: Sequence, keep: Tensor) -> Tensor:
     for site in sorted(sites, key=lambda site: site.groups, reverse=True):
         if site.fold is not None:
             tensor = fold_slots(tensor, site, keep)
-        rows = kept(site.index, keep).view(site.groups, -1).to(tensor.device)
-        if len(set(rows.sum(1).tolist())) != 1:
+        rows = kept(site.index, keep).view(site.groups, -1)
+        widths = rows.sum(1).tolist()
+        if len(set(widths)) != 1:
             raise SubnetError(
-                f'The groups of {site.name!r} keep {rows.sum(1).tolist()} '
-                'channels, but a grouped convolution needs equally wide '
-                'groups. Declare its units fixed in the search.')
-        if site.groups == 1:
-            tensor = tensor.index_select(site.axis,
-                                         rows[0].nonzero().flatten())
-            continue
-        chunks = tensor.chunk(site.groups, 0)
+                f'The groups of {site.name!r} keep {widths} channels, but a '
+                'grouped convolution needs equally wide groups. Declare its '
+                'units fixed in the search.')
+        entries = [row.nonzero().flatten().to(tensor.device) for row in rows]
         tensor = torch.cat([
-            chunk.index_select(site.axis,
-                               row.nonzero().flatten())
-            for chunk, row in zip(chunks, rows)
+            chunk.index_select(site.axis, kept_entries)
+            for chunk, kept_entries in zip(
+                tensor.chunk(site.groups, 0), entries)
         ])
     return tensor.clone(memory_format=torch.contiguous_format)
 

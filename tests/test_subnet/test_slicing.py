@@ -139,3 +139,13 @@ def test_a_shared_tensor_cut_in_two_ways():
 def test_inside():
     assert inside('a.b', ['a.b']) and inside('a.b.c', ['x', 'a.b'])
     assert not inside('a.bc', ['a.b']) and not inside('a', ['a.b'])
+
+
+def test_on_another_device():
+    model = net().to('meta')
+    model.twin.weight = model.fc.weight  # .to('meta') parts them
+    subnet = slice_model(model, space(), some_keep())
+    expected = slice_model(net(), space(), some_keep()).state_dict()
+    for name, tensor in subnet.state_dict().items():
+        assert tensor.shape == expected[name].shape
+        assert tensor.device.type == 'meta'
