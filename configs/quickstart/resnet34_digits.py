@@ -28,12 +28,12 @@ param_scheduler = [
         type='LinearLR',
         start_factor=0.1,
         begin=0,
-        end=4,
+        end=3,
         convert_to_iter_based=True),
     dict(
-        type='CosineAnnealingLR', begin=4, end=20, convert_to_iter_based=True),
+        type='CosineAnnealingLR', begin=3, end=15, convert_to_iter_based=True),
 ]
-train_cfg = dict(by_epoch=True, max_epochs=20, val_interval=20)
+train_cfg = dict(by_epoch=True, max_epochs=15, val_interval=15)
 val_cfg = dict()
 test_cfg = dict()
 

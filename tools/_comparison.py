@@ -1,0 +1,62 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""The table that the quickstart ends with."""
+import json
+import statistics
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import List, Optional
+
+
+@dataclass
+class Network:
+    """One line of the table.
+
+    Attributes:
+        name (str): What the table calls it.
+        config (Path): The config that trains it.
+        macs (int): MACs, counted on one image.
+        params (int): Parameters.
+        removed (int): Blocks of the supernet that it lacks.
+        subnet (Path, optional): Its manifest, if it was exported.
+        top1 (list[float]): Accuracy of each training, in percent.
+    """
+    name: str
+    config: Path
+    macs: int
+    params: int
+    removed: int = 0
+    subnet: Optional[Path] = None
+    top1: List[float] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, name: str, config: Path, folder: Path) -> 'Network':
+        """A network that was exported to ``folder``."""
+        report = json.loads((folder / 'report.json').read_text())
+        return cls(name, config,
+                   report['macs']['counted'], report['params']['counted'],
+                   len(report['removed']), folder / 'subnet.json')
+
+    def cells(self) -> List[str]:
+        """The cells of its line."""
+        top1 = f'{statistics.mean(self.top1):.2f}'
+        if len(self.top1) > 1:
+            top1 += f' ± {statistics.stdev(self.top1):.2f}'
+        return [
+            self.name, f'{self.macs:,}', f'{self.params:,}',
+            str(self.removed), top1,
+            ', '.join(f'{value:.2f}' for value in self.top1)
+        ]
+
+
+def table(networks: List[Network]) -> str:
+    """The comparison, a Markdown table that also reads in a terminal."""
+    rows = [[
+        'network', 'MACs', 'parameters', 'blocks removed', 'top-1 (%)',
+        'each seed'
+    ]] + [network.cells() for network in networks]
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    rows.insert(1, ['-' * width for width in widths])
+    return '\n'.join(
+        '| ' +
+        ' | '.join(cell.ljust(width)
+                   for cell, width in zip(row, widths)) + ' |' for row in rows)
