@@ -214,10 +214,10 @@ def main() -> None:
         f'Table     {work_dir / "table.md"}\n'
         f'Took      {time.time() - start:.0f} s')
     say()
-    say('Each training above had the same epochs; the search took as many once '
-        'more. Digits are\neasy, so the three lie close together. Next: train '
-        'the searched network in a run of\nits own, or look at what a search '
-        'of ResNet-50 can reach (docs/en/search_config.md):\n\n'
+    say('Each training above had the same epochs; the search took as many '
+        'once more. Digits are\neasy, so the three lie close together. Next: '
+        'train the searched network in a run of\nits own, or see what a '
+        'search of ResNet-50 can reach (docs/en/search_config.md):\n\n'
         f'    python tools/train.py {subnet / "retrain.py"}\n'
         '    python tools/show_space.py configs/resnet/'
         'dms-resnet50-1g_8xb32-10e_in1k.py')
