@@ -24,8 +24,8 @@ def test_settings_of_the_search_count(tmp_path):
     cfg.model.update(
         metric='params',
         resource_loss=dict(type='ResourceConstraintLoss', loss_weight=5.),
-        mutator=dict(lr=.01, depth=False),
-        search=dict(epochs=3))
+        mutator=dict(lr=.01, depth=False))
+    cfg.model.search = dict(epochs=3)
     report = preflight_of_config(cfg)
     assert report.target == report.supernet['params'] / 2
     assert report.kinds['depth']['units'] == 0

@@ -203,7 +203,7 @@ class DMSMutator(ChannelMutator):
         """A config that builds this mutator with its present choices."""
         units = self.mutable_units if only_mutable_units else self.units
         return dict(
-            type=type(self).__name__,
+            type=f'mmrazor.{type(self).__name__}',
             input_shape=self.input_shape,
             **self.trace_args,
             **self.bank_args,

@@ -160,8 +160,9 @@ def test_a_built_architecture_and_built_parts():
     architecture = MODELS.build(classifier())
     model = build(
         architecture=architecture,
-        mutator=MODELS.build(dict(type='DMSMutator', depth=False)),
-        resource_loss=MODELS.build(dict(type='ResourceConstraintLoss')))
+        mutator=MODELS.build(dict(type='mmrazor.DMSMutator', depth=False)),
+        resource_loss=MODELS.build(
+            dict(type='mmrazor.ResourceConstraintLoss')))
     assert model.architecture is architecture
     assert not model.mutator.depth_units
 

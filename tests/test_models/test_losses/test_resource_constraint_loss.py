@@ -8,7 +8,8 @@ from mmrazor.registry import MODELS
 
 @pytest.fixture
 def loss():
-    return MODELS.build(dict(type='ResourceConstraintLoss', loss_weight=2.))
+    return MODELS.build(
+        dict(type='mmrazor.ResourceConstraintLoss', loss_weight=2.))
 
 
 def test_log_of_the_excess(loss):

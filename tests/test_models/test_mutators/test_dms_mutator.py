@@ -18,7 +18,9 @@ def model():
 
 def prepare(model, **settings):
     mutator = MODELS.build(
-        dict(dict(type='DMSMutator', input_shape=(3, 16, 16)), **settings))
+        dict(
+            dict(type='mmrazor.DMSMutator', input_shape=(3, 16, 16)),
+            **settings))
     mutator.prepare_from_supernet(model)
     return mutator
 
