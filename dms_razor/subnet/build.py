@@ -23,8 +23,8 @@ from .widths import set_width
 
 def build_subnet(model: nn.Module,
                  subnet: Union[str, Path, Manifest],
-                 *,
                  weights: Union[None, str, Path, Mapping] = None,
+                 *,
                  part: str = '',
                  init: Optional[Callable[[nn.Module], Any]] = None,
                  forward: Optional[Callable] = None) -> nn.Module:

@@ -27,8 +27,7 @@ def test_searched_weights(exported):
     torch.manual_seed(9)
     other = Net()
     other.shift = net().shift.clone()  # not part of a state dict
-    built = build_subnet(
-        other, exported.path, weights=exported.path / 'subnet.pth')
+    built = build_subnet(other, exported.path, exported.path / 'subnet.pth')
     assert built is other
     built.shift = exported.model.shift
     assert torch.equal(evaluated(built), evaluated(exported.model))
