@@ -193,7 +193,7 @@ def main() -> None:
     ]
 
     say('3/4  Train: three networks from scratch, the same recipe, '
-        f'{args.seeds} seeds')
+        f'{args.seeds} seed{"s" * (args.seeds > 1)}')
     for seed in range(args.seeds):
         for network in networks:
             began = time.time()
