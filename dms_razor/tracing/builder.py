@@ -45,6 +45,8 @@ class SpaceBuilder:
         self.extra_attributes: Dict[str, Dict[str, Tensor]] = {}
         self.followed: Set[str] = set()
         self.asked: Set[str] = set()
+        self.failed: Dict[type, Set[str]] = {}  # class -> modules that fail
+        self.matched: Set[str] = set()
 
     def build(self) -> Space:
         """The space; channels that turn out to be special are fixed.
@@ -58,7 +60,6 @@ class SpaceBuilder:
             groups = self.finder.find()
             if groups is None:
                 continue
-            self.matched = set()
             units = self._width_units(groups)
             if units is None:
                 continue
@@ -69,14 +70,8 @@ class SpaceBuilder:
                 continue
             break
         blocks = self._depth_units(units)
-        for pattern in self.options:
-            if pattern not in self.matched:
-                names = ', '.join(unit.name for unit in units) or 'none'
-                raise ValueError(
-                    f'the unit pattern "{pattern}" matches nothing in this '
-                    f'network. Its units are: {names}. Correct the pattern '
-                    'or remove it.')
         full_width = self._stays(units)
+        self._check_patterns(units, full_width)
         if not units:
             why = '; '.join(f'{f.module}: {f.reason}' for f in full_width[:5])
             raise ValueError(
@@ -85,6 +80,19 @@ class SpaceBuilder:
                 'forward reach the layers that are to be searched.')
         return self._assemble(units, blocks, full_width)
 
+    def _check_patterns(self, units: List[Unit],
+                        full_width: List[FullWidth]) -> None:
+        stays = [stay.module for stay in full_width]
+        for pattern, options in self.options.items():
+            if pattern in self.matched or (options.get('fixed') and any(
+                    fnmatchcase(module, pattern) for module in stays)):
+                continue
+            names = ', '.join(unit.name for unit in units) or 'none'
+            raise ValueError(
+                f'the unit pattern "{pattern}" matches nothing that can be '
+                f'pruned in this network. Its units are: {names}. Correct '
+                'the pattern or remove it.')
+
     def _splits_freely(self, path: str) -> bool:
         """Whether a module's slim class takes pieces of any size."""
         return hasattr(slim_class(self.recorder.modules[path]), 'slots')
@@ -92,7 +100,7 @@ class SpaceBuilder:
     # width
 
     def _width_units(self, groups: List[WidthGroup]) -> Optional[List[Unit]]:
-        units, names = [], {}
+        units, names, complete = [], {}, True
         for group in groups:
             name = group.modules[0]
             names[name] = names.get(name, -1) + 1
@@ -110,14 +118,17 @@ class SpaceBuilder:
                 if size % step:
                     reason = f'its {size} channels are no multiple of the ' \
                         f'step {step}'
+            if reason is None and size == step:
+                reason = 'its channels go together, there is no choice'
             if reason is not None:
                 rows = torch.tensor(group.rows)
                 self.facts.variables.fix(rows, reason)
-                return None
+                complete = False
+                continue
             units.append(
                 make_unit(name, 'width', size, len(group.rows), step, options,
                           tuple(group.modules)))
-        return units
+        return units if complete else None
 
     def _options_of(self, names: Sequence[str]) -> dict:
         merged: dict = {}
@@ -176,7 +187,11 @@ class SpaceBuilder:
             return False
         layout = Layout(units)
         rows = layout.row_of_element
-        for axis in list(self.facts.axes.values()):
+        vectors = {
+            axis.labels.numpy().tobytes(): axis
+            for axis in self.facts.axes.values()
+        }
+        for axis in vectors.values():
             index = self.elements.index(axis.labels)
             elements = index[index >= 0]
             times = torch.bincount(elements, minlength=layout.E)

@@ -269,7 +269,9 @@ class Recorder(TorchFunctionMode):
                 handle.remove()
         outs = [t for t in tensors_of(out) if self.value(t) is not None]
         self.fix(outs, 'output of the network')
-        self.output_nodes = [self.value(t).node for t in outs]
+        self.output_nodes = [
+            self.value(t).node for t in outs if t.is_floating_point()
+        ]
         self.facts.finish()
         self._values.clear()
         return out

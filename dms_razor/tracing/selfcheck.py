@@ -1,27 +1,47 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """Proves a search space on the network itself, before it is used.
 
-A copy of the network is pruned at random; the pruned copy must compute what
-the masked network computes. Where it does not (code with channel counts of
-its own, an operation that is no function of its channels alone) the channels
-involved are fixed and named, so that a wrong subnet cannot come out later.
+A copy of the network is pruned in several ways; the pruned copy must compute
+what the masked network computes. Where it does not (code with channel counts
+of its own, an operation that is no function of its channels alone) the
+channels involved are fixed and named, so that a wrong subnet cannot come out
+later.
 """
 import copy
 import sys
+from dataclasses import dataclass
 from typing import Any, Callable, List, Optional, Tuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten
 
-from .labels import compress, core
+from .record import tensors_of
+from .repair import repair
 from .space import Space
+from .untouched import untouched
 
 #: Largest difference over largest output that rounding can explain (the
 #: exact networks differ by about 1e-6).
 TOLERANCE = 1e-4
 #: At most this many repairs; a network needs one for each kind of module.
 MOST_REPAIRS = 64
+#: Subnets that a space is tried on.
+TRIALS = 3
+
+
+@dataclass
+class Problem:
+    """What does not hold.
+
+    Attributes:
+        module (str | None): Path of the module that fails, None if the
+            networks run but differ.
+        reason (str): In words.
+        keep (Tensor): The subnet, bool ``[E]``.
+    """
+    module: Optional[str]
+    reason: str
+    keep: Tensor
 
 
 def check_space(model: nn.Module, inputs: Tuple, forward: Callable, builder,
@@ -42,69 +62,139 @@ def check_space(model: nn.Module, inputs: Tuple, forward: Callable, builder,
         RuntimeError: The network and its pruned copy differ and no repair
             helps.
     """
-    probe = _scrambled(model)
+    checker = Checker(model, inputs, forward)
     for _ in range(MOST_REPAIRS):
-        problem = _problem(probe, inputs, forward, space)
+        problem = checker.first_problem(space)
         if problem is None:
             return space
-        space = _repair(probe, inputs, forward, builder, space, problem)
+        space = repair(checker, builder, space, problem)
     raise RuntimeError(
         f'the search space of {type(model).__name__} does not hold after '
-        f'{MOST_REPAIRS} repairs; the last problem: {problem}. Declare the '
-        'units around it fixed.')
+        f'{MOST_REPAIRS} repairs; the last problem: {problem.reason}. Declare '
+        'the units around it fixed.')
+
+
+class Checker:
+    """Compares masked with pruned copies of a network.
+
+    Args:
+        model (nn.Module): The network.
+        inputs (tuple): Example inputs.
+        forward (Callable): How it is run.
+    """
+
+    def __init__(self, model: nn.Module, inputs: Tuple,
+                 forward: Callable) -> None:
+        self.probe, self.inputs = _scrambled(model), inputs
+        self.forward = forward
+        dtype = next(self.probe.parameters()).dtype
+        self.tolerance = TOLERANCE * torch.finfo(dtype).eps / torch.finfo(
+            torch.float32).eps if dtype.is_floating_point else TOLERANCE
+        self.tolerance = min(max(self.tolerance, TOLERANCE), .1)
+
+    def first_problem(self, space: Space) -> Optional[Problem]:
+        """The first of some subnets that does not hold; None if all do."""
+        for number in range(TRIALS):
+            problem = self.problem(space, trial_keep(space, number))
+            if problem is not None:
+                return problem
+        return None
+
+    def problem(self, space: Space, keep: Tensor) -> Optional[Problem]:
+        """What is wrong with one subnet, or None."""
+        from ..masking import attach, unmask
+        from ..subnet.slicing import slice_model
+        subnet = slice_model(self.probe, space, keep)
+        masks = keep.to(next(self.probe.parameters()))
+        attach(self.probe, space, lambda: masks)
+        try:
+            expected = self._run(self.probe)
+        finally:
+            unmask(self.probe)
+        try:
+            found = self._run(subnet)
+        except Exception as error:
+            return Problem(
+                _failing_module(subnet),
+                f'{type(error).__name__}: {error}'.split('\n')[0], keep)
+        reason = self._compare(expected, found)
+        return None if reason is None else Problem(None, reason, keep)
+
+    def _run(self, model: nn.Module) -> List[Tensor]:
+        with untouched(model):
+            out = self.forward(model, *self.inputs)
+        return [t for t in tensors_of(out) if t.is_floating_point()]
+
+    def _compare(self, expected: List[Tensor],
+                 found: List[Tensor]) -> Optional[str]:
+        if len(expected) != len(found):
+            return f'{len(found)} outputs instead of {len(expected)}'
+        for a, b in zip(expected, found):
+            if a.shape != b.shape:
+                return f'an output has shape {tuple(b.shape)} instead of ' \
+                    f'{tuple(a.shape)}'
+            if a.numel() == 0:
+                continue
+            a, b = (x.double().nan_to_num(0, 0, 0) for x in (a, b))
+            difference = (a - b).abs().max() / a.abs().max().clamp(min=1e-30)
+            if difference > self.tolerance:
+                return f'outputs differ by {float(difference):.1e}'
+        return None
+
+
+def trial_keep(space: Space, number: int) -> Tensor:
+    """A subnet to try, bool ``[E]``.
+
+    Numbers of channels are drawn for each unit alone: with equal shares code
+    that computes with channel counts would often come out right by chance.
+
+    Args:
+        space (Space): The space.
+        number (int): 0 keeps all blocks; 1 is the smallest network; others
+            are random.
+    """
+    generator = torch.Generator().manual_seed(number)
+    keep = torch.zeros(space.layout.E, dtype=torch.bool)
+    for place, unit in enumerate(space.units):
+        most = max(unit.least, unit.most - (unit.most == unit.size))
+        kept = int(
+            torch.randint(unit.least, most + 1, (), generator=generator))
+        if number == 0 and unit.kind == 'depth':
+            kept = unit.size
+        if number == 1:
+            kept = unit.least
+        order = torch.rand(unit.groups, unit.size, generator=generator)
+        rows = order.argsort(1).argsort(1) < kept
+        keep[space.layout.slice_of(place)] = rows.reshape(-1)
+    return keep
 
 
 def _scrambled(model: nn.Module) -> nn.Module:
-    """A copy in eval mode without zeros that would hide a difference."""
+    """A copy in eval mode without numbers that would hide a difference.
+
+    Zeros and tiny scales hide what is behind them; weights far from unit
+    gain let what comes early fade away behind biases.
+    """
     probe = copy.deepcopy(model)
     for module in probe.modules():
         module.training = False
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, tensor in probe.named_parameters():
-            if tensor.is_floating_point() and tensor.dim() <= 1 or bool(
-                (tensor == 0).all()):
+            if tensor.is_floating_point():
                 noise = torch.rand(tensor.shape, generator=generator)
-                scale = .5 if name.endswith('weight') else -.1
-                tensor.copy_(scale + noise * abs(scale) * 2)
+                tensor.copy_(_spread(name, noise))
     return probe
 
 
-def _problem(probe: nn.Module, inputs: Tuple, forward: Callable,
-             space: Space) -> Optional[Tuple[str, str]]:
-    """(module, reason) of what does not hold, or None."""
-    from ..masking import attach, unmask
-    from ..subnet.slicing import slice_model
-    keep = space.random_keep(torch.Generator().manual_seed(1))
-    subnet = slice_model(probe, space, keep)
-    masks = keep.to(next(probe.parameters()))
-    attach(probe, space, lambda: masks)
-    try:
-        with torch.no_grad():
-            expected = _tensors(forward(probe, *inputs))
-    finally:
-        unmask(probe)
-    try:
-        with torch.no_grad():
-            found = _tensors(forward(subnet, *inputs))
-    except Exception as error:
-        path = _failing_module(subnet)
-        return path, f'{type(error).__name__}: {error}'.split('\n')[0]
-    for a, b in zip(expected, found):
-        if a.shape != b.shape:
-            return '', f'an output has shape {tuple(b.shape)} instead of ' \
-                f'{tuple(a.shape)}'
-        difference = (a - b).abs().max() / a.abs().max().clamp(min=1e-30)
-        if not bool(difference < TOLERANCE):
-            return '', f'outputs differ by {float(difference):.1e}'
-    return None
-
-
-def _tensors(out: Any) -> List[Tensor]:
-    return [
-        t for t in tree_flatten(out)[0]
-        if isinstance(t, Tensor) and t.is_floating_point() and t.numel()
-    ]
+def _spread(name: str, noise: Tensor) -> Tensor:
+    """Numbers for a parameter of this name from noise in [0, 1]."""
+    if noise.numel() == max(noise.shape, default=1):  # one number a channel
+        return noise * .2 - .1 if 'bias' in name else noise + .5
+    if noise.shape[0] == 1:  # e.g. position embeddings
+        return noise * 2 - 1
+    gain = (2 * noise.shape[0] / max(noise.numel(), 1))**.5
+    return (noise - .5) * (gain * 12**.5)  # as He's initialisation
 
 
 def _failing_module(subnet: nn.Module) -> str:
@@ -112,149 +202,8 @@ def _failing_module(subnet: nn.Module) -> str:
     paths = {id(module): path for path, module in subnet.named_modules()}
     path, frame = '', sys.exc_info()[2]
     while frame is not None:
-        owner = frame.tb_frame.f_locals.get('self')
+        owner: Any = frame.tb_frame.f_locals.get('self')
         if isinstance(owner, nn.Module):
             path = paths.get(id(owner), path)
         frame = frame.tb_next
     return path
-
-
-def _repair(probe, inputs, forward, builder, space,
-            problem: Tuple[str, str]) -> Space:
-    """Let a module's own numbers follow, else fix the channels involved."""
-    path, why = problem
-    parts = path.split('.')
-    callers = ['.'.join(parts[:n]) for n in range(len(parts), 0, -1)]
-    if path and (any(_follow_numbers(builder, caller)
-                     for caller in callers) or _follow_outputs(builder, path)):
-        return builder.build()
-    recorder = builder.recorder
-    for caller in callers:
-        labels = _labels_within(builder, caller)
-        if path and len(labels):
-            kind = type(recorder.modules[path]).__name__
-            recorder.variables.fix(
-                labels, f'{kind} "{path}" cannot run with fewer channels '
-                f'({why})')
-            return builder.build()
-    culprit = _bisect(probe, inputs, forward, space)
-    if culprit is None:
-        raise RuntimeError(
-            f'the pruned network differs from the masked one ({why}), and '
-            'no single unit explains it. Declare units fixed until it agrees '
-            'and please report the network.')
-    unit = space.units[culprit]
-    if unit.kind == 'depth':
-        builder.keep_blocks(unit.members, f'removing blocks fails: {why}')
-    else:
-        start = space.layout.slice_of(culprit)
-        elements = set(range(start.start, start.stop))
-        classes = [
-            c for c, e in enumerate(builder.elements.own.tolist())
-            if e in elements
-        ]
-        recorder.variables.fix(
-            torch.tensor(classes),
-            f'pruning it changes what the network computes ({why})')
-    return builder.build()
-
-
-def _follow_numbers(builder, path: str) -> bool:
-    """Attributes of a module that give the size of a piece it cuts off.
-
-    A module such as Res2Net's splits its channels by a number of its own;
-    that number follows the pruned width, in all modules of this class.
-    """
-    kind = type(builder.recorder.modules[path])
-    new = False
-    for piece in builder.facts.pieces:
-        module = builder.recorder.modules[piece.module]
-        if type(module) is not kind or piece.module in builder.followed:
-            continue
-        for name, number in vars(module).items():
-            if type(number) is int and number == piece.size > 1:
-                numbers = builder.extra_attributes.setdefault(piece.module, {})
-                numbers.setdefault(name, piece.labels)
-                new = True
-    builder.followed.update(builder.extra_attributes)
-    return new
-
-
-def _follow_outputs(builder, path: str) -> bool:
-    """Attributes that tell a module's callers how wide its output is.
-
-    A backbone such as Swin's shapes the output of a stage by a number that
-    it asks the stage for; such numbers follow the width of the output.
-    """
-    if path in builder.asked:
-        return False
-    builder.asked.add(path)
-    recorder, widths = builder.recorder, {}
-    found = builder.extra_attributes
-    before = sum(map(len, found.values()))
-    for call in recorder.calls:
-        module = recorder.modules[call.path]
-        if not call.path.startswith(path) or len(call.outputs) != 1:
-            continue
-        labels = recorder.nodes[call.outputs[0]].labels[0]
-        classes = torch.from_numpy(builder.finder.classes[labels.numpy()])
-        vector = core(compress(classes)).reshape(-1)
-        widths[len(vector)] = vector
-        if call.path in builder.replacements or not len(
-                list(module.children())):
-            continue  # a layer's own numbers follow its weight
-        for name, number in vars(module).items():
-            if type(number) is int and number == len(vector) > 1:
-                found.setdefault(call.path, {}).setdefault(name, vector)
-    for name, numbers in vars(recorder.modules[path]).items():
-        # Lists of widths, not of indices or kernel sizes.
-        if isinstance(numbers, (list, tuple)) and numbers and all(
-                type(number) is int and number >= 8 for number in numbers):
-            for place, number in enumerate(numbers):
-                if number in widths:
-                    found.setdefault(path,
-                                     {}).setdefault(f'{name}.{place}',
-                                                    widths[number])
-    return sum(map(len, found.values())) > before
-
-
-def _labels_within(builder, path: str) -> Tensor:
-    """Prunable variables that operations of a module's own code touch."""
-    recorder = builder.recorder
-    labels = []
-    for node in recorder.nodes:
-        if node.call >= 0 and recorder.calls[node.call].path == path:
-            labels += node.labels
-            for source in node.inputs:
-                labels += recorder.nodes[source].labels
-    if not labels:
-        return torch.zeros(0, dtype=torch.long)
-    flat = torch.cat([core(x).reshape(-1) for x in labels]).unique()
-    return flat[builder.elements.index(flat) >= 0]
-
-
-def _bisect(probe, inputs, forward, space: Space) -> Optional[int]:
-    """A unit whose pruning alone makes the networks differ."""
-    for number in range(len(space.units)):
-        single = _OnlyUnit(space, number)
-        if _problem(probe, inputs, forward, single) is not None:
-            return number
-    return None
-
-
-class _OnlyUnit:
-    """A space of which one unit alone is pruned."""
-
-    def __init__(self, space: Space, number: int) -> None:
-        self._space, self._number = space, number
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._space, name)
-
-    def random_keep(self, generator: torch.Generator) -> Tensor:
-        """Everything stays but elements of the one unit."""
-        keep = self._space.random_keep(generator)
-        alone = torch.ones_like(keep)
-        place = self._space.layout.slice_of(self._number)
-        alone[place] = keep[place]
-        return alone

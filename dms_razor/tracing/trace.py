@@ -9,6 +9,7 @@ from .builder import SpaceBuilder
 from .recorder import Recorder
 from .rules import RULES
 from .space import Space
+from .untouched import untouched
 
 
 def run_model(model: nn.Module, *inputs: Any) -> Any:
@@ -57,7 +58,8 @@ def trace(model: nn.Module,
 
     Raises:
         RuntimeError: The forward fails on the example input.
-        ValueError: Nothing can be pruned, or a pattern matches nothing.
+        ValueError: Nothing can be pruned, a pattern matches nothing, or the
+            forward returns no tensor.
     """
     if not isinstance(example_inputs, (tuple, list)):
         example_inputs = (example_inputs, )
@@ -79,22 +81,23 @@ def trace(model: nn.Module,
 def record(model: nn.Module, example_inputs: Tuple,
            forward: Callable) -> Recorder:
     """Run ``forward`` once and record it, leaving no mark on the model."""
-    training = {m: m.training for m in model.modules()}
-    for module in training:
-        module.training = False
     recorder = Recorder(model, RULES)
+    name = type(model).__name__
     try:
-        recorder.run(forward, example_inputs)
+        with untouched(model):
+            recorder.run(forward, example_inputs)
     except Exception as error:
         shapes = [
             tuple(x.shape) if isinstance(x, torch.Tensor) else type(x).__name__
             for x in example_inputs
         ]
         raise RuntimeError(
-            f'the forward of {type(model).__name__} fails on the example '
-            f'input {shapes} ({type(error).__name__}: {error}). Give an '
-            'example input of the shape that the network takes.') from error
-    finally:
-        for module, flag in training.items():
-            module.training = flag
+            f'the forward of {name} fails on the example input {shapes} '
+            f'({type(error).__name__}: {error}). Give an example input of '
+            'the shape that the network takes.') from error
+    if not recorder.output_nodes:
+        raise ValueError(
+            f'the forward of {name} returns no floating-point tensor that '
+            'depends on its input, so that nothing can be compared. Give a '
+            'forward that returns the features or scores of the network.')
     return recorder

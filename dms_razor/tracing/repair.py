@@ -1,0 +1,175 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""Repairs of a space that the self-check found wrong."""
+from typing import Any, List, Optional
+
+import torch
+from torch import Tensor
+
+from .labels import compress, core
+from .space import Space
+
+
+def repair(checker, builder, space: Space, problem) -> Space:
+    """Let a module's own numbers follow, else fix the channels involved.
+
+    Args:
+        checker (Checker): Compares the networks.
+        builder (SpaceBuilder): Builds the space anew.
+        space (Space): The space that does not hold.
+        problem (Problem): What does not hold.
+
+    Returns:
+        Space: Another space, to be checked again.
+
+    Raises:
+        RuntimeError: The network does not even compute the same twice.
+    """
+    if _follow(builder, problem):
+        return builder.build()
+    labels = _labels_of_failing_class(builder, problem.module)
+    if len(labels):
+        kind = type(builder.recorder.modules[problem.module]).__name__
+        builder.recorder.variables.fix(
+            labels, f'{kind} "{problem.module}" cannot run with fewer '
+            f'channels ({problem.reason})')
+        return builder.build()
+    unit = space.units[_culprit(checker, space, problem.keep)]
+    if unit.kind == 'depth':
+        builder.keep_blocks(unit.members,
+                            f'removing blocks fails: {problem.reason}')
+    else:
+        place = space.layout.slice_of(space.layout.index(unit.name))
+        own = builder.elements.own
+        classes = ((own >= place.start) & (own < place.stop)).nonzero()[0]
+        builder.recorder.variables.fix(
+            torch.from_numpy(classes), 'pruning it changes what the network '
+            f'computes ({problem.reason})')
+    return builder.build()
+
+
+def _follow(builder, problem) -> bool:
+    """Whether some number was found that can follow a pruned width."""
+    path = problem.module
+    if path is None:  # a wrong number need not fail, it may just be wrong
+        modules = {piece.module for piece in builder.facts.pieces}
+        return any([_follow_numbers(builder, m) for m in sorted(modules)])
+    parts = path.split('.')
+    callers = ['.'.join(parts[:n]) for n in range(len(parts), -1, -1)]
+    if any(_follow_numbers(builder, caller) for caller in callers):
+        return True
+    return bool(path) and _follow_outputs(builder, path)
+
+
+def _follow_numbers(builder, path: str) -> bool:
+    """Attributes of a module that give the size of a piece it cuts off.
+
+    A module such as Res2Net's splits its channels by a number of its own;
+    that number follows the pruned width, in all modules of this class.
+    """
+    kind = type(builder.recorder.modules[path])
+    new = False
+    for piece in builder.facts.pieces:
+        module = builder.recorder.modules[piece.module]
+        if type(module) is not kind or piece.module in builder.followed:
+            continue
+        for name, number in vars(module).items():
+            if type(number) is int and number == piece.size > 1:
+                numbers = builder.extra_attributes.setdefault(piece.module, {})
+                numbers.setdefault(name, piece.labels)
+                new = True
+    builder.followed.update(builder.extra_attributes)
+    return new
+
+
+def _follow_outputs(builder, path: str) -> bool:
+    """Attributes that tell a module's callers how wide its output is.
+
+    A backbone such as Swin's shapes the output of a stage by a number that
+    it asks the stage for; such numbers follow the width of the output.
+    """
+    if path in builder.asked:
+        return False
+    builder.asked.add(path)
+    recorder, widths = builder.recorder, {}
+    found = builder.extra_attributes
+    before = sum(map(len, found.values()))
+    for call in recorder.calls:
+        module = recorder.modules[call.path]
+        if not call.path.startswith(path) or len(call.outputs) != 1:
+            continue
+        labels = recorder.nodes[call.outputs[0]].labels[0]
+        classes = torch.from_numpy(builder.finder.classes[labels.numpy()])
+        vector = core(compress(classes)).reshape(-1)
+        widths[len(vector)] = vector
+        if call.path in builder.replacements or not len(
+                list(module.children())):
+            continue  # a layer's own numbers follow its weight
+        for name, number in vars(module).items():
+            if type(number) is int and number == len(vector) > 1:
+                found.setdefault(call.path, {}).setdefault(name, vector)
+    for name, numbers in vars(recorder.modules[path]).items():
+        # Lists of widths, not of indices or kernel sizes.
+        if isinstance(numbers, (list, tuple)) and numbers and all(
+                type(number) is int and number >= 8 for number in numbers):
+            for place, number in enumerate(numbers):
+                if number in widths:
+                    found.setdefault(path,
+                                     {}).setdefault(f'{name}.{place}',
+                                                    widths[number])
+    return sum(map(len, found.values())) > before
+
+
+def _labels_of_failing_class(builder, path: Optional[str]) -> Tensor:
+    """Prunable variables in the code of a class of which many modules fail.
+
+    Empty as long as no two modules of the class have failed.
+    """
+    none = torch.zeros(0, dtype=torch.long)
+    modules, nodes = builder.recorder.modules, builder.recorder.nodes
+    while path and type(modules[path]).__module__.startswith('torch.nn'):
+        path = path.rpartition('.')[0]  # it was given the wrong thing
+    if not path:
+        return none
+    kind = type(modules[path])
+    builder.failed.setdefault(kind, set()).add(path)
+    if len(builder.failed[kind]) < 2:
+        return none
+    labels: List[Tensor] = []
+    for node in nodes:
+        call = builder.recorder.calls[node.call]
+        if node.call >= 0 and type(modules[call.path]) is kind:
+            labels += node.labels
+            for source in node.inputs:
+                labels += nodes[source].labels
+    flat = torch.cat([core(x).reshape(-1) for x in labels] + [none]).unique()
+    return flat[builder.elements.own_index(flat) >= 0]
+
+
+def _culprit(checker, space: Space, keep: Tensor) -> int:
+    """A unit that makes the networks differ when it is pruned too.
+
+    With no unit pruned they agree, with all they differ: halving finds two
+    neighbouring numbers of pruned units between which that changes.
+    """
+
+    def fails(number: int) -> Any:
+        stop = space.layout.slice_of(number - 1).stop if number else 0
+        some = keep.clone()
+        some[stop:] = True
+        return checker.problem(space, some)
+
+    problem = fails(0)
+    if problem is not None:
+        raise RuntimeError(
+            'two runs of the network with nothing pruned differ '
+            f'({problem.reason}): it does not compute the same twice, e.g. '
+            'since it changes buffers in its forward. Make it repeatable in '
+            'eval mode, or trace it with check=False.')
+    good, bad = 0, len(space.units)
+    while bad - good > 1:
+        middle = (good + bad) // 2
+        if fails(middle) is None:
+            good = middle
+        else:
+            bad = middle
+    return bad - 1
