@@ -11,6 +11,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional, Union
 
+from .core.layout import KINDS
 from .core.target import check_target, format_amount, parse_target
 from .estimate import steps_to_target
 
@@ -81,7 +82,10 @@ class Preflight:
         return dict(
             ratios=self.ratios,
             elements=self.elements,
-            **self.kinds,
+            **{
+                kind: self.kinds.get(kind, dict(units=0, elements=0))
+                for kind in KINDS
+            },
             **costs,
             metric=self.metric,
             reachable=self.problem is None,

@@ -44,9 +44,13 @@ class Search(SearchStep):
         importance (str): A name of :mod:`dms_razor.core.importance`.
         decay (float): Moving average of the importance.
         units (dict, optional): ``{name pattern: dict(fixed=True)}`` or
-            ``divisor``, ``least``, ``most``; see :func:`tracing.trace`.
+            ``divisor``, ``least``, ``most``, ``choices``; see
+            :func:`tracing.trace`.
         depth (bool): Whether blocks may be removed.
         width (bool): Whether channels may be removed.
+        heads (bool): Whether attention heads may be removed.
+        qk (bool): Whether query/key dims may be removed.
+        v (bool): Whether value dims may be removed.
         seed (int): Of the order in which equally important elements go.
         forward (callable, optional): ``forward(model, *example_inputs)`` when
             the network is not simply called.
@@ -85,6 +89,9 @@ class Search(SearchStep):
                  units: Optional[Dict[str, dict]] = None,
                  depth: bool = True,
                  width: bool = True,
+                 heads: bool = True,
+                 qk: bool = True,
+                 v: bool = True,
                  seed: int = 0,
                  forward: Optional[Callable] = None,
                  constraint: Optional[Callable] = None,
@@ -97,7 +104,10 @@ class Search(SearchStep):
                 forward=forward,
                 units=units,
                 depth=depth,
-                width=width)
+                width=width,
+                heads=heads,
+                qk=qk,
+                v=v)
         self.space, self.metric, self.forward = space, metric, forward
         self._report = preflight(
             space,

@@ -118,3 +118,9 @@ def test_steps_shrink_with_the_weight_of_the_loss(space):
 
 def test_ratios_that_cannot_get_there_give_no_steps(space):
     assert steps_to_target(space, space.resource.minimum('macs') / 2) is None
+
+
+def test_every_kind_of_unit_is_in_the_json(space):
+    data = json.loads(preflight(space).to_json())
+    for kind in ('heads', 'qk', 'v'):
+        assert data[kind] == dict(units=0, elements=0)

@@ -104,4 +104,8 @@ def check_kept(layout: Layout, kept: Tensor) -> Tensor:
                 f'unit "{unit.name}" cannot keep {k} of {unit.size} '
                 f'elements, only a whole number from {unit.least} to '
                 f'{unit.most}')
+        if unit.choices is not None and int(k) not in unit.choices:
+            raise ValueError(
+                f'unit "{unit.name}" cannot keep {k} of {unit.size} '
+                f'elements, its choices are {unit.choices}')
     return kept.long()

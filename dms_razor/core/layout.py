@@ -46,6 +46,8 @@ class Unit:
             for depth and to 1 for everything else, which cannot go lower.
         most (int, optional): Most elements kept in a group. Defaults to
             ``size``.
+        choices (tuple[int], optional): The counts that a group may keep, if
+            not every one from ``least`` to ``most``; the bounds follow.
         members (tuple[str]): Paths of the producing layers (width) or of the
             blocks, of which element i is ``members[i]`` (depth).
 
@@ -60,6 +62,7 @@ class Unit:
     least: Optional[int] = None
     most: Optional[int] = None
     members: Tuple[str, ...] = ()
+    choices: Optional[Tuple[int, ...]] = None
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -71,6 +74,8 @@ class Unit:
                                  f'{getattr(self, field)}, it must be at '
                                  'least 1')
         lowest = 0 if self.kind == 'depth' else 1
+        if self.choices is not None:
+            self._take_choices()
         if self.least is None:
             object.__setattr__(self, 'least', lowest)
         if self.most is None:
@@ -92,6 +97,25 @@ class Unit:
                 raise ValueError(
                     f'depth unit "{self.name}" has {self.size} elements and '
                     f'{len(self.members)} members, name each block once')
+
+    def _take_choices(self) -> None:
+        """Sort the choices and let the bounds follow."""
+        choices = tuple(sorted(set(self.choices)))
+        if not choices:
+            raise ValueError(f'unit "{self.name}": choices is empty, name the '
+                             'counts that it may keep')
+        object.__setattr__(self, 'choices', choices)
+        for field, bound in (('least', choices[0]), ('most', choices[-1])):
+            if getattr(self, field) not in (None, bound):
+                raise ValueError(
+                    f'unit "{self.name}": {field}={getattr(self, field)} and '
+                    f'choices={choices} contradict each other, give one')
+            object.__setattr__(self, field, bound)
+
+    @property
+    def allowed(self) -> Tuple[int, ...]:
+        """Every count that a group may keep, ascending."""
+        return self.choices or tuple(range(self.least, self.most + 1))
 
     @property
     def elements(self) -> int:
@@ -133,6 +157,10 @@ class Layout:
             size or, for a unit with nothing to lose, 0; float64 ``[U]``.
         gain (Tensor): λ/N of each unit, float64 ``[U]``.
         is_depth (Tensor): Depth units, bool ``[U]``.
+        has_choices (bool): Whether some unit has choices of its own.
+        half_start, count_of_half (Tensor): The count nearest to h/2 elements
+            of unit u is ``count_of_half[half_start[u] + h]``; int64 ``[U]``
+            and ``[Σ(2N + 1)]``.
         depth_elements (Tensor): Elements of depth units, bool ``[E]``.
         unit_of_element, row_of_element (Tensor): int64 ``[E]``.
         place_in_row (Tensor): 0-based place of an element in its row, int64
@@ -170,6 +198,11 @@ class Layout:
                              torch.float64)
         self.is_depth = per_unit((u.kind == 'depth' for u in units),
                                  torch.bool)
+
+        self.has_choices = any(u.choices is not None for u in units)
+        halves = 2 * self.size + 1
+        self.half_start = halves.cumsum(0) - halves
+        self.count_of_half = torch.cat([_nearest_counts(u) for u in units])
 
         unit_of_row = torch.arange(len(units)).repeat_interleave(self.groups)
         self.size_of_row = self.size[unit_of_row]
@@ -241,3 +274,13 @@ class Layout:
 
     def __repr__(self) -> str:
         return f'Layout({self.U} units, {self.E} elements)'
+
+
+def _nearest_counts(unit: Unit) -> Tensor:
+    """Allowed count nearest to h/2 for h = 0 … 2N; halfway goes up."""
+    allowed = torch.tensor(unit.allowed)
+    # From the middle between two choices on the upper one is taken; middles
+    # are whole halves, so h decides for everything in [h/2, (h + 1)/2).
+    middles = allowed[:-1] + allowed[1:]
+    halves = torch.arange(2 * unit.size + 1)
+    return allowed[torch.bucketize(halves, middles, right=True)]

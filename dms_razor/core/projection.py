@@ -24,7 +24,7 @@ from .layout import Layout
 from .projection_search import search_networks
 from .resource import ResourceModel
 from .target import TargetError, check_target, format_amount
-from .topk import kept_counts
+from .topk import kept_counts, nearest_counts
 
 ENOUGH = 0.99  # of the target: what a projected network has to reach
 FILLED = 0.999  # of the target: where filling stops
@@ -51,7 +51,7 @@ class Problem:
     def __init__(self, layout: Layout, resource: ResourceModel, ratios: Tensor,
                  ranks: Tensor, metric: str, target: float,
                  depth_kept: Optional[Tensor]) -> None:
-        layout = layout.to('cpu')
+        layout = self.layout = layout.to('cpu')
         ratios = ratios.detach().cpu().double()
         self.size, self.is_depth = layout.size, layout.is_depth
         self.least, self.most = layout.least, layout.most
@@ -68,7 +68,7 @@ class Problem:
         depth = kept_counts(ratios, layout)
         if depth_kept is not None:
             depth = depth_kept.detach().cpu().long()
-            depth = depth.maximum(self.least).minimum(self.most)
+            depth = nearest_counts(depth.double(), layout)
         self.asked = torch.where(self.is_depth, depth.double(),
                                  (1 - ratios) * layout.size)
 
@@ -88,13 +88,32 @@ class Problem:
     def shifted(self, kept: Tensor, shift: Tensor) -> Tensor:
         """Width counts at common shifts ``[S]``, depth of ``kept[U]``."""
         share = self.asked / self.size + shift.double()[:, None]
-        width = torch.floor(share * self.size + 0.5).long()
-        width = width.maximum(self.least).minimum(self.most)
+        width = nearest_counts(share * self.size, self.layout)
         return torch.where(self.is_depth, kept, width)
+
+    def more(self, kept: Tensor) -> Tensor:
+        """The next larger count of each unit, or one too many, [U]."""
+        return self._neighbours(kept, 1)
+
+    def fewer(self, kept: Tensor) -> Tensor:
+        """The next smaller count of each unit, or one too few, [U]."""
+        return self._neighbours(kept, -1)
+
+    def _neighbours(self, kept: Tensor, way: int) -> Tensor:
+        result = kept + way
+        if self.layout.has_choices:
+            for number, unit in enumerate(self.layout.units):
+                if unit.choices is not None:
+                    beyond = [
+                        c for c in unit.choices if (c - kept[number]) * way > 0
+                    ]
+                    if beyond:
+                        result[number] = min(beyond, key=lambda c: c * way)
+        return result
 
     def waiting(self, kept: Tensor) -> Tensor:
         """Shift at which the next element of each unit would come, [U]."""
-        return (kept + 0.5 - self.asked) / self.size
+        return ((kept + self.more(kept)) / 2 - self.asked) / self.size
 
 
 @torch.no_grad()
@@ -158,13 +177,15 @@ def _possible_depth(problem: Problem) -> Tensor:
         can = is_depth & (kept < problem.most)
         if not can.any():
             break
-        kept[problem.waiting(kept).masked_fill(~can,
-                                               float('inf')).argmin()] += 1
+        unit = problem.waiting(kept).masked_fill(~can, float('inf')).argmin()
+        kept[unit] = problem.more(kept)[unit]
     kept = torch.where(is_depth, kept, problem.least)
     while problem.figure(kept) > target:
         can = is_depth & (kept > problem.least)
-        kept[problem.waiting(kept - 1).masked_fill(
-            ~can, -float('inf')).argmax()] -= 1
+        fewer = problem.fewer(kept)
+        waiting = ((kept + fewer) / 2 - problem.asked) / problem.size
+        unit = waiting.masked_fill(~can, -float('inf')).argmax()
+        kept[unit] = fewer[unit]
     return kept
 
 
@@ -189,11 +210,11 @@ def _fit_width(problem: Problem, depth: Tensor) -> Tensor:
 def _fill(problem: Problem, kept: Tensor) -> Tensor:
     """Add width, next in line first, until nothing more fits."""
     candidates = (~problem.is_depth).nonzero().flatten()
-    one_more = torch.zeros(
+    own = torch.zeros(
         len(candidates), len(kept),
-        dtype=torch.int64).scatter_(1, candidates[:, None], 1)
+        dtype=torch.bool).scatter_(1, candidates[:, None], True)
     while problem.figure(kept) < FILLED * problem.target:
-        trials = kept + one_more
+        trials = torch.where(own, problem.more(kept), kept)
         fits = problem.figure(trials) <= problem.target
         fits &= kept[candidates] < problem.most[candidates]
         if not fits.any():

@@ -83,6 +83,8 @@ def _costly_first(problem: 'Problem') -> list:
 def _values(problem: 'Problem', unit: int) -> Tensor:
     """Counts that are tried: all, or some and what was asked; ``[V]``."""
     least, most = problem.least[unit].item(), problem.most[unit].item()
+    if problem.layout.units[unit].choices is not None:
+        return torch.tensor(problem.layout.units[unit].choices)
     if most - least < _VALUES:
         return torch.arange(least, most + 1)
     spread = torch.linspace(least, most, _VALUES).round().long()

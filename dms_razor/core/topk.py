@@ -135,11 +135,28 @@ def kept_counts(ratios: Tensor, layout: Layout) -> Tensor:
 
     Returns:
         Tensor: ``floor((1 − a)N + ½)`` in float64, clamped to what the unit
-        may keep, int64 ``[U]``.
+        may keep; for a unit with choices the nearest of them, the larger one
+        halfway; int64 ``[U]``.
     """
     layout = layout.to(ratios.device)
-    kept = (1 - ratios.detach().double()) * layout.size
-    kept = torch.floor(kept + 0.5).long()
+    return nearest_counts((1 - ratios.detach().double()) * layout.size, layout)
+
+
+def nearest_counts(counts: Tensor, layout: Layout) -> Tensor:
+    """Counts that units may keep, nearest to any numbers.
+
+    Args:
+        counts (Tensor): Wanted elements of a group, float64 ``[..., U]``.
+        layout (Layout): The units, on the same device.
+
+    Returns:
+        Tensor: int64 ``[..., U]``.
+    """
+    if layout.has_choices:
+        halves = torch.floor(2 * counts).long()
+        halves = torch.minimum(halves.clamp(min=0), 2 * layout.size)
+        return layout.count_of_half[layout.half_start + halves]
+    kept = torch.floor(counts + 0.5).long()
     return torch.minimum(torch.maximum(kept, layout.least), layout.most)
 
 

@@ -34,6 +34,10 @@ class SlimMultiheadAttention:
     def _dms_setup(self) -> None:
         self.qk_dims = self.v_dims = self.head_dims
         self.scale = self.head_dims**-0.5
+        own = getattr(self.scaled_dot_product_attention, 'keywords', {})
+        if own.get('scale'):
+            # mmpretrain divides by a scale that it was given (T2T-ViT).
+            self.scale = 1 / own['scale']
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape ``[B, N, C]`` to ``[B, N, C']``."""

@@ -253,6 +253,7 @@ class SpaceBuilder:
                     len(stage),
                     least=options.get('least'),
                     most=options.get('most'),
+                    choices=options.get('choices'),
                     members=tuple(b.path for b in stage)))
             for block in stage:
                 blocks.append(Block(block.path, first, block.tails))

@@ -1,10 +1,10 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """What users can say about units by name pattern."""
-from typing import Dict, Tuple
+from typing import Dict, Sequence, Tuple
 
 from ..core.layout import Unit
 
-OPTIONS = ('fixed', 'divisor', 'least', 'most')
+OPTIONS = ('fixed', 'divisor', 'least', 'most', 'choices')
 
 
 def check_options(units: Dict[str, dict]) -> Dict[str, dict]:
@@ -19,11 +19,21 @@ def check_options(units: Dict[str, dict]) -> Dict[str, dict]:
                 raise ValueError(
                     f'units["{pattern}"] has the unknown option "{key}"; use '
                     f'{", ".join(OPTIONS)}')
+            if key == 'choices':
+                _check_choices(pattern, value)
+                continue
             if key != 'fixed' and (not isinstance(value, int) or value < 1) \
                     and not (key == 'least' and value == 0):
                 raise ValueError(f'units["{pattern}"]: {key}={value!r} is no '
                                  'positive whole number')
     return units
+
+
+def _check_choices(pattern: str, choices: Sequence[int]) -> None:
+    if not isinstance(choices, (list, tuple)) or not choices or any(
+            type(choice) is not int or choice < 0 for choice in choices):
+        raise ValueError(f'units["{pattern}"]: choices={choices!r} is no list '
+                         'of the channels, heads or blocks that may be kept')
 
 
 def make_unit(name: str, kind: str, size: int, groups: int, step: int,
@@ -40,5 +50,12 @@ def make_unit(name: str, kind: str, size: int, groups: int, step: int,
             raise ValueError(f'unit "{name}": {key}={bound} channels are no '
                              f'multiple of its step {step}')
         bounds[key] = None if bound is None else bound // step
+    choices = options.get('choices')
+    if choices is not None:
+        odd = [choice for choice in choices if choice % step]
+        if odd:
+            raise ValueError(f'unit "{name}": the choice of {odd[0]} channels '
+                             f'is no multiple of its step {step}')
+        bounds['choices'] = tuple(choice // step for choice in choices)
     return Unit(
         name, kind, size // step, groups, step, members=members, **bounds)

@@ -152,8 +152,8 @@ class Space:
         keep = torch.zeros(self.layout.E, dtype=torch.bool)
         for number, unit in enumerate(self.units):
             choice = int(torch.randint(len(shares), (), generator=generator))
-            kept = min(
-                max(round(shares[choice] * unit.size), unit.least), unit.most)
+            wanted = round(shares[choice] * unit.size)
+            kept = min(unit.allowed, key=lambda count: abs(count - wanted))
             start = self.layout.slice_of(number).start
             for group in range(unit.groups):
                 order = torch.randperm(unit.size, generator=generator)

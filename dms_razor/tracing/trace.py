@@ -42,7 +42,8 @@ def trace(model: nn.Module,
         units (dict[str, dict], optional): Name pattern (as in fnmatch) of
             units or layers -> ``fixed=True``, ``divisor`` (channels that go
             together), ``least`` and ``most`` (bounds on what is kept, in
-            channels a group, or in blocks). Later patterns win.
+            channels a group, or in blocks), ``choices`` (the numbers that
+            may be kept, counted in the same way). Later patterns win.
         width (bool): Whether widths are searched. Defaults to True.
         depth (bool): Whether depths are searched. Defaults to True.
         heads (bool): Whether numbers of attention heads are searched.

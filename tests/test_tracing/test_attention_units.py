@@ -119,3 +119,24 @@ def test_attention_of_a_class_of_ones_own():
     for seed in range(4):
         keep = keep_of(space, seed, 4)
         assert_equal(model, space, keep, x)
+
+
+def test_choices_of_each_kind_and_their_errors():
+    model, image = tiny_vit()
+    choices = {
+        '*.patch_embed.projection': dict(choices=[6, 12]),
+        '*.attn.heads': dict(choices=[1, 3]),
+        '*.attn.qk': dict(choices=[2, 4], divisor=2),
+        'backbone.layers': dict(choices=[0, 2]),
+    }
+    space = trace(model, image, units=choices)
+    allowed = {unit.name: unit.choices for unit in space.units}
+    assert allowed['backbone.patch_embed.projection'] == (6, 12)
+    assert allowed['backbone.layers.1.attn.heads'] == (1, 3)
+    assert allowed['backbone.layers.1.attn.qk'] == (1, 2), 'elements of 2'
+    assert allowed['backbone.layers'] == (0, 2)
+    assert allowed['backbone.layers.1.attn.v'] is None
+    for wrong in (dict(choices=[]), dict(choices='6'), dict(choices=[6, 13]),
+                  dict(choices=[6, 7], divisor=2)):
+        with pytest.raises(ValueError, match='choice|most=13'):
+            trace(model, image, units={'*.patch_embed.projection': wrong})

@@ -33,9 +33,13 @@ class DMSMutator(ChannelMutator):
             ``example_inputs``.
         units (dict, optional): Constraints by name pattern, e.g.
             ``{'backbone.layer1.*': dict(divisor=8)}``; also ``fixed=True``,
-            ``least=…`` and ``most=…``.
+            ``least=…``, ``most=…`` and ``choices=[…]``.
         width (bool): Whether channels may be removed. Defaults to True.
         depth (bool): Whether blocks may be removed. Defaults to True.
+        heads (bool): Whether attention heads may be removed. Defaults to
+            True.
+        qk (bool): Whether query/key dims may be removed. Defaults to True.
+        v (bool): Whether value dims may be removed. Defaults to True.
         importance (str): ``'taylor'``, ``'snip'``, ``'fisher'``, ``'index'``
             or ``'taylor_no_average'``. Defaults to ``'taylor'``.
         decay (float): Moving average of the importance. Defaults to 0.99.
@@ -54,6 +58,9 @@ class DMSMutator(ChannelMutator):
                  units: Optional[Dict[str, dict]] = None,
                  width: bool = True,
                  depth: bool = True,
+                 heads: bool = True,
+                 qk: bool = True,
+                 v: bool = True,
                  importance: str = 'taylor',
                  decay: float = .99,
                  lr: float = 5e-3,
@@ -71,7 +78,8 @@ class DMSMutator(ChannelMutator):
             init_cfg=init_cfg)
         self.depth_unit_class = MODELS.get(depth_unit_cfg['type'])
         self.input_shape = input_shape
-        self.trace_args = dict(units=units, width=width, depth=depth)
+        self.trace_args = dict(
+            units=units, width=width, depth=depth, heads=heads, qk=qk, v=v)
         self.bank_args = dict(
             importance=importance, decay=decay, lr=lr, seed=seed)
         self.space = None

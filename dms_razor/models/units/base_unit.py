@@ -97,6 +97,11 @@ class BankUnit(MutableChannelUnit):
             ValueError: If the unit cannot keep just that many.
         """
         kept, rest = divmod(choice, self._grain)
+        if not rest and self.spec.choices is not None and \
+                kept not in self.spec.choices:
+            allowed = [c * self._grain for c in self.spec.choices]
+            raise ValueError(f'unit {self.name!r} cannot keep {choice}; its '
+                             f'choices are {allowed}')
         if rest or not self.min_choice <= choice <= self.max_choice:
             raise ValueError(
                 f'unit {self.name!r} cannot keep {choice} of '
@@ -106,7 +111,7 @@ class BankUnit(MutableChannelUnit):
 
     def sample_choice(self) -> int:
         """A random choice, uniform over what the unit may keep."""
-        return random.randint(self.spec.least, self.spec.most) * self._grain
+        return random.choice(self.spec.allowed) * self._grain
 
     def fix_chosen(self, choice: Optional[int] = None) -> None:
         """Write ``choice``; without one the present counts stay."""
