@@ -59,6 +59,7 @@ def input_shape_from_config(cfg) -> Tuple[int, int, int]:
 
     The test (then validation, then training) pipeline is searched for the
     last transform that crops or resizes: the size a deployed network sees.
+    Detectors whose data preprocessor pads images to a multiple see that.
 
     Args:
         cfg (Config): A whole config.
@@ -74,7 +75,8 @@ def input_shape_from_config(cfg) -> Tuple[int, int, int]:
         for transform in _transforms((cfg.get(name) or {}).get('dataset')):
             size = _output_size(transform) or size
         if size is not None:
-            return (_channels(cfg), *size)
+            step = _preprocessor(cfg).get('pad_size_divisor') or 1
+            return (_channels(cfg), *(-(-n // step) * step for n in size))
     raise ValueError(
         'the input size is in none of the config\'s pipelines (no cropping or '
         'resizing transform); set model.input_shape, for example input_shape='
@@ -111,10 +113,20 @@ def _output_size(transform: dict) -> Optional[Tuple[int, int]]:
 
 def _channels(cfg) -> int:
     """Input channels: the backbone's, else as many as means, else 3."""
-    model = cfg.get('model') or {}
-    model = model.get('architecture') or model
-    channels = (model.get('backbone') or {}).get('in_channels')
+    channels = (_network(cfg).get('backbone') or {}).get('in_channels')
     if channels is None:
-        mean = (cfg.get('data_preprocessor') or {}).get('mean')
+        mean = _preprocessor(cfg).get('mean')
         channels = len(mean) if mean else 3
     return int(channels)
+
+
+def _network(cfg) -> dict:
+    """The config of the network, without an algorithm around it."""
+    model = cfg.get('model') or {}
+    return model.get('architecture') or model
+
+
+def _preprocessor(cfg) -> dict:
+    """A detector has its data preprocessor inside, a classifier beside it."""
+    return (_network(cfg).get('data_preprocessor')
+            or cfg.get('data_preprocessor') or {})

@@ -39,7 +39,7 @@ def test_image_follows_the_model():
     ('mmpretrain::efficientnet/efficientnet-b2_8xb32_in1k.py', (3, 260, 260)),
     ('mmpretrain::lenet/lenet5_mnist.py', (1, 32, 32)),
     ('mmyolo::yolov8/yolov8_n_syncbn_fast_8xb16-500e_coco.py', (3, 640, 640)),
-    ('mmdet::retinanet/retinanet_r50_fpn_1x_coco.py', (3, 800, 1333)),
+    ('mmdet::retinanet/retinanet_r50_fpn_1x_coco.py', (3, 800, 1344)),
 ])
 def test_standard_configs(config, shape):
     assert input_shape_from_config(get_config(config)) == shape
