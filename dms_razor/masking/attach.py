@@ -2,7 +2,6 @@
 """Puts masks into a network by name, and takes them out again."""
 from typing import Callable, Dict, Optional, Set
 
-import torch
 from torch import Tensor, nn
 
 from ..tracing.space import Space
@@ -115,7 +114,7 @@ def attach(model: nn.Module, space: Space,
         module = modules[path]
         object.__setattr__(module, '_dms_masks', masks)
         object.__setattr__(module, '_dms_shown', None)
-        module.__class__ = masked_type(module)
+        module.__class__ = masked_type(module, masks.names)
     for path, masks in hooked.items():
         handle = modules[path].register_forward_hook(_scale_output(masks))
         object.__setattr__(modules[path], '_dms_hook', handle.id)
@@ -140,9 +139,3 @@ def unmask(model: nn.Module) -> nn.Module:
         if hook is not None:
             module._forward_hooks.pop(hook, None)
     return model
-
-
-def hard_source(keep: Tensor, dtype: torch.dtype) -> Callable[[], Tensor]:
-    """A source of constant 0/1 masks, for checks of equality."""
-    masks = keep.to(dtype)
-    return lambda: masks

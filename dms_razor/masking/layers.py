@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from .norms import NormInterceptor
 
-#: Parameters that a masked layer may show masked.
-SHOWN = ('weight', 'bias')
+#: Parameters that scale a layer's result: those a block's mask multiplies.
+SCALED = ('weight', 'bias')
 
 
 @dataclass(eq=False)
@@ -92,6 +92,12 @@ class LayerMasks:
     scales: List[int] = field(default_factory=list)
     norm: Optional[InputMask] = None
 
+    @property
+    def names(self) -> Tuple[str, ...]:
+        """Parameters that are shown masked."""
+        scaled = SCALED if self.scales else ()
+        return tuple(dict.fromkeys((*scaled, *self.inputs)))
+
     def __deepcopy__(self, memo: dict) -> 'LayerMasks':
         # A copy of the network (EMA keeps one) reads the same bank.
         return self
@@ -102,14 +108,15 @@ class LayerMasks:
         if masks is None:
             return None
         shown = {}
-        for name in SHOWN:
+        for name in self.names:
             tensor = parameters.get(name)
             if tensor is None:
                 continue
             for mask in self.inputs.get(name, ()):
                 tensor = mask(tensor, masks)
-            for element in self.scales:
-                tensor = tensor * masks[element].to(tensor.dtype)
+            if name in SCALED:
+                for element in self.scales:
+                    tensor = tensor * masks[element].to(tensor.dtype)
             shown[name] = tensor
         return shown
 
@@ -137,6 +144,9 @@ class MaskedLayer:
         shown = self.__dict__.get('_dms_shown')
         if shown is not None and name in shown:
             return shown[name]
+        if name not in self._parameters:  # e.g. reparametrised since
+            raise AttributeError(
+                f"'{type(self).__name__}' has no parameter '{name}'")
         return self._parameters[name]
 
 
@@ -147,12 +157,16 @@ def _shown_property(name: str) -> property:
 _TYPES: Dict[Tuple[type, Tuple[str, ...]], type] = {}
 
 
-def masked_type(layer: nn.Module) -> type:
-    """The masked subclass of a layer's class, made once and cached."""
-    names = tuple(n for n in SHOWN if n in layer._parameters)
+def masked_type(layer: nn.Module, names: Tuple[str, ...]) -> type:
+    """The masked subclass of a layer's class, made once and cached.
+
+    Args:
+        layer (nn.Module): The layer.
+        names (tuple[str]): Parameters that it is to show masked.
+    """
     key = (type(layer), names)
     if key not in _TYPES:
-        body = {name: _shown_property(name) for name in names}
+        body: Dict[str, Any] = {name: _shown_property(name) for name in names}
         body['__module__'] = type(layer).__module__
         _TYPES[key] = type(f'Masked{type(layer).__name__}',
                            (MaskedLayer, type(layer)), body)

@@ -116,6 +116,8 @@ class Facts:
         self.heads: List[Heads] = []
         self.norms: Dict[str, NormAxis] = {}
         self.entry_labels: Dict[str, Tensor] = {}
+        # Modules that are linear in their own weight and bias.
+        self.affine: Set[str] = set()
         # Tensors that are used in a way that is not understood -> reason.
         self.whole: Dict[str, str] = {}
         # Rows of channels that keep equal counts, as bytes of their labels.

@@ -241,9 +241,7 @@ class ResidualFinder:
         if op == 'batch_norm':
             return parameters.get('weight') is not None and parameters.get(
                 'bias') is not None
-        used_as_is = (f'{path}.weight', 0) in self.facts.axes
-        return used_as_is and (parameters.get('bias') is not None or getattr(
-            self.modules[path], 'bias', None) is None)
+        return path in self.facts.affine
 
     def _module_of_output(self, node: int, block) -> Optional[str]:
         """Innermost module inside the block that returns this very tensor."""

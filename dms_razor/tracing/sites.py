@@ -117,6 +117,7 @@ class SiteBuilder:
                 inputs = result.setdefault(path, {})
                 inputs['in_channels'] = index[::times].clone()
                 inputs['groups'] = index[::times].clone()
+                inputs['out_channels'] = index
             for attribute in names:
                 if hasattr(module, attribute):
                     result.setdefault(path, {})[attribute] = index
@@ -183,6 +184,8 @@ def attribute_names(module: nn.Module, axis: int) -> Tuple[str, ...]:
         return (('out_features', ), ('in_features', ))[axis]
     if isinstance(module, (nn.LayerNorm, nn.GroupNorm)):
         return ()
+    if isinstance(module, nn.Embedding):
+        return ((), ('embedding_dim', ))[axis]
     if isinstance(module, nn.PReLU):
         return ('num_parameters', )
     return ('num_features', )

@@ -7,6 +7,7 @@ raises :class:`~dms_razor.tracing.recorder.NotUnderstood` with a reason where
 that is not possible. ``RULES`` maps canonical operation names to rules; users
 can add their own with :func:`register_rule`.
 """
+from importlib import import_module
 from typing import Callable, Dict
 
 RULES: Dict[str, Callable] = {}
@@ -23,5 +24,7 @@ def register_rule(*names: str) -> Callable:
     return register
 
 
-from . import (attention, contraction, cutting,  # noqa: E402,F401,I001
-               elementwise, movement, norm, reduction)
+# The modules register their rules; they import this one, hence the place.
+for _name in ('attention', 'contraction', 'counted', 'cutting', 'elementwise',
+              'lookup', 'movement', 'norm', 'reduction'):
+    import_module(f'{__name__}.{_name}')

@@ -47,6 +47,16 @@ def owned_weight(recorder, weight: Tensor) -> Optional[str]:
     return name
 
 
+def _own_weight(recorder, weight: Tensor,
+                bias: Optional[Tensor]) -> Optional[str]:
+    """:func:`owned_weight`; notes layers that are linear in what they own."""
+    name, path = owned_weight(recorder, weight), recorder.path
+    if name == f'{path}.weight' and (bias is None or recorder.name_of(bias)
+                                     == f'{path}.bias'):
+        recorder.facts.affine.add(path)
+    return name
+
+
 def count(recorder, call, coefficient: float, *axes: Tensor) -> None:
     recorder.facts.operations.append(
         Operation(recorder.path, call.op,
@@ -84,17 +94,41 @@ def _is_read(recorder, x: Tensor, weight: Tensor) -> bool:
     return recorder.labels_of(x) is not None and x.dim() == weight.dim()
 
 
+def _beside(recorder, call, x: Tensor, dim: int,
+            macs: int) -> Optional[List[Tensor]]:
+    """Channels beside the dimension that is summed up pass (MLP-Mixer).
+
+    The layer then mixes positions alone; it does so for every channel.
+
+    Returns:
+        list[Tensor] | None: Labels of the output; None in the usual case.
+    """
+    labels = core(compress(recorder.labels_of(x)))
+    if labels.numel() == 1 or labels.shape[dim] > 1:
+        return None
+    if call.op != 'linear' and labels.numel() > labels.shape[0]:
+        count(recorder, call, macs)
+        raise NotUnderstood(f'{recorder.where} convolves along its channels')
+    channels = labels.reshape(-1)
+    count(recorder, call, macs / len(channels), channels)
+    recorder.fix(call.tensors[1:], f'{recorder.where} mixes positions')
+    return [labels.expand(call.outs[0].shape)]
+
+
 @register_rule('conv1d', 'conv2d', 'conv3d')
 def convolution(recorder, call) -> List[Tensor]:
     """Convolution, grouped and depthwise included."""
     x, weight = call.argument(0, 'input'), call.argument(1, 'weight')
     bias, out = call.argument(2, 'bias'), call.outs[0]
     groups = call.argument(6, 'groups', 1)
-    name = owned_weight(recorder, weight)
+    name = _own_weight(recorder, weight, bias)
     spatial = out.numel() // weight.shape[0] * prod(weight.shape[2:])
     if name is None or not _is_read(recorder, x, weight):
         count(recorder, call, spatial * weight.shape[1] * weight.shape[0])
         raise _refusal(recorder, call, name)
+    beside = _beside(recorder, call, x, 1, out.numel() * weight[0].numel())
+    if beside is not None:
+        return beside
     vector = channel_vector(recorder, x, 1)
     facts = recorder.facts
     if groups > 1 and groups == len(vector):  # depthwise
@@ -124,11 +158,11 @@ def transposed(recorder, call) -> List[Tensor]:
     x, weight = call.argument(0, 'input'), call.argument(1, 'weight')
     bias, out = call.argument(2, 'bias'), call.outs[0]
     groups = call.argument(6, 'groups', 1)
-    name = owned_weight(recorder, weight)
+    name = _own_weight(recorder, weight, bias)
     positions = x.numel() // weight.shape[0] * prod(weight.shape[2:])
     depthwise = groups == weight.shape[0] and weight.shape[1] == 1
-    if name is None or not _is_read(recorder, x, weight) or (
-            groups > 1 and not depthwise):
+    if name is None or not _is_read(recorder, x, weight) or (groups > 1 and
+                                                             not depthwise):
         count(recorder, call, positions * weight.shape[0] * weight.shape[1])
         if groups > 1 and not depthwise:
             raise NotUnderstood(
@@ -154,11 +188,14 @@ def linear(recorder, call) -> List[Tensor]:
     """Linear layer over the last dimension."""
     x, weight = call.argument(0, 'input'), call.argument(1, 'weight')
     bias, out = call.argument(2, 'bias'), call.outs[0]
-    name = owned_weight(recorder, weight)
+    name = _own_weight(recorder, weight, bias)
     positions = out.numel() // weight.shape[0]
     if name is None or recorder.labels_of(x) is None:
         count(recorder, call, positions * weight.numel())
         raise _refusal(recorder, call, name)
+    beside = _beside(recorder, call, x, -1, out.numel() * weight.shape[1])
+    if beside is not None:
+        return beside
     vector = channel_vector(recorder, x, -1)
     facts = recorder.facts
     result = facts.outputs(name, recorder.path, weight.shape[0])

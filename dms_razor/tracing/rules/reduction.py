@@ -36,7 +36,7 @@ def spatial(recorder, call) -> List[Tensor]:
 
 
 def _reduced_dims(call, dims: int) -> Sequence[int]:
-    position = 2 if call.op in ('norm', 'vector_norm') else 1
+    position = 2 if call.op in ('norm', 'linalg_vector_norm') else 1
     dim = call.argument(position, 'dim', call.kwargs.get('axis'))
     if dim is None or isinstance(dim, bool) or dim in ((), []):
         return list(range(dims))
@@ -63,7 +63,7 @@ def _mixed(recorder, call, labels: Tensor, dims: Sequence[int]) -> Tensor:
 
 
 @register_rule('mean', 'sum', 'amax', 'amin', 'max', 'min', 'var', 'std',
-               'norm', 'vector_norm', 'logsumexp', 'prod', 'median')
+               'norm', 'linalg_vector_norm', 'logsumexp', 'prod', 'median')
 def reduce(recorder, call) -> List[Tensor]:
     """Reduction over dimensions: fine as long as they hold no channels."""
     if call.op in ('max', 'min') and len(call.tensors) == 2:
