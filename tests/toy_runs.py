@@ -1,6 +1,7 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """Searches of a few seconds, through mmengine's runner, for tests."""
 import random
+import uuid
 
 import torch
 from mmengine.config import Config
@@ -53,7 +54,7 @@ def toy_config(work_dir, max_iters=24, **settings):
                 checkpoint=dict(
                     type='CheckpointHook', by_epoch=False, interval=-1)),
             randomness=dict(seed=0),
-            experiment_name=f'toy_{random.getrandbits(64)}',
+            experiment_name=f'toy_{uuid.uuid4()}',
             log_level='ERROR',
             work_dir=str(work_dir)))
     cfg.merge_from_dict(settings)
@@ -76,3 +77,17 @@ def run(cfg):
     runner = Runner.from_cfg(cfg)
     runner.train()
     return runner
+
+
+def same_search(one, other):
+    """Whether two runners end with the same search, bit by bit."""
+    a, b = one.model.search.bank, other.model.search.bank
+    return all(
+        torch.equal(getattr(a, name), getattr(b, name))
+        for name in ('ratios', 'importance', 'order'))
+
+
+def same_weights(one, other):
+    """Whether two runners end with the same weights, bit by bit."""
+    a, b = one.model.state_dict(), other.model.state_dict()
+    return all(torch.equal(a[name], b[name]) for name in a)

@@ -6,22 +6,10 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
-from mmrazor.registry import MODELS
 from torch import nn
 from toy_models import classifier
-from toy_runs import run, toy_config, with_validation
-
-
-def same_search(one, other):
-    a, b = one.model.search.bank, other.model.search.bank
-    return all(
-        torch.equal(getattr(a, name), getattr(b, name))
-        for name in ('ratios', 'importance', 'order'))
-
-
-def same_weights(one, other):
-    a, b = one.model.state_dict(), other.model.state_dict()
-    return all(torch.equal(a[name], b[name]) for name in a)
+from toy_runs import (run, same_search, same_weights, toy_config,
+                      with_validation)
 
 
 @pytest.fixture(scope='module')
@@ -177,68 +165,6 @@ def test_input_shape_is_read_off_the_pipeline(tmp_path):
     runner = run(cfg)
     assert runner.model.mutator.space.input_shape == (1, 3, 16, 16)
     assert runner.model.search.bank.updates == 1
-
-
-# what a plain model's checkpoint in load_from does
-
-
-def save_plain(path, **backbone):
-    torch.manual_seed(5)
-    model = MODELS.build(classifier(**backbone))
-    torch.save(dict(state_dict=model.state_dict(), meta={}), path)
-    return model
-
-
-def test_plain_checkpoint_becomes_the_supernet(tmp_path):
-    model = save_plain(tmp_path / 'plain.pth')
-    cfg = toy_config(
-        tmp_path, load_from=str(tmp_path / 'plain.pth'), log_level='INFO')
-    cfg.optim_wrapper.optimizer = dict(type='SGD', lr=0.)
-    runner = run(cfg)
-    for name, value in model.named_parameters():
-        assert torch.equal(value,
-                           runner.model.state_dict()[f'architecture.{name}'])
-    log = next(tmp_path.glob('*/*.log')).read_text()
-    assert f'Supernet: {len(model.state_dict())} tensors' in log
-
-
-def test_checkpoint_of_another_network_is_refused(tmp_path):
-    save_plain(tmp_path / 'wide.pth', base_channels=16, stem_channels=16)
-    cfg = toy_config(tmp_path, load_from=str(tmp_path / 'wide.pth'))
-    cfg.model.architecture.head.in_channels = 64
-    with pytest.raises(ValueError, match='wide.pth does not hold'):
-        run(cfg)
-
-
-def test_search_checkpoint_gives_its_weights_to_a_new_search(plain, tmp_path):
-    cfg = toy_config(
-        tmp_path, max_iters=1, load_from=f'{plain.work_dir}/iter_24.pth')
-    cfg.optim_wrapper.optimizer = dict(type='SGD', lr=0.)
-    cfg.model.search = dict()
-    runner = run(cfg)
-    assert runner.model.search.bank.ratios.eq(0).all()
-    weight = 'architecture.head.fc.weight'
-    assert torch.equal(runner.model.state_dict()[weight],
-                       plain.model.state_dict()[weight])
-
-
-def test_resuming_what_is_no_search(tmp_path):
-    save_plain(tmp_path / 'plain.pth')
-    cfg = toy_config(
-        tmp_path, resume=True, load_from=str(tmp_path / 'plain.pth'))
-    with pytest.raises(ValueError, match='holds no search'):
-        run(cfg)
-
-
-def test_evaluating_a_search_checkpoint(plain, tmp_path):
-    cfg = toy_config(tmp_path, load_from=f'{plain.work_dir}/iter_24.pth')
-    cfg.test_dataloader = dict(
-        cfg.train_dataloader,
-        sampler=dict(type='DefaultSampler', shuffle=False))
-    cfg.test_evaluator, cfg.test_cfg = dict(type='Accuracy'), dict()
-    runner = Runner.from_cfg(cfg)
-    runner.test()
-    assert same_search(plain, runner)
 
 
 # what ends before the first step, or after it
