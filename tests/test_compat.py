@@ -82,6 +82,8 @@ def test_shim_is_needed_and_enough(name, run_python, port):
     code, complaint = CASES[name]
     environment = dict(RENDEZVOUS, MASTER_PORT=port)
     without = run_python(code, name, **environment)
+    if name == 'torchvision_schemas' and torch.__version__ < '2.5':
+        return  # the torchvision of that time imports without its library
     assert without.returncode != 0
     assert re.search(complaint, without.stderr), without.stderr
     with_it = run_python(code, **environment)

@@ -55,6 +55,7 @@ def worker(rank, folder, momentum):
     torch.save(half(mine.bfloat16()).detach(), f'{folder}/half{rank}.pth')
     norm.eval()
     torch.save(norm(mine).detach(), f'{folder}/eval{rank}.pth')
+    dist.barrier()  # old torch hangs in the next line otherwise
     dist.destroy_process_group()
 
 
