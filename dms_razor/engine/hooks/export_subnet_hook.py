@@ -68,15 +68,16 @@ class ExportSubnetHook(Hook):
         """Read budgets and retrain config while an error is still cheap."""
         search = dms_of(runner).search
         self._figures = {b: search.budget(b) for b in self.budgets}
-        low = [
-            b for b, figure in self._figures.items() if figure <= search.target
+        idle = [
+            budget for budget, figure in self._figures.items()
+            if not search.target < figure < search.schedule.start
         ]
-        if low:
+        if idle:
             raise ValueError(
-                f'the budget {low[0]!r} of ExportSubnetHook is not above the '
-                f'target of the search ({format_amount(search.target)} '
-                f'{search.metric}), which is exported anyway; leave it out or '
-                'lower the target')
+                f'the budget {idle[0]!r} of ExportSubnetHook does not lie '
+                'between the supernet and the target of the search '
+                f'({format_amount(search.target)} {search.metric}, which is '
+                'exported anyway); leave it out or lower the target')
         self._retrain = retrain_config(runner.cfg, **self.retrain_args)
 
     def after_train_iter(self,

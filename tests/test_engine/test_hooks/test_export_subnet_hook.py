@@ -137,7 +137,8 @@ def test_retrain_config_builds_the_subnet(tmp_path, export, schedule):
 
 
 @pytest.mark.parametrize('settings, message', [
-    (dict(budgets=('40%', )), 'not above the target'),
+    (dict(budgets=('40%', )), 'does not lie between'),
+    (dict(budgets=(1., )), 'does not lie between'),
     (dict(budgets=('120%', )), 'above the supernet'),
     (dict(budgets=('some', )), 'cannot be read'),
     (dict(export=dict(retrain_base='mmpretrain::resnet/no.py')), 'no.py'),
