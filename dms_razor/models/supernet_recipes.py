@@ -77,7 +77,8 @@ def argument(cls: type, cfg: dict, name: str):
                      'recipe for DMSSupernet changes.')
 
 
-def _blocks(number: int, deepen: float) -> int:
+def blocks(number: int, deepen: float) -> int:
+    """``number`` times ``deepen``, rounded up, at least 1."""
     # not ceil(2 * 1.1000000001): the factor is a decimal that a person wrote
     return max(1, math.ceil(round(number * deepen, 6)))
 
@@ -95,14 +96,14 @@ def resnet(cls: type, cfg: dict, widen: float,
         channels = argument(cls, cfg, name)
         # MMDetection's stem_channels=None means base_channels
         if widen != 1 and channels is not None:
-            arguments[name] = _multiple_of_8(channels * widen)
+            arguments[name] = multiple_of_8(channels * widen)
     depth = cfg.get('depth')
     if depth not in cls.arch_settings:
         raise ValueError(
             f'DMSSupernet cannot deepen {cls.__name__} of depth {depth}: '
             f'choose one of {sorted(cls.arch_settings)}.')
     block, numbers = cls.arch_settings[depth]
-    deeper = tuple(_blocks(number, deepen) for number in numbers)
+    deeper = tuple(blocks(number, deepen) for number in numbers)
     return arguments, dict(arch_settings={
         **cls.arch_settings, depth: (block, deeper)
     })
@@ -125,7 +126,7 @@ def mobilenet_v2(cls: type, cfg: dict, widen: float,
     """``widen_factor``; the third number of each row of ``arch_settings``."""
     arguments = dict(widen_factor=argument(cls, cfg, 'widen_factor') * widen)
     settings = [[expand, channels,
-                 _blocks(number, deepen), stride]
+                 blocks(number, deepen), stride]
                 for expand, channels, number, stride in cls.arch_settings]
     return arguments, dict(arch_settings=settings)
 
@@ -146,5 +147,6 @@ def efficientnet(cls: type, cfg: dict, widen: float,
     return {}, dict(arch_settings=settings)
 
 
-def _multiple_of_8(channels: float) -> int:
+def multiple_of_8(channels: float) -> int:
+    """The nearest multiple of 8, at least 8."""
     return max(8, int(channels / 8 + 0.5) * 8)

@@ -31,8 +31,10 @@ def output_channels(backbone: nn.Module, name: str) -> Tuple[int, ...]:
     channels = next(
         (layer.in_channels
          for layer in backbone.modules() if isinstance(layer, nn.Conv2d)), 3)
+    side = getattr(backbone, 'img_size', 224)  # windows want large images
+    side = (side, side) if isinstance(side, int) else tuple(side)
     with torch.no_grad():
-        outputs = backbone(torch.empty(1, channels, 64, 64, device='meta'))
+        outputs = backbone(torch.empty(1, channels, *side, device='meta'))
     if isinstance(outputs, torch.Tensor):
         outputs = (outputs, )
     if not all(isinstance(x, torch.Tensor) and x.ndim > 1 for x in outputs):

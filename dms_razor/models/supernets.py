@@ -23,6 +23,7 @@ from typing import Optional
 from mmengine.registry import MODELS
 from torch import nn
 
+from . import transformer_recipes  # noqa: F401  (registers its recipes)
 from .supernet_recipes import RECIPES, enlarge_class
 from .supernet_wiring import output_channels, rewire
 
