@@ -71,8 +71,8 @@ class Row:
 class Pooled(nn.Module):
     """A classifier around a backbone, whatever shape its output has.
 
-    Every tensor of the last output is averaged over its positions and read
-    by a linear layer, so that the width of the output can be searched too.
+    Every tensor that comes out is averaged over its positions and read by a
+    linear layer, so that the width of the output can be searched too.
 
     Args:
         backbone (nn.Module): The backbone.
@@ -92,12 +92,9 @@ class Pooled(nn.Module):
         self.heads = nn.ModuleList(nn.Linear(w, classes) for w in widths)
 
     def features(self, x: Tensor) -> List[Tensor]:
-        """Tensors of the last output, ``[B, C]`` each."""
-        out = self.backbone(x)
-        if isinstance(out, (tuple, list)):
-            out = out[-1]
+        """Tensors of the output, ``[B, C]`` each."""
         found = [
-            t for t in tree_flatten(out)[0]
+            t for t in tree_flatten(self.backbone(x))[0]
             if isinstance(t, Tensor) and t.is_floating_point()
         ]
         positions = {2: (), 3: (1, ), 4: (2, 3)}

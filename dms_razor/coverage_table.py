@@ -5,6 +5,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import List
 
 from .coverage import Row
+from .coverage_cases import NO_NETWORK
 
 KINDS = ('width', 'heads', 'qk', 'v', 'depth')
 _PACKAGES = ('torch', 'mmengine', 'mmpretrain', 'mmrazor')
@@ -51,6 +52,11 @@ def markdown(rows: List[Row]) -> str:
         text.append(f'| {row.name} | {kinds} | {row.elements:,} | '
                     f'{row.params / 1e6:.2f} M | {row.share:.1%} | '
                     f'{row.width_share:.1%} | {difference} |')
+    text += [
+        '', 'Not in the table: ' +
+        '; '.join(f'{name}, {reason}'
+                  for name, reason in NO_NETWORK.items()) + '.'
+    ]
     text += ['', '## What stays, and why', '']
     for row in rows:
         if row.problem:

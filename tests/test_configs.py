@@ -52,6 +52,9 @@ BUDGETS = {
     'dms-en-450_8xb32-30e_in1k': (1.50e9, 0.45e9),
     'dms-en-b1_8xb32-30e_in1k': (6.75e9, 0.68e9),
     'dms-en-b2_8xb32-30e_in1k': (8.54e9, 1.1e9),
+    'dms-deit-small-b16-1300m_4xb256-30e_in1k': (6.10e9, 1.3e9),
+    'dms-swin-tiny-50p_16xb64-30e_in1k': (4.49e9, '50%'),
+    'dms-convnext-tiny-50p_32xb128-30e_in1k': (4.46e9, '50%'),
 }
 
 
@@ -92,6 +95,8 @@ def as_list(value):
 
 def shrink(cfg, images, work_dir):
     """Two small images, two iterations, no checkpoints."""
+    # Windows of Swin do not fit small images.
+    side = 224 if 'swin-tiny' in Path(cfg.filename).stem else 32
     cfg.work_dir = str(work_dir)
     cfg.experiment_name = Path(cfg.filename).stem
     cfg.default_hooks.checkpoint.update(interval=-1, save_last=False)
@@ -108,7 +113,7 @@ def shrink(cfg, images, work_dir):
             for key in ('scale', 'crop_size'):
                 if key in transform:
                     edge = transform['type'] == 'ResizeEdge'
-                    transform[key] = 40 if edge else 32
+                    transform[key] = 40 if edge and side == 32 else side
     if cfg.train_cfg.get('by_epoch'):
         cfg.train_cfg.update(max_epochs=2, val_interval=2)
         for scheduler in as_list(cfg.param_scheduler):

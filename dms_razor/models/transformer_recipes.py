@@ -18,8 +18,8 @@ def _arch(cls: type, cfg: dict) -> dict:
         return dict(arch)
     table = getattr(cls, 'arch_zoo', None) or cls.arch_settings
     for names, sizes in table.items():
-        if arch.lower() == names if isinstance(
-                names, str) else arch.lower() in names:
+        if arch.lower() == names if isinstance(names,
+                                               str) else arch.lower() in names:
             return dict(sizes)
     raise ValueError(f"DMSSupernet cannot enlarge {cls.__name__} of arch "
                      f"'{arch}': it has no sizes of that name.")
@@ -38,8 +38,8 @@ def vision_transformer(cls: type, cfg: dict, widen: float,
     heads, dims = arch['num_heads'], arch['embed_dims']
     arch['num_heads'] = _more(heads, widen)
     arch['embed_dims'] = dims // heads * arch['num_heads']
-    arch['feedforward_channels'] = round(
-        arch['feedforward_channels'] * arch['embed_dims'] / dims)
+    arch['feedforward_channels'] = round(arch['feedforward_channels'] *
+                                         arch['embed_dims'] / dims)
     arch['num_layers'] = blocks(arch['num_layers'], deepen)
     return dict(arch=arch), {}
 

@@ -45,9 +45,8 @@ def test_a_wider_vision_transformer_keeps_the_size_of_heads():
 
 def test_swin_doubles_its_heads_from_stage_to_stage():
     model = DMSSupernet(
-        classifier(
-            768, type='SwinTransformer', arch='tiny', img_size=224) | dict(
-                neck=dict(type='GlobalAveragePooling')),
+        classifier(768, type='SwinTransformer', arch='tiny', img_size=224)
+        | dict(neck=dict(type='GlobalAveragePooling')),
         widen=4 / 3,
         deepen=1.5)
     assert type(model.backbone) is SwinTransformer
