@@ -76,7 +76,8 @@ def without_pretrained(config: Any) -> Any:
         for key, value in config.items():
             if key == 'pretrained' and isinstance(value, str):
                 continue
-            if key == 'init_cfg':
+            # An explicit None stays: it says "not the class's default".
+            if key == 'init_cfg' and value is not None:
                 value = _init_cfg(value)
                 if value is None:
                     continue

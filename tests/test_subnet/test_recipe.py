@@ -125,3 +125,9 @@ def test_without_pretrained():
         head=dict(type='W'))
     assert type(plain['backbone']) is dict
     assert config.pretrained == 'x.pth'
+
+
+def test_an_explicit_none_is_no_pretrained_weight():
+    """Without it the class would initialise the layer in its own way."""
+    config = dict(type='X', head=dict(type='W', init_cfg=None))
+    assert without_pretrained(config) == config
