@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from ..subnet.slim import slim_class, slim_name
 from .attention_units import AttentionGroup, projection_of
 from .elements import Elements
+from .folding import MaskFolding
 from .space import Block, MaskSite, NormSite, SliceSite
 
 
@@ -30,6 +31,7 @@ class SiteBuilder:
         self.modules, self.facts = recorder.modules, recorder.facts
         self.elements, self.attention = elements, attention
         self.replacements, self.extra_attributes = replacements, extra
+        self.folding = MaskFolding(recorder)
         self.slots: Dict[Tuple[str, int], SliceSite] = {}
 
     def slices(self) -> Dict[str, List[SliceSite]]:
@@ -53,10 +55,18 @@ class SiteBuilder:
         result = []
         for axis in self.facts.axes.values():
             index = self.elements.index(axis.labels)
-            if axis.reads and bool((index >= 0).any()):
-                module, _, tensor = axis.name.rpartition('.')
+            if not axis.reads or not bool((index >= 0).any()):
+                continue
+            module, _, tensor = axis.name.rpartition('.')
+            norm = self.folding.norm_of(module, len(index))
+            if norm is None:
                 result.append(
                     MaskSite(module, tensor, axis.axis, index, axis.groups))
+            else:
+                result += [
+                    MaskSite(norm, name, 0, index)
+                    for name in ('weight', 'bias')
+                ]
         return result + self._query_masks()
 
     def norms(self) -> List[NormSite]:
