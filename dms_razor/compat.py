@@ -33,6 +33,18 @@ def _installed(package: str) -> bool:
     return package in sys.modules or bool(importlib.util.find_spec(package))
 
 
+def pkg_resources_warning() -> None:
+    """setuptools 80 announces the end of pkg_resources at every import of it.
+
+    MMEngine and mim import it, and a run that builds several runners would
+    print the announcement dozens of times. It is about them and not about
+    the user's code; the versions here are pinned below setuptools 82.
+    """
+    import warnings
+    warnings.filterwarnings('ignore', 'pkg_resources is deprecated',
+                            UserWarning)
+
+
 def quantization_names() -> None:
     """torch 2.0 dropped private helpers of its quantization tables.
 
@@ -209,9 +221,9 @@ def cpu_amp() -> None:
 
 SHIMS: Dict[str, Callable[[], None]] = {
     shim.__name__: shim
-    for shim in (quantization_names, torchvision_schemas, mmcv_operators,
-                 mmyolo_version_check, mmcls_alias, checkpoint_loading,
-                 cpu_distributed, cpu_amp)
+    for shim in (pkg_resources_warning, quantization_names,
+                 torchvision_schemas, mmcv_operators, mmyolo_version_check,
+                 mmcls_alias, checkpoint_loading, cpu_distributed, cpu_amp)
 }
 """All shims by name, in the order in which they are applied."""
 

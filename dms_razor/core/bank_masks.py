@@ -16,10 +16,11 @@ from .topk import (hard_masks, initial_order, kept_counts, rank_order,
 
 MODES = ('soft', 'hard', 'off')
 
-# Masks below this are 0. Left alone they would run through float32's
-# denormals, on which a CPU computes up to a hundred times slower, and so
-# would the weights that they multiply.
-_TINY = 1e-19
+# Masks between 0 and this are this. Left alone they would run through
+# float32's denormals, on which a CPU computes up to a hundred times slower,
+# and so would the weights that they multiply; at 0 a mask in front of a ReLU
+# would lose its gradient (see dms_razor.tracing.folding).
+_TINY = 1e-12
 
 
 class BankMasks(nn.Module):
@@ -77,7 +78,7 @@ class BankMasks(nn.Module):
             self.order = rank_order(self.importance, self.layout, self.order)
             self.ranks = ranks_from_order(self.order, self.layout)
             masks = self._soft(self.ratios)
-            masks = torch.where(masks < _TINY, 0., masks)
+            masks = torch.where((masks > 0) & (masks < _TINY), _TINY, masks)
             self.masks = masks.to(self._dtype).requires_grad_()
             # Loss scales exceed float16: the anchor is never below float32.
             self.scale = torch.ones(
