@@ -1,0 +1,177 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""Decoded boxes after non-maximum suppression, inside the exported file.
+
+Dense heads of mmdet and mmyolo say how their outputs become boxes: priors,
+box coder, strides, sigmoid scores, and scores of objectness or centreness.
+What is here follows them and ends in ONNX's NonMaxSuppression, which ONNX
+Runtime runs.
+"""
+from typing import Any, List, Optional, Tuple
+
+import torch
+from torch import Tensor, nn
+
+from .outputs import RawOutputs, put_into_eval
+
+
+class DetectedBoxes(nn.Module):
+    """A detector from images to boxes.
+
+    Args:
+        model (nn.Module): A detector with a dense head (``bbox_head``).
+        images (Tensor): An example input (B, C, H, W); its size is fixed.
+        score_thr (float, optional): Boxes below are dropped. Defaults to the
+            head's ``test_cfg``.
+        iou_thr (float, optional): Of the suppression, by class. Defaults to
+            the head's ``test_cfg``.
+        most (int, optional): Boxes of one class in one image. Defaults to
+            the head's ``test_cfg``.
+
+    Attributes:
+        names (list[str]): ``['detections']``.
+
+    Raises:
+        ValueError: If the model has no head of a kind that is known.
+    """
+
+    names = ['detections']
+
+    def __init__(self,
+                 model: nn.Module,
+                 images: Tensor,
+                 score_thr: Optional[float] = None,
+                 iou_thr: Optional[float] = None,
+                 most: Optional[int] = None) -> None:
+        super().__init__()
+        head = getattr(model, 'bbox_head', None)
+        missing = [
+            name for name in ('prior_generator', 'bbox_coder', 'test_cfg')
+            if getattr(head, name, None) is None
+        ]
+        if missing:
+            raise ValueError(
+                f'{type(model).__name__} has no dense head with {missing}, so '
+                'its boxes cannot be decoded here; export its raw outputs and '
+                'decode them outside')
+        if not getattr(head, 'use_sigmoid_cls', True):
+            raise ValueError(
+                f'{type(head).__name__} takes the softmax of its scores, '
+                'which is not decoded here; export its raw outputs')
+        raw = RawOutputs(model, images)
+        cfg = head.test_cfg
+        self.head = _Head(head)
+        self.model = raw.model
+        self.score_thr = cfg.score_thr if score_thr is None else score_thr
+        self.iou_thr = cfg.nms.iou_threshold if iou_thr is None else iou_thr
+        self.most = cfg.max_per_img if most is None else most
+        with torch.no_grad():
+            sizes = [scores.shape[2:] for scores in model(images)[0]]
+            priors = head.prior_generator.grid_priors(
+                sizes, dtype=images.dtype, device=images.device)
+        self.register_buffer('priors', torch.cat(priors), persistent=False)
+        self.register_buffer(
+            'strides',
+            torch.cat([
+                level.new_full((len(level), ), float(_number(stride)))
+                for level, stride in zip(priors, head.prior_generator.strides)
+            ]),
+            persistent=False)
+        put_into_eval(self)
+
+    def forward(self, images: Tensor) -> Tuple[Tensor]:
+        """Detect.
+
+        Args:
+            images (Tensor): (B, C, H, W), as the data preprocessor gives it.
+
+        Returns:
+            tuple[Tensor]: (N, 7): image in the batch, x1, y1, x2, y2 in
+            pixels of the input, score, class; those of an image and class
+            together, best first.
+        """
+        boxes, scores = self.decode(self.model(images))
+        chosen = _Suppression.apply(boxes, scores.transpose(1, 2), self.most,
+                                    self.iou_thr, self.score_thr)
+        image, label, place = chosen.unbind(1)
+        found = torch.cat([
+            image[:, None].to(boxes.dtype), boxes[image, place],
+            scores[image, place, label][:, None], label[:, None].to(
+                boxes.dtype)
+        ], 1)
+        return (found, )
+
+    def decode(self, outputs: Any) -> Tuple[Tensor, Tensor]:
+        """Boxes (B, N, 4) and scores (B, N, classes) of raw outputs."""
+        scores, boxes, *factors = outputs
+        number = scores[0].shape[0]
+        scores = _flatten(scores, self.head.classes).sigmoid()
+        boxes = _flatten(boxes, 4)
+        if factors:
+            scores = scores * _flatten(factors[0], 1).sigmoid()
+        if self.head.takes_strides:
+            return self.head.coder.decode(self.priors[None], boxes,
+                                          self.strides), scores
+        priors = self.priors.expand(number, *self.priors.shape)
+        boxes = self.head.coder.decode(
+            priors.reshape(-1, priors.shape[-1]), boxes.reshape(-1, 4))
+        return boxes.reshape(number, -1, 4), scores
+
+
+class _Head:
+    """What decoding needs of a head, without its modules."""
+
+    def __init__(self, head: nn.Module) -> None:
+        self.coder = head.bbox_coder
+        self.classes = getattr(head, 'cls_out_channels', head.num_classes)
+        # mmyolo's coders are told the strides, mmdet's are not
+        self.takes_strides = hasattr(head, 'head_module')
+
+
+class _Suppression(torch.autograd.Function):
+    """ONNX's NonMaxSuppression, with the same result in torch."""
+
+    @staticmethod
+    def forward(ctx, boxes: Tensor, scores: Tensor, most: int, iou_thr: float,
+                score_thr: float) -> Tensor:
+        """Choose from boxes (B, N, 4) with scores (B, classes, N).
+
+        Returns int64 (K, 3): image, class, box.
+        """
+        if torch.onnx.is_in_onnx_export():
+            # symbolic() is what is written; any valid choice will do
+            return torch.zeros((1, 3), dtype=torch.int64)
+        from .._mmcv_ext import nms
+        chosen = [boxes.new_zeros((0, 3), dtype=torch.int64)]
+        for image, by_class in enumerate(scores):
+            for label, score in enumerate(by_class):
+                places = (score > score_thr).nonzero().flatten()
+                kept = places[nms(boxes[image, places], score[places],
+                                  iou_thr)[:most]]
+                where = kept.new_tensor([[image, label]]).expand(len(kept), 2)
+                chosen.append(torch.cat([where, kept[:, None]], 1))
+        return torch.cat(chosen)
+
+    @staticmethod
+    def symbolic(g, boxes, scores, most: int, iou_thr: float,
+                 score_thr: float):
+        """The operator of the ONNX file."""
+
+        def constant(value, dtype):
+            return g.op('Constant', value_t=torch.tensor([value], dtype=dtype))
+
+        return g.op('NonMaxSuppression', boxes, scores,
+                    constant(most, torch.int64),
+                    constant(iou_thr, torch.float32),
+                    constant(score_thr, torch.float32))
+
+
+def _flatten(levels: List[Tensor], width: int) -> Tensor:
+    """Levels (B, A·width, H, W) to (B, N, width)."""
+    return torch.cat([
+        level.permute(0, 2, 3, 1).reshape(level.shape[0], -1, width)
+        for level in levels
+    ], 1)
+
+
+def _number(stride: Any) -> float:
+    return stride[0] if isinstance(stride, (tuple, list)) else stride

@@ -1,0 +1,126 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""Runs written files: do they compute what the network does, how fast?"""
+import statistics
+import time
+from pathlib import Path
+from typing import Callable, Dict, List, Sequence, Union
+
+import torch
+from torch import Tensor, nn
+
+from .boxes import DetectedBoxes
+from .suppression import detection_difference
+from .write import DeployError
+
+Run = Callable[[Tensor], List[Tensor]]
+
+
+def load(path: Union[str, Path], threads: int = 0) -> Run:
+    """Load a written file.
+
+    Args:
+        path (str | Path): What :func:`write_network` wrote.
+        threads (int): Of ONNX Runtime; 0 leaves it to it.
+
+    Returns:
+        callable: From images (B, C, H, W) to the list of outputs.
+
+    Raises:
+        DeployError: If ONNX Runtime is needed and not installed.
+    """
+    path = Path(path)
+    if path.suffix == '.onnx':
+        return _load_onnx(path, threads)
+    if path.suffix == '.pt2':
+        module = torch.export.load(str(path)).module()
+    else:
+        module = torch.jit.load(str(path))
+
+    def run(images: Tensor) -> List[Tensor]:
+        with torch.no_grad():
+            return list(module(images))
+
+    return run
+
+
+def _load_onnx(path: Path, threads: int) -> Run:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise DeployError(
+            f'{path.name} can only be run with ONNX Runtime, which is not '
+            'installed: pip install onnxruntime') from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1 if threads else 0
+    session = onnxruntime.InferenceSession(
+        str(path), options, providers=['CPUExecutionProvider'])
+
+    def run(images: Tensor) -> List[Tensor]:
+        found = session.run(None, {'images': images.cpu().numpy()})
+        return [torch.from_numpy(array) for array in found]
+
+    return run
+
+
+def difference(network: nn.Module, path: Union[str, Path],
+               images: Tensor) -> float:
+    """Compare a written file with its network on some images.
+
+    Args:
+        network (nn.Module): What was written.
+        path (str | Path): The file.
+        images (Tensor): (B, C, H, W), of any batch size.
+
+    Returns:
+        float: Largest difference, over the largest output where that is
+        above 1; infinite where shapes differ. Of detections see
+        :func:`~dms_razor.deploy.suppression.detection_difference`.
+    """
+    found = load(path)(images)
+    if isinstance(network, DetectedBoxes):
+        return detection_difference(network, found[0], images)
+    with torch.no_grad():
+        expected = network(images)
+    worst = 0.
+    for a, b in zip(expected, found):
+        if a.shape != b.shape:
+            return float('inf')
+        if a.numel():
+            scale = max(1., float(a.abs().max()))
+            worst = max(worst, float((a - b).abs().max()) / scale)
+    return worst if len(expected) == len(found) else float('inf')
+
+
+def onnx_latency(paths: Dict[str, Union[str, Path]],
+                 images: Tensor,
+                 threads: Sequence[int] = (1, ),
+                 rounds: int = 30,
+                 warmup: int = 3) -> Dict[str, Dict[int, float]]:
+    """Median time of one forward pass in ONNX Runtime.
+
+    The networks take turns, so that a busy machine is equally busy for all.
+
+    Args:
+        paths (dict): Name to ONNX file.
+        images (Tensor): The batch.
+        threads (Sequence[int]): Numbers of threads to measure with.
+        rounds (int): Timed runs of each network.
+        warmup (int): Runs before them.
+
+    Returns:
+        dict: Milliseconds by name and threads.
+    """
+    table: Dict[str, Dict[int, float]] = {name: {} for name in paths}
+    for number in threads:
+        runs = {name: load(path, number) for name, path in paths.items()}
+        times: Dict[str, List[float]] = {name: [] for name in paths}
+        for turn in range(warmup + rounds):
+            for name, run in runs.items():
+                start = time.perf_counter()
+                run(images)
+                if turn >= warmup:
+                    times[name].append(time.perf_counter() - start)
+        for name, measured in times.items():
+            table[name][number] = 1000 * statistics.median(measured)
+    return table

@@ -1,0 +1,54 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""A network whose outputs are a flat tuple of tensors with names."""
+from typing import List, Tuple
+
+from torch import Tensor, nn
+
+from ..subnet.calling import evaluating, tensors_in
+
+
+class RawOutputs(nn.Module):
+    """A network in eval mode, with all it returns in one flat tuple.
+
+    Classifiers return logits, detectors the raw outputs of their head, level
+    by level. Images go in as the data preprocessor would hand them over.
+
+    Args:
+        model (nn.Module): The network; it is put into eval mode.
+        images (Tensor): An example input of shape (B, C, H, W).
+
+    Attributes:
+        names (list[str]): Names of the outputs: ``'output'``, or the kind and
+            the level, ``'scores_0'``, ``'boxes_0'``, …
+    """
+
+    def __init__(self, model: nn.Module, images: Tensor) -> None:
+        super().__init__()
+        self.model = model
+        put_into_eval(self)
+        with evaluating(model):
+            self.names = _names(model(images))
+
+    def forward(self, images: Tensor) -> Tuple[Tensor, ...]:
+        """(B, C, H, W) to the outputs, each with the batch in front."""
+        return tuple(tensors_in(self.model(images)))
+
+
+def put_into_eval(model: nn.Module) -> None:
+    """eval() without what networks make of it: some return None from it."""
+    for module in model.modules():
+        module.training = False
+
+
+def _names(out) -> List[str]:
+    """Name the tensors of an output."""
+    if isinstance(out, Tensor):
+        return ['output']
+    kinds = ('scores', 'boxes', 'factors')
+    if (isinstance(out, (tuple, list)) and 2 <= len(out) <= len(kinds)
+            and all(isinstance(part, (tuple, list)) for part in out)):
+        return [
+            f'{kind}_{level}' for kind, part in zip(kinds, out)
+            for level in range(len(part))
+        ]
+    return [f'output_{number}' for number in range(len(tensors_in(out)))]

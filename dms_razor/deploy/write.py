@@ -1,0 +1,96 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""Writes a network to a file that runs without its Python code."""
+import warnings
+from pathlib import Path
+from typing import Union
+
+import torch
+from torch import Tensor, nn
+
+from ..subnet.files import whole_file
+
+FORMATS = {'onnx': '.onnx', 'torchscript': '.pt', 'pt2': '.pt2'}
+"""Formats and what their files end with."""
+
+OPSET = 17
+
+
+class DeployError(RuntimeError):
+    """A network cannot be written in a format, or the file is wrong."""
+
+
+def write_network(network: nn.Module, images: Tensor, path: Union[str, Path],
+                  format: str) -> Path:
+    """Write a network; batches of any size go through it.
+
+    Args:
+        network (nn.Module): :class:`RawOutputs` or :class:`DetectedBoxes`.
+        images (Tensor): An example input (B, C, H, W); all sizes but the
+            batch are fixed. At least two images, since torch.export takes a
+            batch of one for a constant.
+        path (str | Path): The file; it appears whole.
+        format (str): A key of :data:`FORMATS`.
+
+    Returns:
+        Path: ``path``.
+
+    Raises:
+        DeployError: If the format is unknown, or torch cannot write this
+            network in it.
+    """
+    writers = dict(onnx=_onnx, torchscript=_torchscript, pt2=_pt2)
+    if format not in writers:
+        raise DeployError(f'there is no format {format!r}; use one of '
+                          f'{list(writers)}')
+    if len(images) < 2:
+        images = images.repeat(2, 1, 1, 1)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with warnings.catch_warnings(), torch.no_grad(), whole_file(
+                path) as file:
+            warnings.simplefilter('ignore')
+            writers[format](network, images, file)
+    except Exception as error:
+        raise DeployError(
+            f'{type(error).__name__} while writing {path.name}: {error}. Try '
+            'another format, or the raw outputs of a detector instead of its '
+            'boxes.') from error
+    return path
+
+
+def _onnx(network: nn.Module, images: Tensor, path: Path) -> None:
+    axes = {'images': {0: 'batch'}}
+    boxes = network.names == ['detections']
+    for name in network.names:
+        axes[name] = {0: 'boxes' if boxes else 'batch'}
+    settings = dict(
+        input_names=['images'],
+        output_names=network.names,
+        dynamic_axes=axes,
+        opset_version=OPSET)
+    if torch.__version__ >= '2.5':
+        # the exporter by tracing, which needs no other package and keeps all
+        # in one file; later versions of torch have another default
+        settings['dynamo'] = False
+    torch.onnx.export(network, (images, ), str(path), **settings)
+
+
+def _torchscript(network: nn.Module, images: Tensor, path: Path) -> None:
+    with torch.jit.optimized_execution(False):
+        traced = torch.jit.trace(network, (images, ), check_trace=False)
+    torch.jit.save(torch.jit.freeze(traced.eval()), str(path))
+
+
+def _pt2(network: nn.Module, images: Tensor, path: Path) -> None:
+    batch = torch.export.Dim('batch', min=1)
+    program = torch.export.export(
+        network, (images, ), dynamic_shapes=({
+            0: batch
+        }, ))
+    for node in program.graph.nodes:
+        # where in whose Python code it was: as large as the weights of a
+        # small network
+        for note in ('stack_trace', 'nn_module_stack', 'source_fn_stack'):
+            node.meta.pop(note, None)
+    torch.export.save(program, str(path))

@@ -1,0 +1,188 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""Subnets as files: as small as they are, the same outputs, any batch."""
+import dms_razor.openmmlab  # noqa: F401  isort: skip  (must come first)
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from mmdet.structures import DetDataSample
+
+from dms_razor.deploy import (FORMATS, DeployError, DetectedBoxes, RawOutputs,
+                              difference, load, onnx_latency, write_network)
+from dms_razor.deploy.suppression import detection_difference
+from dms_razor.engine.subnet_model import subnet_of_folder
+from dms_razor.subnet import SubnetError
+from .helpers import RESNET, RETINA, YOLO, export
+
+CASES = dict(yolo=YOLO, retina=RETINA, resnet=RESNET)
+
+
+@pytest.fixture(scope='module')
+def folders(tmp_path_factory):
+    """Case -> folder of an export, made when it is first asked for."""
+    from pathlib import Path
+    root = Path(__file__).resolve().parents[2]
+    made = {}
+
+    def get(name):
+        if name not in made:
+            made[name] = tmp_path_factory.mktemp(name) / 'subnet'
+            export(CASES[name], made[name], root)
+        return made[name]
+
+    return get
+
+
+@pytest.mark.parametrize('format', list(FORMATS))
+@pytest.mark.parametrize('case', list(CASES))
+def test_file_is_small_and_computes_the_same(case, format, folders, tmp_path):
+    model, images = subnet_of_folder(folders(case))
+    network = RawOutputs(model, images)
+    path = write_network(network, images, tmp_path / f'a{FORMATS[format]}',
+                         format)
+    params = sum(p.numel() for p in model.parameters())
+    assert path.stat().st_size <= 1.05 * 4 * params + 1e6
+    run = load(path)
+    for batch in (1, 2, 5):
+        images = torch.randn(batch, 3, 64, 64)
+        with torch.no_grad():
+            expected = model(images)
+        if isinstance(expected, torch.Tensor):
+            expected = [expected]
+        else:
+            expected = [tensor for part in expected for tensor in part]
+        found = run(images)
+        assert len(found) == len(expected) == len(network.names)
+        for a, b in zip(expected, found):
+            assert a.shape == b.shape and a.abs().max() > 0
+            assert (a - b).abs().max() < 1e-4 * max(1, a.abs().max())
+        assert difference(network, path, images) < 1e-4
+
+
+@pytest.mark.parametrize('case', ['yolo', 'retina'])
+def test_boxes_are_those_of_the_detector(case, folders, tmp_path):
+    """Against the head's own `predict`, which shares no code with it."""
+    model, images = subnet_of_folder(folders(case))
+    images = torch.randn(3, 3, 64, 64)
+    with torch.no_grad():
+        scores = DetectedBoxes(model, images).decode(model(images))[1]
+    ranked = scores.flatten().sort(descending=True)[0]
+    number = min(300, len(ranked) // 2)
+    thr = float(ranked[number:number + 2].mean())
+    # the file does not know the images and cuts no box at their border
+    model.bbox_head.bbox_coder.clip_border = False
+    model.bbox_head.test_cfg.update(
+        score_thr=thr, max_per_img=2000, nms_pre=30000)
+    network = DetectedBoxes(model, images)
+    path = write_network(network, images, tmp_path / 'a.onnx', 'onnx')
+    found = load(path)(images)[0]
+    assert difference(network, path, images) < 1e-4
+    samples = []
+    for _ in images:
+        sample = DetDataSample()
+        sample.set_metainfo(
+            dict(
+                img_shape=(64, 64),
+                ori_shape=(64, 64),
+                pad_param=np.zeros(4),
+                scale_factor=(1., 1.)))
+        samples.append(sample)
+    with torch.no_grad():
+        predicted = model.predict(images, samples)
+    total = 0
+    for number, sample in enumerate(predicted):
+        mine = found[found[:, 0] == number]
+        theirs = sample.pred_instances
+        assert abs(len(theirs) - len(mine)) <= .05 * len(theirs)
+        total += len(theirs)
+        rows = mine[:, 1:7].clone()
+        if case == 'yolo':  # mmyolo does, at the end
+            rows[:, :4].clamp_(0, 64)
+        other = torch.cat([
+            theirs.bboxes, theirs.scores[:, None], theirs.labels[:,
+                                                                 None].float()
+        ], 1)
+        if len(other):
+            nearest = torch.cdist(other, rows, p=float('inf')).min(1)[0]
+            # equal but for ties that rounding decides
+            assert (nearest < 1e-3).float().mean() > .95
+    assert 20 < total <= 300
+
+
+def test_wrong_detections_are_noticed(folders):
+    model, images = subnet_of_folder(folders('yolo'))
+    network = DetectedBoxes(model, images, score_thr=.3, most=2000)
+    with torch.no_grad():
+        right = network(images)[0]
+    assert len(right) > 5
+    assert detection_difference(network, right, images) < 1e-6
+    assert detection_difference(network, right[1:], images) == float('inf')
+    moved = right.clone()
+    moved[0, 1] += 9
+    assert detection_difference(network, moved, images) > 1e-2
+    twice = torch.cat([right[:1], right])
+    assert detection_difference(network, twice, images) == float('inf')
+
+
+def test_latency_table(folders, tmp_path):
+    model, images = subnet_of_folder(folders('resnet'))
+    path = write_network(
+        RawOutputs(model, images), images, tmp_path / 'a.onnx', 'onnx')
+    table = onnx_latency(
+        dict(a=path, b=path), images[:1], (1, 2), rounds=3, warmup=1)
+    assert set(table) == {'a', 'b'} and set(table['a']) == {1, 2}
+    assert all(ms > 0 for row in table.values() for ms in row.values())
+
+
+def test_no_boxes_of_a_classifier(folders):
+    model, images = subnet_of_folder(folders('resnet'))
+    with pytest.raises(ValueError, match='raw outputs'):
+        DetectedBoxes(model, images)
+
+
+def test_what_cannot_be_written(folders, tmp_path):
+    model, images = subnet_of_folder(folders('resnet'))
+    network = RawOutputs(model, images)
+    with pytest.raises(DeployError, match='onnx'):
+        write_network(network, images, tmp_path / 'a', 'caffe')
+    with pytest.raises(DeployError, match='boxes|format'):
+        write_network(network, images[:, :1], tmp_path / 'a.onnx', 'onnx')
+    assert not list(tmp_path.iterdir())
+
+
+def test_folder_without_config(folders, tmp_path):
+    folder = folders('resnet')
+    with pytest.raises(SubnetError, match='class of the network'):
+        subnet_of_folder(folder, config=str(tmp_path / 'no.py'))
+    other = folders('yolo') / 'retrain.py'
+    with pytest.raises(SubnetError):
+        subnet_of_folder(folder, config=str(other))
+
+
+@pytest.mark.parametrize('arguments, told', [
+    ([], 'largest difference'),
+    (['--format', 'torchscript'], 'largest difference'),
+    (['--boxes', '--score-thr', '0.3', '--size', '96', '64'], 'detections'),
+])
+def test_tool(arguments, told, folders, tmp_path, repo):
+    out = tmp_path / 'file.onnx'
+    if 'torchscript' in arguments:
+        out = tmp_path / 'file.pt'
+    done = subprocess.run([
+        sys.executable, repo / 'tools/export.py',
+        folders('yolo'), '--out', out, *arguments
+    ],
+                          capture_output=True,
+                          text=True)
+    assert done.returncode == 0, done.stderr
+    assert told in done.stdout and out.is_file()
+
+
+def test_tool_refuses(folders, tmp_path, repo):
+    done = subprocess.run([sys.executable, repo / 'tools/export.py', tmp_path],
+                          capture_output=True,
+                          text=True)
+    assert done.returncode != 0 and 'Traceback' not in done.stderr

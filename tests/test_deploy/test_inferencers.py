@@ -1,0 +1,51 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""OpenMMLab's inferencers on the config and the weights of an export."""
+import dms_razor.openmmlab  # noqa: F401  isort: skip  (must come first)
+
+import numpy as np
+import torch
+from mmdet.apis import DetInferencer
+from mmpretrain import ImageClassificationInferencer
+
+from dms_razor.engine.subnet_model import subnet_of_folder
+from .helpers import RESNET, YOLO, export
+
+
+def image():
+    return np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
+
+
+def test_detector(tmp_path, repo):
+    folder = tmp_path / 'subnet'
+    export(YOLO, folder, repo)
+    weights = torch.load(folder / 'subnet.pth', weights_only=True)
+    # inferencers ask a checkpoint for the names of the classes
+    path = tmp_path / 'weights.pth'
+    torch.save(
+        dict(
+            state_dict=weights,
+            meta=dict(dataset_meta=dict(CLASSES=('cell', )))), path)
+    inferencer = DetInferencer(
+        str(folder / 'retrain.py'), str(path), device='cpu', scope='mmyolo')
+    model, _ = subnet_of_folder(folder)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(inferencer.model.state_dict()[name], tensor)
+    out = inferencer(image(), no_save_vis=True)
+    assert len(out['predictions'][0]['scores']) > 0
+
+
+def test_classifier(tmp_path, repo):
+    folder = tmp_path / 'subnet'
+    export(RESNET, folder, repo, size=32)
+    inferencer = ImageClassificationInferencer(
+        str(folder / 'retrain.py'), str(folder / 'subnet.pth'), device='cpu')
+    out = inferencer(image())[0]
+    assert 0 <= out['pred_label'] < 10
+    model, _ = subnet_of_folder(folder)
+    data = inferencer.preprocess([image()])
+    batch = next(iter(data))
+    batch = model.data_preprocessor(batch)
+    with torch.no_grad():
+        scores = model(batch['inputs']).softmax(1)
+    assert torch.allclose(
+        scores[0], torch.tensor(out['pred_scores']), atol=1e-5)

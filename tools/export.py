@@ -1,0 +1,102 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""Write an exported subnet as ONNX, TorchScript or torch.export file.
+
+    python tools/export.py work_dirs/NAME/subnet
+    python tools/export.py work_dirs/NAME/subnet --format pt2 \
+        --checkpoint work_dirs/NAME_retrain/epoch_100.pth
+    python tools/export.py work_dirs/NAME/subnet --boxes      # a detector
+
+The file takes batches of any size of images as the network's data
+preprocessor gives them. Classifiers return logits, detectors the raw outputs
+of their head or, with --boxes, boxes after non-maximum suppression. It is
+compared with the network before this tool says that it is there.
+"""
+import argparse
+import sys
+from pathlib import Path
+
+import dms_razor.openmmlab  # noqa: F401  isort: skip  (must come first)
+
+import torch
+
+from dms_razor.deploy import (FORMATS, DeployError, DetectedBoxes, RawOutputs,
+                              difference, write_network)
+from dms_razor.engine.subnet_model import subnet_of_folder
+
+BOUND = 1e-4
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('subnet', help='folder that a search has exported')
+    parser.add_argument('--format', choices=list(FORMATS), default='onnx')
+    parser.add_argument(
+        '--checkpoint',
+        help='weights, e.g. of the retraining; by default the searched ones')
+    parser.add_argument(
+        '--config',
+        help='config whose model is the subnet; by default its retrain.py')
+    parser.add_argument(
+        '--out', help='file to write; by default SUBNET/subnet.onnx etc.')
+    parser.add_argument(
+        '--size',
+        type=int,
+        nargs=2,
+        metavar=('HEIGHT', 'WIDTH'),
+        help='of the images; by default what the search counted MACs for')
+    parser.add_argument(
+        '--boxes',
+        action='store_true',
+        help='of a detector: decoded boxes after non-maximum suppression '
+        '(ONNX alone)')
+    parser.add_argument('--score-thr', type=float, help='with --boxes')
+    parser.add_argument('--iou-thr', type=float, help='with --boxes')
+    args = parser.parse_args()
+    if args.boxes and args.format != 'onnx':
+        parser.error('--boxes: non-maximum suppression is an operator of '
+                     'ONNX; leave --boxes out or use --format onnx')
+    if not args.boxes and (args.score_thr, args.iou_thr) != (None, None):
+        parser.error('--score-thr and --iou-thr have no effect without '
+                     '--boxes')
+    return args
+
+
+def export(args: argparse.Namespace) -> Path:
+    """Write the file and compare it with the network."""
+    model, images = subnet_of_folder(args.subnet, args.config, args.checkpoint)
+    if args.size is not None:
+        images = torch.randn(2, images.shape[1], *args.size)
+    if args.boxes:
+        network = DetectedBoxes(model, images, args.score_thr, args.iou_thr)
+    else:
+        network = RawOutputs(model, images)
+    folder = Path(args.subnet)
+    folder = folder if folder.is_dir() else folder.parent
+    path = Path(args.out or folder / f'subnet{FORMATS[args.format]}')
+    write_network(network, images, path, args.format)
+    # another batch size than the one it was written with
+    worst = difference(network, path, torch.randn(3, *images.shape[1:]))
+    if not worst < BOUND:
+        path.unlink()
+        raise DeployError(
+            f'{path.name} differs from the network by {worst:.1e} of the '
+            'largest output and was deleted; try another format')
+    params = sum(p.numel() for p in model.parameters())
+    print(f'{path}: {path.stat().st_size / 1e6:.2f} MB for {params:,} '
+          f'parameters, outputs {", ".join(network.names)}, largest '
+          f'difference {worst:.1e}')
+    return path
+
+
+def main() -> None:
+    args = parse_args()
+    try:
+        export(args)
+    except (DeployError, ValueError, RuntimeError, OSError) as error:
+        sys.exit(f'{type(error).__name__}: {error}')
+
+
+if __name__ == '__main__':
+    main()
