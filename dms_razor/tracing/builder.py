@@ -265,10 +265,14 @@ class SpaceBuilder:
     def _stays(self, units: List[Unit]) -> List[FullWidth]:
         stays: Dict[str, str] = {}
         for producer in self.facts.producers:
-            for root in self.finder.roots(producer.labels):
-                if root in self.finder.fixed:
-                    stays.setdefault(producer.module, self.finder.fixed[root])
-                    break
+            roots = self.finder.roots(producer.labels)
+            reasons = [
+                self.finder.fixed[root] for root in roots
+                if root in self.finder.fixed
+            ]
+            if reasons:
+                partly = 'partly: ' if len(reasons) < len(roots) else ''
+                stays.setdefault(producer.module, partly + reasons[0])
         for operation in self.facts.operations:
             path = operation.module
             if len(operation.axes) == 0 and path not in stays:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Callable, Dict, List, Optional, Set, Tuple
 
-import numpy as np
+import torch
 
 from .attention_units import AttentionFinder
 from .facts import Facts
@@ -112,42 +112,66 @@ class UnitFinder:
             return i
 
         for partition in self.partitions:
-            parts = [self.roots(part) for part in partition.labels]
-            if not self._tie(parts, tied, find):
-                every = {r for part in parts for r in part if r > 0}
-                if not every <= set(self.fixed):
-                    self.facts.variables.fix(
-                        partition.labels, f'{partition.why}, and its parts '
-                        'cannot be kept equal')
-                    return None
+            columns, bad = self._columns(partition)
+            if bad:
+                self.facts.variables.fix(
+                    torch.tensor(bad), f'{partition.why}, and its parts '
+                    'cannot be kept equal')
+                return None
+            for column in columns:
+                for row in column[1:]:
+                    tied[find(row)] = find(column[0])
         members: Dict[int, List[int]] = {}
         for row in range(len(self.rows)):
             members.setdefault(find(row), []).append(row)
         result = []
         for rows in members.values():
-            if len({len(self.rows[row]) for row in rows}) > 1:
-                for row in rows:
-                    self._fix_row(row, 'its groups differ in size')
-                return None
             modules = dict.fromkeys(m for row in rows
                                     for m in self.row_modules[row])
             result.append(
                 WidthGroup([self.rows[row] for row in rows], list(modules)))
         return result
 
-    def _tie(self, parts: List[List[int]], tied: List[int], find) -> bool:
-        """Make corresponding rows of all parts groups of one unit."""
-        rows = [[self.row_of.get(root, -1) for root in part] for part in parts]
-        if all(row == -1 for part in rows for row in part):
-            return True
-        for column in zip(*rows):
-            if -1 in column:
-                return False
-            for row in column[1:]:
-                tied[find(row)] = find(column[0])
-        return True
+    def _columns(self, partition) -> Tuple[List[List[int]], List[int]]:
+        """Rows that make all parts of a partition keep equal counts.
 
-    def _fix_row(self, row: int, reason: str) -> None:
-        import torch
-        self.facts.variables.fix(
-            torch.from_numpy(np.array(self.rows[row])), reason)
+        Returns:
+            tuple: Rows, one of each part, that have to keep the same number;
+            and classes that have to stay, since that cannot be had.
+        """
+        parts = [self.roots(part) for part in partition.labels]
+        count: Dict[int, Dict[Tuple[int, int], int]] = {}
+        for number, part in enumerate(parts):
+            for root in part:
+                row = self.row_of.get(root)
+                if row is not None:
+                    times = count.setdefault(row, {})
+                    times[number, root] = times.get((number, root), 0) + 1
+        if any(root in self.taken for part in parts for root in part):
+            # Widths beside the dims of attention.
+            return [], [root for row in count for root in self.rows[row]]
+        alone: List[List[Tuple[int, int, int]]] = [[] for _ in parts]
+        bad = []
+        for row, times in count.items():
+            roots = self.rows[row]
+            share = [{times.get((number, root), 0)
+                      for root in roots} for number in range(len(parts))]
+            held = [n for n, found in enumerate(share) if found != {0}]
+            if any(len(found) > 1 for found in share):
+                bad += roots  # some of its channels, not others
+            elif len(held) == 1:
+                alone[held[0]].append((share[held[0]].pop(), row))
+            elif len(held) < len(parts) or len(set(map(max, share))) > 1:
+                bad += roots  # more of it in one part than in another
+        times = [[entry[0] for entry in part] for part in alone]
+        if any(part != times[0] for part in times):
+            bad += [
+                r for part in alone for _, row in part for r in self.rows[row]
+            ]
+        if bad:
+            return [], bad
+        columns = [[row for _, row in column] for column in zip(*alone)]
+        for column in columns:  # what some of them have more of stays
+            least = min(len(self.rows[row]) for row in column)
+            bad += [r for row in column for r in self.rows[row][least:]]
+        return columns, bad
