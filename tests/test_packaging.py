@@ -162,3 +162,9 @@ def test_model_index_lists_every_metafile():
         for p in REPO.glob('configs/*/metafile.yml')
     }
     assert set(index['Import']) == found
+
+
+def test_ci_runs_the_command_of_the_readme():
+    command = 'bash tools/install.sh && .venv/bin/python -m pytest tests'
+    assert f'```bash\n{command}\n```' in (REPO / 'README.md').read_text()
+    assert command in (REPO / '.ci' / 'run').read_text().splitlines()
