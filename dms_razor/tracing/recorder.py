@@ -52,6 +52,7 @@ class Recorder(TorchFunctionMode):
         for name, tensor in named:
             self._names.setdefault(id(tensor), (tensor, name))
         self._values: Dict[int, Tuple[Tensor, Value]] = {}
+        self._hidden: Dict[int, Tensor] = {}
         self._stack: List[int] = [-1]
 
     # what is known about tensors
@@ -170,14 +171,18 @@ class Recorder(TorchFunctionMode):
             if label is None:
                 continue
             self.bind(tensor, node, label, self._expanded.get(id(tensor)))
-            if tensor._base is not None and any(t is tensor for t in changed):
-                self._write_through(tensor._base, node, label)
+            base = tensor._base
+            if base is not None and any(t is tensor for t in changed):
+                self._write_through(base, node, label)
+            elif base is not None and not any(t is base for t in tensors):
+                # The operation itself made it: nobody else can look at it.
+                self._hidden.setdefault(id(base), base)
 
     def _write_through(self, base: Tensor, node: Node, labels: Tensor) -> None:
         """An operation in place on a view changes the tensor it shows."""
         known = self.value(base)
         if known is None:
-            if self.name_of(base) is not None:
+            if self.name_of(base) is not None or id(base) in self._hidden:
                 return
             reason = f'{self.where} writes them into a part of a tensor'
             self.variables.fix(labels, reason)
@@ -274,6 +279,7 @@ class Recorder(TorchFunctionMode):
         ]
         self.facts.finish()
         self._values.clear()
+        self._hidden.clear()
         return out
 
     def _bind_inputs(self, tensors: List[Tensor]) -> None:

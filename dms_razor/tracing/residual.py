@@ -218,8 +218,9 @@ class ResidualFinder:
         """The module whose scale or output carries the block's mask."""
         if len(self.readers.get(node, [])) != 1:
             return None
-        output = self._module_of_output(node, call)
+        output = None
         while node >= call.first:
+            output = output or self._module_of_output(node, call)
             record = self.nodes[node]
             module = self.calls[record.call].path
             if record.op in ('batch_norm', 'conv2d', 'linear', 'conv1d',

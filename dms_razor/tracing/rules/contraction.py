@@ -8,6 +8,7 @@ paper and in fvcore.
 from math import prod
 from typing import List, Optional
 
+import torch
 from torch import Tensor
 
 from ..facts import Operation, Partition
@@ -17,17 +18,14 @@ from . import register_rule
 
 
 def channel_vector(recorder, x: Tensor, dim: int) -> Tensor:
-    """Labels of ``x`` along ``dim``, shape ``[size]``.
+    """Labels of ``x`` along ``dim``, shape ``[size]``; 0 for a constant.
 
     One weight reads all positions, so channels of one index are one channel
     whatever the position (a class token and the patches beside it).
-
-    Raises:
-        NotUnderstood: ``x`` is a constant.
     """
     labels = recorder.labels_of(x)
     if labels is None:
-        raise NotUnderstood(f'{recorder.where} reads a constant tensor')
+        return torch.zeros(x.shape[dim], dtype=torch.long)
     vector = vector_along(labels, dim)
     if vector is None:
         size = x.shape[dim]
@@ -35,7 +33,8 @@ def channel_vector(recorder, x: Tensor, dim: int) -> Tensor:
         rows = rows.reshape(-1, rows.shape[-1]).unique(dim=0)
         rows = rows.expand(-1, size)
         vector = rows.max(0).values
-        recorder.variables.merge(rows, vector.expand_as(rows))
+        recorder.variables.tie(rows, vector.expand_as(rows),
+                               f'{recorder.where} also reads constants there')
     return vector
 
 
@@ -69,8 +68,8 @@ def _refusal(recorder, call, name: Optional[str]) -> NotUnderstood:
         return NotUnderstood(
             f'{recorder.where} uses a weight in {call.op} that is computed '
             'or belongs to another module')
-    return NotUnderstood(f'{recorder.where} reads a constant tensor, or one '
-                         'without a batch dimension')
+    return NotUnderstood(f'{recorder.where} reads a tensor without a batch '
+                         'dimension')
 
 
 def _carry_bias(recorder, bias: Optional[Tensor], result: Tensor) -> None:
@@ -89,11 +88,6 @@ def _carry_bias(recorder, bias: Optional[Tensor], result: Tensor) -> None:
         recorder.variables.tie(result, labels, reason)
 
 
-def _is_read(recorder, x: Tensor, weight: Tensor) -> bool:
-    """Whether a convolution reads ``[B, C, ...]`` of known channels."""
-    return recorder.labels_of(x) is not None and x.dim() == weight.dim()
-
-
 def _beside(recorder, call, x: Tensor, dim: int,
             macs: int) -> Optional[List[Tensor]]:
     """Channels beside the dimension that is summed up pass (MLP-Mixer).
@@ -103,7 +97,10 @@ def _beside(recorder, call, x: Tensor, dim: int,
     Returns:
         list[Tensor] | None: Labels of the output; None in the usual case.
     """
-    labels = core(compress(recorder.labels_of(x)))
+    labels = recorder.labels_of(x)
+    if labels is None:
+        return None
+    labels = core(compress(labels))
     if labels.numel() == 1 or labels.shape[dim] > 1:
         return None
     if call.op != 'linear' and labels.numel() > labels.shape[0]:
@@ -123,7 +120,7 @@ def convolution(recorder, call) -> List[Tensor]:
     groups = call.argument(6, 'groups', 1)
     name = _own_weight(recorder, weight, bias)
     spatial = out.numel() // weight.shape[0] * prod(weight.shape[2:])
-    if name is None or not _is_read(recorder, x, weight):
+    if name is None or x.dim() < weight.dim():
         count(recorder, call, spatial * weight.shape[1] * weight.shape[0])
         raise _refusal(recorder, call, name)
     beside = _beside(recorder, call, x, 1, out.numel() * weight[0].numel())
@@ -161,8 +158,8 @@ def transposed(recorder, call) -> List[Tensor]:
     name = _own_weight(recorder, weight, bias)
     positions = x.numel() // weight.shape[0] * prod(weight.shape[2:])
     depthwise = groups == weight.shape[0] and weight.shape[1] == 1
-    if name is None or not _is_read(recorder, x, weight) or (groups > 1 and
-                                                             not depthwise):
+    if name is None or x.dim() < weight.dim() or (groups > 1
+                                                  and not depthwise):
         count(recorder, call, positions * weight.shape[0] * weight.shape[1])
         if groups > 1 and not depthwise:
             raise NotUnderstood(
@@ -190,7 +187,7 @@ def linear(recorder, call) -> List[Tensor]:
     bias, out = call.argument(2, 'bias'), call.outs[0]
     name = _own_weight(recorder, weight, bias)
     positions = out.numel() // weight.shape[0]
-    if name is None or recorder.labels_of(x) is None:
+    if name is None:
         count(recorder, call, positions * weight.numel())
         raise _refusal(recorder, call, name)
     beside = _beside(recorder, call, x, -1, out.numel() * weight.shape[1])

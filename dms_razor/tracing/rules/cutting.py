@@ -49,10 +49,22 @@ def split(recorder, call) -> List[Tensor]:
             recorder.variables.fix(
                 labels, f'{recorder.where} splits a tensor whose channels lie '
                 'in several dimensions')
+        elif isinstance(_sizes(call), int) and len(set(map(len, pieces))) > 1:
+            recorder.variables.fix(
+                labels, f'{recorder.where} splits them into pieces of which '
+                'the last is smaller')
         else:
             recorder.facts.split(recorder.path, pieces,
                                  f'{recorder.where} splits them')
     return outs
+
+
+def _sizes(call) -> Any:
+    """Size or number of the pieces, or a list of sizes."""
+    names = ('split_size_or_sections', 'split_size', 'chunks', 'sections',
+             'indices', 'tensor_indices_or_sections', 'split_sizes')
+    given = [call.kwargs[name] for name in names if name in call.kwargs]
+    return given[0] if given else call.argument(1, 'indices_or_sections')
 
 
 @register_rule('setitem')

@@ -122,11 +122,39 @@ def gather(recorder, call) -> List[Tensor]:
 
 @register_rule(*JOIN)
 def join(recorder, call) -> List[Tensor]:
-    """Concatenation: channels stay apart from one another."""
+    """Concatenation: channels stay apart from one another.
+
+    Joined along positions (a class token and patches) they are the same.
+    """
+    if call.op == 'cat':
+        labels = _joined_positions(recorder, call)
+        if labels is not None:
+            return [labels.expand(call.outs[0].shape)]
     outs = moved(recorder, call)
     if call.op == 'stack':
         note_stack(recorder, call, outs[0])
     return outs
+
+
+def _joined_positions(recorder, call) -> Optional[Tensor]:
+    """Labels if the tensors are joined along positions, else None."""
+    dim = call.argument(1, 'dim', 0)
+    found = []
+    for tensor in call.tensors:
+        labels = recorder.labels_of(tensor)
+        found.append(
+            torch.zeros((1, ) * tensor.dim(), dtype=torch.long) if labels is
+            None else core(compress(labels)))
+    most = max(found, key=Tensor.numel)
+    if most.numel() == 1 or any(
+            labels.dim() != most.dim() or labels.shape[dim] > 1
+            for labels in found):
+        return None
+    for labels in found:
+        recorder.variables.tie(
+            most, labels, f'{recorder.where} joins them with constants of '
+            'fixed width')
+    return most
 
 
 @register_rule('pad', 'constant_pad_nd')
