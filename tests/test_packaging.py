@@ -17,8 +17,15 @@ import sys
 from setuptools import build_meta
 print(getattr(build_meta, 'build_' + sys.argv[1])(sys.argv[2]))
 '''
-# pip runs .pth files in site-packages alone; this makes it so for a folder
-SITE = 'import site\nsite.addsitedir({!r})\n'
+# Python reads .pth files in site-packages alone. This reads those of a folder
+# in PYTHONPATH, and puts what they name before an installed copy of us.
+SITE = '''
+import site
+import sys
+known = len(sys.path)
+site.addsitedir({0!r})
+sys.path[:] = [{0!r}] + sys.path[known:] + sys.path[:known]
+'''
 
 
 def normal(requirement):
