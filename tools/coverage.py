@@ -4,6 +4,7 @@
     python tools/coverage.py                      # all of them, a table
     python tools/coverage.py ResNet ConvNeXt      # some of them
     python tools/coverage.py --json rows.json --markdown docs/en/coverage.md
+    python tools/coverage.py --detectors          # mmyolo's and mmdet's
 
 Ends with an error if a row is wrong: supernet and subnet differ, or something
 on the way fails, and the table of known cases does not say so.
@@ -19,6 +20,8 @@ import dms_razor.openmmlab  # noqa: F401  isort: skip  (must come first)
 
 from dms_razor.coverage import check_network
 from dms_razor.coverage_cases import build_case, registered_backbones
+from dms_razor.coverage_detectors import DETECTORS, build_detector
+from dms_razor.coverage_detectors import markdown as detectors_markdown
 from dms_razor.coverage_table import line, markdown, row_of_failure
 
 
@@ -28,6 +31,10 @@ def parse_args() -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('names', nargs='*', help='backbones; default: all')
+    parser.add_argument(
+        '--detectors',
+        action='store_true',
+        help='whole detectors of mmyolo and mmdet, not backbones')
     parser.add_argument('--json', help='write the rows to this file')
     parser.add_argument('--markdown', help='write the page to this file')
     parser.add_argument('--seed', type=int, default=0)
@@ -39,10 +46,15 @@ def main() -> None:
     args = parse_args()
     warnings.filterwarnings('ignore')
     logging.disable(logging.WARNING)
+    build, page = build_case, markdown
+    names = args.names or registered_backbones()
+    if args.detectors:
+        build, page = build_detector, detectors_markdown
+        names = args.names or list(DETECTORS)
     rows = []
-    for name in args.names or registered_backbones():
+    for name in names:
         try:
-            model, inputs = build_case(name)
+            model, inputs = build(name)
         except Exception as error:
             rows.append(row_of_failure(name, error))
         else:
@@ -52,7 +64,7 @@ def main() -> None:
             Path(args.json).write_text(
                 json.dumps([row.to_dict() for row in rows], indent=1))
     if args.markdown:
-        Path(args.markdown).write_text(markdown(rows))
+        Path(args.markdown).write_text(page(rows))
     wrong = [row.name for row in rows if not row.equal]
     if wrong:
         sys.exit(f'not equal: {", ".join(wrong)}')

@@ -117,7 +117,9 @@ class SiteBuilder:
         for (name, axis), found in self.facts.axes.items():
             path, _, tensor = name.rpartition('.')
             module = self.modules[path]
-            index = self.elements.index(found.labels)
+            slot = self.slots.get((name, axis))
+            index = self.elements.index(
+                found.labels) if slot is None else slot.index
             if tensor != 'weight' or not bool((index >= 0).any()):
                 continue
             names = attribute_names(module, axis)

@@ -1,0 +1,97 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""Rows of detectors: the paper's YOLOv8-n with what is known of it."""
+import dms_razor.openmmlab  # noqa: F401  isort: skip  (must come first)
+
+import pytest
+import torch
+from equality import assert_true, difference, unit_table
+from mmengine.hub import get_config
+from mmengine.registry import MODELS, init_default_scope
+from torch import nn
+
+from dms_razor.coverage import Row, check_network
+from dms_razor.coverage_detectors import (DETECTORS, NEEDS_FULL_MMCV,
+                                          build_detector, markdown)
+from dms_razor.subnet.slicing import slice_model
+from dms_razor.tracing import trace
+
+
+def detector(name):
+    cfg = get_config(DETECTORS[name])
+    init_default_scope(cfg.default_scope)
+    cfg.model.backbone.pop('init_cfg', None)
+    return MODELS.build(cfg.model)
+
+
+def test_yolov8_n():
+    """59 width units / 4,960 elements, 4 depth units / 6 blocks; subnets
+    compute what the masked network does, removed C2f blocks included."""
+    model = detector('YOLOv8-n')
+    space = assert_true(model, torch.randn(1, 3, 64, 64), number=2)
+    assert space.count('width') == (59, 4960)
+    assert space.count('depth') == (4, 6)
+    assert {stay.module
+            for stay in space.full_width} == {
+                f'bbox_head.head_module.{kind}_preds.{level}.2'
+                for kind in ('cls', 'reg')
+                for level in range(3)
+            }
+    subnet = slice_model(model, space,
+                         space.random_keep(torch.Generator().manual_seed(0)))
+    for module in subnet.modules():
+        if isinstance(module, nn.Conv2d):
+            assert tuple(module.weight.shape[:2]) == (module.out_channels,
+                                                      module.in_channels //
+                                                      module.groups)
+    parts = {unit.name.split('.')[0] for unit in space.units}
+    assert parts == {'backbone', 'neck', 'bbox_head'}
+    assert sum(kind == 'depth' for kind, _, _ in unit_table(space).values()) \
+        == 4
+
+
+def test_removed_c2f_blocks():
+    """All width stays, all removable blocks go."""
+    model = detector('YOLOv8-n').eval()
+    images = torch.randn(1, 3, 64, 64)
+    space = trace(model, images, width=False)
+    assert space.count() == (4, 6)
+    keep = torch.zeros(6, dtype=torch.bool)
+    subnet = slice_model(model, space, keep)
+    stage = subnet.backbone.stage2[1]
+    last = stage.final_conv.conv
+    assert last.in_channels == last.weight.shape[1] == 2 * stage.mid_channels
+    assert difference(model, space, keep, images) < 1e-5
+
+
+@pytest.mark.parametrize('name', ['YOLOv5-n', 'YOLOX-nano', 'FCOS-R18'])
+def test_rows(name):
+    row = check_network(name, *build_detector(name))
+    assert row.equal, row.problem
+    assert row.share > .99
+
+
+def test_the_page():
+    rows = [
+        Row('A',
+            units=dict(width=3, depth=1),
+            elements=40,
+            params=2_000_000,
+            share=.5,
+            difference=2e-7,
+            fixed={
+                'output of the network': ['detector.head.a', 'b', 'c', 'd']
+            }),
+        Row('B', problem='no forward'),
+    ]
+    page = markdown(rows)
+    assert '1 of these 2 detectors' in page
+    assert '| A | 3 width, 1 depth | 40 | 2.00 M | 50.0% | 2.0e-07 |' in page
+    assert '`head.a`, `b`, `c` and 1 more: output of the network' in page
+    assert 'problem: no forward' in page
+    for name in NEEDS_FULL_MMCV:
+        assert name in page
+
+
+def test_unknown_detector():
+    with pytest.raises(ValueError, match='YOLOv8-n'):
+        build_detector('YOLOv99')
