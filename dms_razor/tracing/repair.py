@@ -1,6 +1,6 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """Repairs of a space that the self-check found wrong."""
-from typing import Any, List, Optional
+from typing import Callable, List, Optional, Sequence
 
 import torch
 from torch import Tensor
@@ -33,7 +33,8 @@ def repair(checker, builder, space: Space, problem) -> Space:
             labels, f'{kind} "{problem.module}" cannot run with fewer '
             f'channels ({problem.reason})')
         return builder.build()
-    unit = space.units[_culprit(checker, space, problem.keep)]
+    suspects = _units_within(builder, space, problem.module)
+    unit = space.units[_culprit(checker, space, problem.keep, suspects)]
     if unit.kind == 'depth':
         builder.keep_blocks(unit.members,
                             f'removing blocks fails: {problem.reason}')
@@ -125,7 +126,7 @@ def _labels_of_failing_class(builder, path: Optional[str]) -> Tensor:
     Empty as long as no two modules of the class have failed.
     """
     none = torch.zeros(0, dtype=torch.long)
-    modules, nodes = builder.recorder.modules, builder.recorder.nodes
+    modules = builder.recorder.modules
     while path and type(modules[path]).__module__.startswith('torch.nn'):
         path = path.rpartition('.')[0]  # it was given the wrong thing
     if not path:
@@ -134,42 +135,69 @@ def _labels_of_failing_class(builder, path: Optional[str]) -> Tensor:
     builder.failed.setdefault(kind, set()).add(path)
     if len(builder.failed[kind]) < 2:
         return none
-    labels: List[Tensor] = []
+    return _variables_of(builder,
+                         lambda call: type(modules[call.path]) is kind)
+
+
+def _units_within(builder, space: Space, path: Optional[str]) -> List[int]:
+    """Units whose channels a module's own code or that of its owner touches.
+    """
+    if path is None:
+        return []
+    owner = path.rpartition('.')[0]
+    variables = _variables_of(builder, lambda call: call.path in (path, owner))
+    elements = builder.elements.own_index(variables)
+    return space.layout.unit_of_element[elements].unique().tolist()
+
+
+def _variables_of(builder, wanted: Callable) -> Tensor:
+    """Prunable variables that operations in the wanted calls touch."""
+    calls, nodes = builder.recorder.calls, builder.recorder.nodes
+    labels = [torch.zeros(0, dtype=torch.long)]
     for node in nodes:
-        call = builder.recorder.calls[node.call]
-        if node.call >= 0 and type(modules[call.path]) is kind:
+        if node.call >= 0 and wanted(calls[node.call]):
             labels += node.labels
             for source in node.inputs:
                 labels += nodes[source].labels
-    flat = torch.cat([core(x).reshape(-1) for x in labels] + [none]).unique()
+    flat = torch.cat([core(x).reshape(-1) for x in labels]).unique()
     return flat[builder.elements.own_index(flat) >= 0]
 
 
-def _culprit(checker, space: Space, keep: Tensor) -> int:
+def _culprit(checker, space: Space, keep: Tensor, suspects: List[int]) -> int:
     """A unit that makes the networks differ when it is pruned too.
 
     With no unit pruned they agree, with all they differ: halving finds two
     neighbouring numbers of pruned units between which that changes.
+
+    Args:
+        checker (Checker): Compares the networks.
+        space (Space): The space.
+        keep (Tensor): The subnet that fails, bool ``[E]``.
+        suspects (list[int]): Units to try first.
     """
 
-    def fails(number: int) -> Any:
-        stop = space.layout.slice_of(number - 1).stop if number else 0
-        some = keep.clone()
-        some[stop:] = True
-        return checker.problem(space, some)
+    def fails(units: Sequence[int]) -> bool:
+        some = torch.ones_like(keep)
+        for unit in units:
+            place = space.layout.slice_of(unit)
+            some[place] = keep[place]
+        return checker.problem(space, some) is not None
 
-    problem = fails(0)
-    if problem is not None:
+    if not checker.same_twice and fails([]):
         raise RuntimeError(
-            'two runs of the network with nothing pruned differ '
-            f'({problem.reason}): it does not compute the same twice, e.g. '
-            'since it changes buffers in its forward. Make it repeatable in '
-            'eval mode, or trace it with check=False.')
-    good, bad = 0, len(space.units)
+            'two runs of the network with nothing pruned differ: it does not '
+            'compute the same twice, e.g. since it changes buffers in its '
+            'forward. Make it repeatable in eval mode, or trace it with '
+            'check=False.')
+    checker.same_twice = True
+    units = list(range(len(space.units)))
+    if 0 < len(suspects) < len(units) and fails(suspects):
+        units = suspects
+    good, bad = 0, len(units)
     while bad - good > 1:
         middle = (good + bad) // 2
-        if fails(middle) is None:
-            good = middle
-        else:
+        if fails(units[:middle]):
             bad = middle
-    return bad - 1
+        else:
+            good = middle
+    return units[bad - 1]
