@@ -72,12 +72,10 @@ def extreme_keeps(space):
     """Smallest network; smallest widths of all blocks; all width, no block."""
     return [
         keep_of(space, lambda unit: unit.least),
-        keep_of(
-            space, lambda unit: unit.most
-            if unit.kind == 'depth' else unit.least),
-        keep_of(
-            space, lambda unit: unit.least
-            if unit.kind == 'depth' else unit.most),
+        keep_of(space, lambda unit: unit.most
+                if unit.kind == 'depth' else unit.least),
+        keep_of(space, lambda unit: unit.least
+                if unit.kind == 'depth' else unit.most),
     ]
 
 
@@ -167,6 +165,14 @@ def closed_form(space, keep):
         for metric in ('macs', 'params'))
 
 
+def assert_counts(subnet, space, keep, inputs, forward=None):
+    """The formula gives what is counted on the subnet, to the last digit."""
+    first = inputs[0] if isinstance(inputs, tuple) else inputs
+    macs, params = counted(subnet, inputs, forward)
+    formula = closed_form(space, keep)
+    assert (macs, params) == (formula[0] * first.shape[0], formula[1])
+
+
 def assert_true(model,
                 inputs,
                 forward=None,
@@ -186,14 +192,14 @@ def assert_true(model,
     assert distance(
         plain, masked_outputs(model, space, everything, inputs, forward)) < \
         1e-6
-    for keep in keeps(space, number):
+    for place, keep in enumerate(keeps(space, number)):
         assert difference(model, space, keep, inputs, forward) < bound
-        if count:
-            subnet = slice_model(model, space, keep)
-            assert counted(subnet, inputs, forward) == closed_form(space, keep)
+        if count and place in (0, number + 2):  # counting takes its time
+            assert_counts(
+                slice_model(model, space, keep), space, keep, inputs, forward)
     if count:
         full = keep_of(space, lambda unit: unit.size)
-        assert counted(model, inputs, forward) == closed_form(space, full)
+        assert_counts(model, space, full, inputs, forward)
     after = model.state_dict()
     assert list(after) == list(before)
     assert all(torch.equal(after[name], before[name]) for name in before)

@@ -9,5 +9,5 @@ model = dict(
     _delete_=True,
     type='DMSSubModel',
     cfg=_base_.model,
-    subnet='work_dirs/dms-convnext-tiny-50p_32xb128-30e_in1k/subnet/subnet.json'
-)
+    subnet=('work_dirs/dms-convnext-tiny-50p_32xb128-30e_in1k/'
+            'subnet/subnet.json'))

@@ -31,7 +31,7 @@ FILLED = 0.999  # of the target: where filling stops
 _PROBES, _ROUNDS = 32, 8  # the shift ends up exact to 2·32**-8
 
 
-class Problem:
+class BudgetProblem:
     """Find kept counts in a box whose figure is just below the target.
 
     Everything is a function of the kept counts alone: the ranks say which
@@ -144,8 +144,8 @@ def project(layout: Layout,
     Raises:
         TargetError: If not even the smallest network meets the budget.
     """
-    problem = Problem(layout, resource, ratios, ranks, metric, target,
-                      depth_kept)
+    problem = BudgetProblem(layout, resource, ratios, ranks, metric, target,
+                            depth_kept)
     check_target(
         min(target, resource.supernet(metric)), resource.supernet(metric),
         resource.minimum(metric), metric)
@@ -165,7 +165,7 @@ def project(layout: Layout,
     return kept
 
 
-def _possible_depth(problem: Problem) -> Tensor:
+def _possible_depth(problem: BudgetProblem) -> Tensor:
     """Counts with a depth at which some width meets the budget.
 
     Blocks come back in the order in which they would be next, and go in the
@@ -189,7 +189,7 @@ def _possible_depth(problem: Problem) -> Tensor:
     return kept
 
 
-def _fit_width(problem: Problem, depth: Tensor) -> Tensor:
+def _fit_width(problem: BudgetProblem, depth: Tensor) -> Tensor:
     """Largest common shift that fits at this depth, then filled up."""
     kept = problem.shifted(depth, torch.zeros(1))[0]
     if FILLED * problem.target <= problem.figure(kept) <= problem.target:
@@ -207,7 +207,7 @@ def _fit_width(problem: Problem, depth: Tensor) -> Tensor:
     return _fill(problem, kept)
 
 
-def _fill(problem: Problem, kept: Tensor) -> Tensor:
+def _fill(problem: BudgetProblem, kept: Tensor) -> Tensor:
     """Add width, next in line first, until nothing more fits."""
     candidates = (~problem.is_depth).nonzero().flatten()
     own = torch.zeros(

@@ -14,18 +14,19 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from .projection import Problem
+    from .projection import BudgetProblem
 
 _WORK = 2 * 10**8  # multiplications the search may cost, a second or two
 _VALUES = 32  # counts of a unit that are tried
 _BATCH = 8192  # networks evaluated at once
 
 
-def search_networks(problem: 'Problem', kept: Tensor, enough: float) -> Tensor:
+def search_networks(problem: 'BudgetProblem', kept: Tensor,
+                    enough: float) -> Tensor:
     """A network closer to the target than ``kept``, if there is one.
 
     Args:
-        problem (Problem): The space and the budget.
+        problem (BudgetProblem): The space and the budget.
         kept (Tensor): Counts of a network that fits, int64 ``[U]``.
         enough (float): Share of the target that a network should reach.
 
@@ -46,7 +47,7 @@ def search_networks(problem: 'Problem', kept: Tensor, enough: float) -> Tensor:
     return largest[problem.distance(largest).argmin()]
 
 
-def networks_between(problem: 'Problem', floor: float) -> Tensor:
+def networks_between(problem: 'BudgetProblem', floor: float) -> Tensor:
     """Networks whose figure lies between ``floor`` and the target.
 
     Returns:
@@ -72,7 +73,7 @@ def networks_between(problem: 'Problem', floor: float) -> Tensor:
     return rows
 
 
-def _costly_first(problem: 'Problem') -> list:
+def _costly_first(problem: 'BudgetProblem') -> list:
     """Units by what they take away from the largest network."""
     without = torch.where(
         torch.eye(len(problem.most), dtype=torch.bool), problem.least,
@@ -80,7 +81,7 @@ def _costly_first(problem: 'Problem') -> list:
     return problem.figure(without).argsort(stable=True).tolist()
 
 
-def _values(problem: 'Problem', unit: int) -> Tensor:
+def _values(problem: 'BudgetProblem', unit: int) -> Tensor:
     """Counts that are tried: all, or some and what was asked; ``[V]``."""
     least, most = problem.least[unit].item(), problem.most[unit].item()
     if problem.layout.units[unit].choices is not None:
@@ -92,7 +93,7 @@ def _values(problem: 'Problem', unit: int) -> Tensor:
     return torch.cat((spread, asked[None])).unique()
 
 
-def _thinned(problem: 'Problem', rows: Tensor, most: int,
+def _thinned(problem: 'BudgetProblem', rows: Tensor, most: int,
              generator: torch.Generator) -> Tensor:
     """At most ``most`` rows: half the nearest to what was asked, half any."""
     if len(rows) <= most:
