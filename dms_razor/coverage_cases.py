@@ -66,7 +66,7 @@ CASES: Dict[str, Tuple[Dict[str, Any], int]] = dict(
     DeiT3=(dict(arch='small', img_size=64), 64),
     HorNet=(dict(arch='tiny'), 64),
     MobileViT=(dict(arch='xx_small'), 64),
-    DaViT=(dict(arch='tiny', out_indices=(3, )), 64),
+    DaViT=(dict(arch='tiny', out_indices=(3, )), 224),
     BEiTViT=(dict(arch='small', img_size=64), 64),
     RevVisionTransformer=(dict(arch='deit-tiny', img_size=64), 64),
     MixMIMTransformer=(dict(
@@ -82,13 +82,17 @@ CASES: Dict[str, Tuple[Dict[str, Any], int]] = dict(
                  window_size=2), 64),
     ViTEVA02=(dict(arch='tiny', img_size=56, patch_size=14), 56),
     HiViT=(dict(arch='tiny', img_size=64), 64),
-    SparseResNet=(dict(depth=50), 64),
-    SparseConvNeXt=(dict(arch='atto'), 64),
 )
+
+#: Backbones that return ``[B, C, N]``.
+CHANNELS_FIRST = ('MlpMixer', 'EfficientFormer')
 
 #: Registered names that are no network of their own.
 NO_NETWORK: Dict[str, str] = dict(
     CSPNet='the base class of CSPDarkNet, CSPResNet and CSPResNeXt',
+    SparseResNet='runs inside SparK pre-training alone, which sets a global '
+    'mask of visible patches; its weights are those of ResNet',
+    SparseConvNeXt='the same for ConvNeXt',
     TIMMBackbone='a wrapper: any network of timm, if that is installed')
 
 #: The rows that the tests run, one of every kind of architecture.
@@ -125,4 +129,6 @@ def build_case(name: str) -> Tuple[nn.Module, Tensor]:
     torch.manual_seed(0)
     channels = 1 if name == 'LeNet5' else 3
     inputs = torch.randn(1, channels, side, side)
-    return Pooled(getattr(backbones, name)(**arguments), inputs), inputs
+    backbone = getattr(backbones, name)(**arguments)
+    tokens = 2 if name in CHANNELS_FIRST else 1
+    return Pooled(backbone, inputs, tokens=tokens), inputs

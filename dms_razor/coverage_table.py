@@ -47,6 +47,8 @@ def markdown(rows: List[Row]) -> str:
     ]
     for row in rows:
         difference = '–' if row.difference is None else f'{row.difference:.1e}'
+        if row.precision != 'float32':
+            difference += f' ({row.precision})'
         kinds = ', '.join(f'{row.units[k]} {k}'
                           for k in KINDS if k in row.units) or '–'
         text.append(f'| {row.name} | {kinds} | {row.elements:,} | '
@@ -70,10 +72,12 @@ _EXPLANATION = '''Every row is the smallest form of the backbone with a linear
 classifier behind it and random weights, also where initialisation leaves
 zeros. All ratios are drawn at random at once; the subnet is exported, built
 again from the manifest without tracing, compared with the masked supernet
-(largest difference over largest output) and trained for one step. The MACs
-that mmengine's FlopAnalyzer counts on the subnet are those of the closed
-form, else the export refuses. "In units" is the share of the parameters that
-some subnet lacks, "in width units" the same without removing blocks.
+(largest difference over largest output; in float64 where float32 differs by
+more than 1e-5, since a sharp softmax amplifies rounding) and trained for one
+step. The MACs that mmengine's FlopAnalyzer counts on the subnet are those of
+the closed form, else the export refuses. "In units" is the share of the
+parameters that some subnet lacks, "in width units" the same without removing
+blocks.
 '''
 
 _KNOWN = ('output of the network', )

@@ -53,6 +53,10 @@ BUDGETS = {
     'dms-en-b1_8xb32-30e_in1k': (6.75e9, 0.68e9),
     'dms-en-b2_8xb32-30e_in1k': (8.54e9, 1.1e9),
     'dms-deit-small-b16-1300m_4xb256-30e_in1k': (6.10e9, 1.3e9),
+    'dms-autoformer-tiny-coarse_4xb256-30e_in1k': (2.54e9, 1.8e9),
+    'dms-autoformer-tiny-fine_4xb256-30e_in1k': (2.54e9, 1.8e9),
+    'dms-autoformer-base-coarse_4xb256-30e_in1k': (16.5e9, 11e9),
+    'dms-ofa-450m_8xb128-30e_in1k': (.566e9, .45e9),
     'dms-swin-tiny-50p_16xb64-30e_in1k': (4.49e9, '50%'),
     'dms-convnext-tiny-50p_32xb128-30e_in1k': (4.46e9, '50%'),
 }
@@ -95,8 +99,9 @@ def as_list(value):
 
 def shrink(cfg, images, work_dir):
     """Two small images, two iterations, no checkpoints."""
-    # Windows of Swin do not fit small images.
-    side = 224 if 'swin-tiny' in Path(cfg.filename).stem else 32
+    # Windows of Swin and position tables do not fit small images.
+    large = ('swin-tiny', 'autoformer')
+    side = 224 if any(n in Path(cfg.filename).stem for n in large) else 32
     cfg.work_dir = str(work_dir)
     cfg.experiment_name = Path(cfg.filename).stem
     cfg.default_hooks.checkpoint.update(interval=-1, save_last=False)

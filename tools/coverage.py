@@ -5,6 +5,7 @@
     python tools/coverage.py ResNet ConvNeXt      # some of them
     python tools/coverage.py --json rows.json --markdown docs/en/coverage.md
     python tools/coverage.py --detectors          # mmyolo's and mmdet's
+    python tools/coverage.py --merge a.json b.json --markdown page.md
 
 Ends with an error if a row is wrong: supernet and subnet differ, or something
 on the way fails, and the table of known cases does not say so.
@@ -18,7 +19,7 @@ from pathlib import Path
 
 import dms_razor.openmmlab  # noqa: F401  isort: skip  (must come first)
 
-from dms_razor.coverage import check_network
+from dms_razor.coverage import Row, check_network
 from dms_razor.coverage_cases import build_case, registered_backbones
 from dms_razor.coverage_detectors import DETECTORS, build_detector
 from dms_razor.coverage_detectors import markdown as detectors_markdown
@@ -37,8 +38,19 @@ def parse_args() -> argparse.Namespace:
         help='whole detectors of mmyolo and mmdet, not backbones')
     parser.add_argument('--json', help='write the rows to this file')
     parser.add_argument('--markdown', help='write the page to this file')
+    parser.add_argument(
+        '--merge', nargs='+', help='read rows instead of making them')
     parser.add_argument('--seed', type=int, default=0)
     return parser.parse_args()
+
+
+def merged(files) -> list:
+    """Rows of several files in the order of mmpretrain, the last one wins."""
+    found = {}
+    for file in files:
+        for item in json.loads(Path(file).read_text()):
+            found[item['name']] = Row(**item)
+    return [found[name] for name in registered_backbones() if name in found]
 
 
 def main() -> None:
@@ -47,11 +59,13 @@ def main() -> None:
     warnings.filterwarnings('ignore')
     logging.disable(logging.WARNING)
     build, page = build_case, markdown
-    names = args.names or registered_backbones()
+    rows, names = merged(args.merge
+                         or []), args.names or registered_backbones()
     if args.detectors:
         build, page = build_detector, detectors_markdown
         names = args.names or list(DETECTORS)
-    rows = []
+    if args.merge:
+        names = []
     for name in names:
         try:
             model, inputs = build(name)

@@ -1,0 +1,112 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""MMRazor's Autoformer and OFA supernets as plain networks, and searched."""
+import copy
+
+import pytest
+import torch
+from mmrazor.models.mutators import NasMutator
+from mmrazor.registry import MODELS
+from transformers import keep_of, kinds, masked
+
+from dms_razor.coverage import randomise
+from dms_razor.models.static_supernet import DMSStaticSupernet, largest_network
+from dms_razor.subnet.slicing import slice_model
+from dms_razor.tracing import trace
+
+HEAD = dict(
+    type='DynamicLinearClsHead',
+    num_classes=10,
+    loss=dict(
+        type='mmcls.LabelSmoothLoss',
+        mode='original',
+        num_classes=10,
+        label_smooth_val=0.1),
+    topk=(1, 5))
+AUTOFORMER = dict(
+    type='SearchableImageClassifier',
+    _scope_='mmrazor',
+    data_preprocessor=dict(type='mmcls.ClsDataPreprocessor'),
+    backbone=dict(
+        type='AutoformerBackbone',
+        img_size=64,
+        arch_setting=dict(
+            mlp_ratios=[1.5, 2.0],
+            num_heads=[2, 3],
+            depth=[2, 3],
+            embed_dims=[24, 36])),
+    head=dict(HEAD, in_channels=36),
+    connect_head=dict(connect_with_backbone='backbone.last_mutable'))
+OFA = dict(
+    type='SearchableImageClassifier',
+    _scope_='mmrazor',
+    data_preprocessor=dict(type='mmcls.ClsDataPreprocessor'),
+    backbone=dict(
+        type='AttentiveMobileNetV3',
+        arch_setting=dict(
+            kernel_size=[[3, 3, 1], [3, 5, 2], [3, 7, 2]],
+            num_blocks=[[1, 1, 1], [2, 4, 1], [2, 3, 1]],
+            expand_ratio=[[1, 1, 1], [3, 6, 1], [3, 6, 1], [6, 6, 1]],
+            num_out_channels=[[8, 8, 8], [8, 8, 8], [8, 16, 8], [16, 24, 8],
+                              [32, 48, 16]]),
+        out_indices=(3, ),
+        stride_list=[1, 2, 2],
+        with_se_list=[False, False, True],
+        act_cfg_list=['HSwish', 'ReLU', 'ReLU', 'HSwish', 'HSwish'],
+        conv_cfg=dict(type='OFAConv2d'),
+        norm_cfg=dict(type='mmrazor.DynamicBatchNorm2d', momentum=0.1),
+        fine_grained_mode=True,
+        with_attentive_shortcut=False),
+    neck=dict(type='mmcls.GlobalAveragePooling'),
+    head=dict(HEAD, in_channels=48),
+    connect_head=dict(connect_with_backbone='backbone.last_mutable_channels'))
+
+
+def build(cfg):
+    return randomise(DMSStaticSupernet(cfg)).eval()
+
+
+@pytest.mark.parametrize('cfg', [AUTOFORMER, OFA], ids=['autoformer', 'ofa'])
+def test_the_plain_network_is_the_largest_of_the_supernet(cfg):
+    from dms_razor.models.static_supernet import _renamed
+    dynamic = randomise(MODELS.build(_renamed(copy.deepcopy(cfg)))).eval()
+    static = largest_network(copy.deepcopy(dynamic)).eval()
+    mutator = NasMutator()
+    mutator.prepare_from_supernet(dynamic)
+    mutator.set_choices(mutator.sample_choices(kind='max'))
+    image = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.allclose(dynamic(image), static(image), rtol=1e-5)
+    names = {type(module).__name__ for module in static.modules()}
+    assert not any('Dynamic' in n and n != 'DynamicLinearClsHead'
+                   for n in names), names
+
+
+@pytest.mark.parametrize(
+    'cfg, expected, fixed',
+    [(AUTOFORMER, dict(width=4, heads=3, depth=1), {'head.fc'}),
+     (OFA, None, {'head.fc'})],
+    ids=['autoformer', 'ofa'])
+def test_everything_is_searched_and_subnets_are_equal(cfg, expected, fixed):
+    model, image = build(cfg), torch.randn(2, 3, 64, 64)
+    space = trace(model, image)
+    assert {item.module for item in space.full_width} == fixed
+    found = kinds(space)
+    if expected is not None:
+        assert {kind: units for kind, (units, _) in found.items()} == expected
+    assert found['depth'][1] == (3 if expected else 6)
+    exact, image = model.double(), image.double()
+    for seed in range(3):
+        keep = keep_of(space, seed, 4)
+        subnet = slice_model(exact, space, keep).eval()
+        with torch.no_grad():
+            supernet = masked(exact, space, keep.double(), image)
+            difference = (supernet - subnet(image)).abs().max()
+        assert difference < 1e-10 * supernet.abs().max()
+
+
+def test_a_plain_network_and_a_bad_config_are_refused():
+    plain = dict(type='mmpretrain.ResNet', depth=18)
+    with pytest.raises(ValueError, match='no mutables'):
+        DMSStaticSupernet(plain)
+    with pytest.raises(TypeError, match="a dict with a 'type'"):
+        DMSStaticSupernet('autoformer')
