@@ -4,7 +4,7 @@ import json
 import statistics
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import List, Optional
+from typing import Dict, List, Optional
 
 
 @dataclass
@@ -18,7 +18,8 @@ class Network:
         params (int): Parameters.
         removed (int): Blocks of the supernet that it lacks.
         subnet (Path, optional): Its manifest, if it was exported.
-        top1 (list[float]): Accuracy of each training, in percent.
+        top1 (list[float]): Score of each training, in percent: top-1 or,
+            of a detector, mAP.
     """
     name: str
     config: Path
@@ -48,12 +49,24 @@ class Network:
         ]
 
 
-def table(networks: List[Network]) -> str:
-    """The comparison, a Markdown table that also reads in a terminal."""
+def table(networks: List[Network],
+          score: str = 'top-1 (%)',
+          more: Optional[Dict[str, List[str]]] = None) -> str:
+    """The comparison, a Markdown table that also reads in a terminal.
+
+    Args:
+        networks (list[Network]): Its lines.
+        score (str): What ``top1`` is called.
+        more (dict, optional): Further columns, a cell for each network.
+    """
+    more = more or {}
     rows = [[
-        'network', 'MACs', 'parameters', 'blocks removed', 'top-1 (%)',
-        'each seed'
-    ]] + [network.cells() for network in networks]
+        'network', 'MACs', 'parameters', 'blocks removed', score, 'each seed',
+        *more
+    ]]
+    for number, network in enumerate(networks):
+        rows.append(network.cells() +
+                    [column[number] for column in more.values()])
     widths = [max(map(len, column)) for column in zip(*rows)]
     rows.insert(1, ['-' * width for width in widths])
     return '\n'.join(

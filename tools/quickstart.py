@@ -8,22 +8,21 @@ into its own folder, and this script says what happens.
 import argparse
 import sys
 import time
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Iterator, Optional, TextIO
+from typing import Optional, TextIO
 
 import dms_razor.openmmlab  # noqa: F401  isort: skip  (must come first)
 
 import torch
 from _comparison import Network, table
+from _steps import logged, narrow_uniformly, say
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from dms_razor.core.projection import project
 from dms_razor.search import Search
 from dms_razor.structure import structure_table
-from dms_razor.subnet import Export, export_subnet
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs' / 'quickstart'
 SUPERNET = CONFIGS / 'resnet34_digits.py'
@@ -58,12 +57,6 @@ def parse_args() -> argparse.Namespace:
     if args.epochs is not None and args.epochs < 5:
         parser.error('--epochs: give at least 5')
     return args
-
-
-def say(text: str = '', indent: int = 0) -> None:
-    """Print at once, also into a pipe."""
-    pad = ' ' * indent
-    print('\n'.join(pad + line for line in text.split('\n')), flush=True)
 
 
 class Progress(Hook):
@@ -106,15 +99,6 @@ def load(path: Path, work_dir: Path, seed: int,
     return cfg
 
 
-@contextmanager
-def logged(work_dir: Path) -> Iterator[None]:
-    """What is printed goes to a file: mmengine prints whole configs."""
-    work_dir.mkdir(parents=True, exist_ok=True)
-    with open(work_dir / 'console.log', 'w', encoding='utf-8') as log:
-        with redirect_stdout(log), redirect_stderr(log):
-            yield
-
-
 def search_subnet(args: argparse.Namespace, work_dir: Path,
                   out: TextIO) -> Search:
     """Run the search; its hook exports to ``work_dir/subnet``."""
@@ -132,29 +116,6 @@ def search_subnet(args: argparse.Namespace, work_dir: Path,
         runner.train()
     say(structure_table(search.structure()), 5)
     return search
-
-
-def narrow_uniformly(search: Search, out_dir: Path) -> Export:
-    """Export the supernet with all its blocks and uniformly fewer channels.
-
-    All width ratios are equal, so the projection onto the budget, a common
-    shift of the ratios, gives every layer the same share of its channels.
-    """
-    layout = search.space.layout
-    kept = project(
-        layout,
-        search.resource,
-        torch.zeros_like(search.bank.ratios),
-        'macs',
-        search.target,
-        ranks=search.bank.ranks,
-        depth_kept=layout.size)
-    return export_subnet(
-        out_dir,
-        search.model,
-        search.space,
-        search.keep(kept),
-        target=search.target)
 
 
 def train(path: Path, work_dir: Path, seed: int, args: argparse.Namespace,

@@ -1,0 +1,76 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""Images with the boxes that networks found, one row a network."""
+from pathlib import Path
+from typing import Dict, List
+
+import cv2
+import matplotlib.pyplot as plt
+from _detection import CocoFolder
+from matplotlib.patches import Rectangle
+from pycocotools.coco import COCO
+
+from dms_razor.subnet.files import whole_file
+
+Rows = List[List[float]]  # x1, y1, x2, y2, score, class
+
+
+def draw_detections(data: CocoFolder, split: str,
+                    detections: Dict[str, List[Rows]], path: Path) -> None:
+    """Draw the first images of a split, the truth above.
+
+    Args:
+        data (CocoFolder): The images.
+        split (str): The split.
+        detections (dict): Name of a network to what it found, by image.
+        path (Path): The picture; it appears whole.
+    """
+    coco = COCO(str(data.annotations(split)))
+    number = len(next(iter(detections.values())))
+    images = [coco.imgs[key] for key in sorted(coco.imgs)[:number]]
+    rows = {'truth': [_truth(coco, image['id']) for image in images]}
+    rows.update(detections)
+    figure, axes = plt.subplots(
+        len(rows),
+        number,
+        squeeze=False,
+        figsize=(2.2 * number, 2.2 * len(rows)))
+    for row, (name, found) in zip(axes, rows.items()):
+        row[0].set_ylabel(name)
+        for axis, image, boxes in zip(row, images, found):
+            pixels = cv2.imread(
+                str(data.root / data.images(split) / image['file_name']))
+            axis.imshow(pixels[..., ::-1])
+            axis.set(xticks=[], yticks=[])
+            for box in boxes:
+                _draw(axis, box, data.classes)
+    figure.tight_layout()
+    with whole_file(path) as file:
+        figure.savefig(file, dpi=110)
+    plt.close(figure)
+
+
+def _truth(coco: COCO, image: int) -> Rows:
+    """The annotated boxes, with a score of 1."""
+    order = {key: place for place, key in enumerate(sorted(coco.cats))}
+    rows = []
+    for note in coco.loadAnns(coco.getAnnIds(image)):
+        x, y, w, h = note['bbox']
+        rows.append([x, y, x + w, y + h, 1., order[note['category_id']]])
+    return rows
+
+
+def _draw(axis, box: List[float], classes) -> None:
+    x1, y1, x2, y2, score, label = box
+    colour = plt.cm.tab10(int(label) % 10)
+    axis.add_patch(
+        Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, color=colour))
+    text = classes[int(label)]
+    if score < 1:
+        text += f' {score:.1f}'
+    axis.text(
+        x1,
+        y1 - 1,
+        text,
+        color='white',
+        fontsize=6,
+        bbox=dict(pad=.5, facecolor=colour, linewidth=0))

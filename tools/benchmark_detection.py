@@ -1,0 +1,160 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""Compare a searched YOLOv8 with its supernet on a data set of your own.
+
+Searches the small YOLOv8 of configs/yolov8/*_coco-format.py for half its
+MACs on any folder in COCO's format, then trains three networks from scratch
+with the same recipe, epochs and seeds: the supernet, what was found, and the
+supernet narrowed uniformly to the same MACs. Writes a table with mAP and with
+ONNX Runtime's latency. Run again, it goes on where it was interrupted.
+"""
+import argparse
+import json
+import statistics
+import sys
+from pathlib import Path
+from typing import Dict, List, Sequence
+
+import dms_razor.openmmlab  # noqa: F401  isort: skip  (must come first)
+
+import torch
+from _comparison import Network, table
+from _detection import CocoFolder
+from _detection_steps import CONFIGS, Recipe, search, train
+from _steps import say
+from mmengine.registry import MODELS, init_default_scope
+
+from dms_razor.deploy import RawOutputs, onnx_latency, write_network
+from dms_razor.models.example_input import input_shape_from_config
+from dms_razor.subnet import load_weights
+from dms_razor.subnet.files import write_text
+
+YOLO = CONFIGS / 'yolov8'
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        'data',
+        help='folder with annotations/{train,val}.json in COCO\'s format, the '
+        'images in images/ or in train/ and val/; a test.json is used too')
+    parser.add_argument('--work-dir', default='work_dirs/benchmark_detection')
+    parser.add_argument('--target', default='50%', help='MACs (%(default)s)')
+    parser.add_argument('--size', type=int, default=320, help='image side')
+    parser.add_argument('--epochs', type=int, default=60)
+    parser.add_argument('--seeds', type=int, nargs='+', default=[0])
+    parser.add_argument(
+        '--threads',
+        type=int,
+        nargs='*',
+        default=[1, 2],
+        help='of ONNX Runtime; give none to leave latency out')
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    work_dir = Path(args.work_dir)
+    try:
+        data = CocoFolder(args.data)
+    except ValueError as error:
+        sys.exit(str(error))
+    recipe = Recipe(
+        work_dir,
+        data,
+        supernet=YOLO / 'yolov8-d0.33-w0.125_b8-60e_coco-format.py',
+        search=YOLO / 'dms-yolov8-50p_b8-60e_coco-format.py',
+        retrain=YOLO / 'dms-yolov8-50p_b8-60e_coco-format_retrain.py',
+        target=args.target,
+        size=args.size,
+        epochs=args.epochs,
+        val='val' if data.has('val') else 'test')
+    networks = compare(recipe, args.seeds)
+    more = scores(recipe, networks, args.seeds)
+    if args.threads:
+        times = latency(recipe, networks, args.seeds[0], args.threads)
+        for threads in args.threads:
+            more[f'{threads} thread{"s" * (threads > 1)} (ms)'] = [
+                f'{times[network.name][threads]:.2f}' for network in networks
+            ]
+    text = table(networks, f'mAP, {recipe.val} (%)', more)
+    write_text(work_dir / 'table.md', text + '\n')
+    say(text)
+    say(f'Also in {work_dir / "table.md"}. Seeds: '
+        f'{", ".join(map(str, args.seeds))}; times: medians of ONNX Runtime, '
+        f'one image of {args.size} x {args.size}.')
+
+
+def compare(recipe: Recipe, seeds: List[int]) -> List[Network]:
+    """Search and train whatever is not there yet."""
+    work_dir = recipe.work_dir
+    told = work_dir / 'supernet.json'
+    if told.is_file():
+        whole = json.loads(told.read_text())
+    else:
+        say('searching')
+        whole = search(recipe, seeds[0])
+    networks = [
+        Network('supernet', recipe.supernet, round(whole['macs']),
+                round(whole['params'])),
+        Network.of('searched', recipe.retrain, work_dir / 'search' / 'subnet'),
+        Network.of('uniform', recipe.retrain, work_dir / 'uniform'),
+    ]
+    for seed in seeds:
+        for network in networks:
+            path = work_dir / f'{network.name}-{seed}' / 'result.json'
+            if not path.is_file():
+                say(f'training {network.name}, seed {seed}')
+                write_text(
+                    path,
+                    json.dumps(
+                        train(recipe, path.parent.name, network.subnet, seed)))
+            found = json.loads(path.read_text())
+            network.top1.append(found[recipe.val]['mAP'])
+    return networks
+
+
+def scores(recipe: Recipe, networks: List[Network],
+           seeds: List[int]) -> Dict[str, List[str]]:
+    """Further columns: mAP on the test split and at an IoU of 0.5."""
+    columns = {f'mAP at 0.5, {recipe.val} (%)': (recipe.val, 'mAP_50')}
+    if recipe.data.has('test'):
+        columns['mAP, test (%)'] = ('test', 'mAP')
+        columns['mAP at 0.5, test (%)'] = ('test', 'mAP_50')
+    more: Dict[str, List[str]] = {}
+    for title, (split, name) in columns.items():
+        more[title] = []
+        for network in networks:
+            each = [_result(recipe, network, seed) for seed in seeds]
+            mean = statistics.mean(found[split][name] for found in each)
+            more[title].append(f'{mean:.2f}')
+    return more
+
+
+def _result(recipe: Recipe, network: Network, seed: int) -> dict:
+    path = recipe.work_dir / f'{network.name}-{seed}' / 'result.json'
+    return json.loads(path.read_text())
+
+
+def latency(recipe: Recipe, networks: List[Network], seed: int,
+            threads: Sequence[int]) -> Dict[str, Dict[int, float]]:
+    """Milliseconds of ONNX Runtime by network and number of threads."""
+    paths = {}
+    for network in networks:
+        folder = f'{network.name}-{seed}'
+        cfg = recipe.config(network.config, folder, seed)
+        if network.subnet is not None:
+            cfg.model.subnet = str(network.subnet)
+        init_default_scope(cfg.default_scope)
+        model = MODELS.build(cfg.model)
+        load_weights(
+            model,
+            recipe.work_dir / folder / f'epoch_{cfg.train_cfg.max_epochs}.pth')
+        images = torch.randn(2, *input_shape_from_config(cfg))
+        paths[network.name] = write_network(
+            RawOutputs(model, images), images,
+            recipe.work_dir / folder / 'network.onnx', 'onnx')
+    return onnx_latency(paths, images[:1], threads)
+
+
+if __name__ == '__main__':
+    main()
