@@ -6,7 +6,7 @@ import torch
 
 from dms_razor.core import Axis, Cost, Layout, ResourceModel, Term, Unit
 from dms_razor.core import projection_search as search
-from dms_razor.core.projection import Problem
+from dms_razor.core.projection import BudgetProblem
 from .helpers import random_ranks, random_resource
 
 
@@ -14,8 +14,8 @@ def new_problem(seed=0, widths=3, stages=1, share=.5, largest=4):
     layout, resource = random_resource(seed, widths, stages, largest=largest)
     torch.manual_seed(seed)
     ratios = torch.rand(layout.U).double()
-    return Problem(layout, resource, ratios, random_ranks(layout, seed),
-                   'macs', share * resource.supernet('macs'), None)
+    return BudgetProblem(layout, resource, ratios, random_ranks(layout, seed),
+                         'macs', share * resource.supernet('macs'), None)
 
 
 def every_network(problem):
@@ -62,9 +62,9 @@ def test_what_cannot_be_bettered_stays():
     layout = Layout([Unit('a', 'width', 4), Unit('b', 'width', 4)])
     axes = [Axis((Term(1, (1, )), Term(1, (2, ))))]
     costs = [Cost('sum', 'Linear', 'macs', 1, (0, ))]
-    problem = Problem(layout, ResourceModel(axes, costs,
-                                            layout), torch.zeros(2),
-                      random_ranks(layout, 0), 'macs', 5.5, None)
+    problem = BudgetProblem(layout, ResourceModel(axes, costs, layout),
+                            torch.zeros(2), random_ranks(layout, 0), 'macs',
+                            5.5, None)
     for best in ([1, 4], [2, 3], [3, 2], [4, 1]):  # all of them cost 5
         best = torch.tensor(best)
         assert search.search_networks(problem, best, .99).equal(best)

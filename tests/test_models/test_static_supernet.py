@@ -6,7 +6,7 @@ import pytest
 import torch
 from mmrazor.models.mutators import NasMutator
 from mmrazor.registry import MODELS
-from transformers import keep_of, kinds, masked
+from transformer_nets import keep_of, kinds, masked
 
 from dms_razor.coverage import randomise
 from dms_razor.models.static_supernet import DMSStaticSupernet, largest_network

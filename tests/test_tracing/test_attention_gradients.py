@@ -1,7 +1,7 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """Gradients of heads, qk and v ratios against finite differences."""
 import torch
-from transformers import tiny_vit
+from transformer_nets import tiny_vit
 
 from dms_razor.core.topk import initial_order, ranks_from_order, soft_masks
 from dms_razor.masking import attach

@@ -2,7 +2,7 @@
 """Units of attention layers on real transformers, all kinds at once."""
 import pytest
 import torch
-from transformers import assert_equal, build, keep_of, kinds, tiny_vit
+from transformer_nets import assert_equal, build, keep_of, kinds, tiny_vit
 
 from dms_razor.tracing import trace
 
