@@ -177,7 +177,7 @@ class BreakingHook(Hook):
 
     def before_train(self, runner):
         block = runner.model.architecture.backbone.layer2[0]
-        block.conv2 = nn.Conv2d(16, 16, 3, padding=1)
+        block.bn1 = nn.BatchNorm2d(16)
 
 
 def test_a_layer_that_lost_its_masks_is_an_error(tmp_path):
