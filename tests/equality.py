@@ -185,9 +185,12 @@ def assert_true(model,
     Returns the space.
     """
     randomise(model)
-    before = copy.deepcopy(model.state_dict())
     plain = outputs(model, inputs, forward)
+    before = copy.deepcopy(model.state_dict())
     space = trace(model, inputs, forward=forward, **options)
+    after = model.state_dict()
+    assert list(after) == list(before)
+    assert all(torch.equal(after[name], before[name]) for name in before)
     everything = torch.ones(space.layout.E)
     assert distance(
         plain, masked_outputs(model, space, everything, inputs, forward)) < \
@@ -200,9 +203,6 @@ def assert_true(model,
     if count:
         full = keep_of(space, lambda unit: unit.size)
         assert_counts(model, space, full, inputs, forward)
-    after = model.state_dict()
-    assert list(after) == list(before)
-    assert all(torch.equal(after[name], before[name]) for name in before)
     return space
 
 

@@ -10,8 +10,7 @@ IMAGES = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(3))
 
 def conv(inputs, outputs, kernel=3, **settings):
     """A convolution that keeps height and width."""
-    return nn.Conv2d(
-        inputs, outputs, kernel, padding=kernel // 2, **settings)
+    return nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, **settings)
 
 
 class Net(nn.Module):

@@ -2,9 +2,8 @@
 """Splits and slices, with numbers from the shape and from the code."""
 import pytest
 import torch
+from equality import assert_true
 from small_nets import IMAGES, build, check, conv, widths
-
-from equality import assert_true  # isort: skip
 from torch import nn
 from torch.nn import functional as F
 
@@ -131,8 +130,9 @@ def test_a_smaller_last_piece_stays(cut):
         lambda net, x: net.out(x[:, net.order]),
         lambda net, x: net.out(torch.stack(x.unbind(1)[::-1], 1)),
     ],
-    ids=['slice', 'number', 'select', 'list', 'index_select', 'buffer',
-         'unbind'])
+    ids=[
+        'slice', 'number', 'select', 'list', 'index_select', 'buffer', 'unbind'
+    ])
 def test_channels_picked_by_number_stay(middle):
     check(
         middle, {'out': 8}, {'stem': 'by number'},
@@ -153,12 +153,13 @@ def test_positions_may_be_picked_by_number():
 def test_every_second_channel_goes_with_its_neighbour():
     check(
         lambda net, x: net.out(
-            torch.cat([net.even(x[:, ::2]), net.odd(x[:, 1::2])], 1)), {
-                'stem': 8,
-                'even': 6,
-                'odd': 6,
-                'out': 8
-            },
+            torch.cat([net.even(x[:, ::2]),
+                       net.odd(x[:, 1::2])], 1)), {
+                           'stem': 8,
+                           'even': 6,
+                           'odd': 6,
+                           'out': 8
+                       },
         even=conv(8, 6),
         odd=conv(8, 6),
         out=conv(12, 8))
@@ -174,6 +175,7 @@ def test_split_positions_hold_all_channels():
 
 
 def test_channels_beside_heads_cannot_be_split():
+
     def middle(net, x):
         x = net.all(x).view(x.shape[0], 4, 4, *x.shape[2:])
         a, b = x.split((1, 3), 2)
@@ -254,11 +256,7 @@ def test_writing_positions_ties_channels():
         out[:, :, 1:] = net.a(x)[:, :, :-1]
         return net.out(out)
 
-    check(
-        middle, {
-            'stem': 16,
-            'out': 8
-        }, a=conv(16, 16), out=conv(16, 8))
+    check(middle, {'stem': 16, 'out': 8}, a=conv(16, 16), out=conv(16, 8))
 
 
 def test_an_index_from_channels_fixes_them():
