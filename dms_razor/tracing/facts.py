@@ -177,6 +177,8 @@ class Facts:
         self.pieces.append(Piece(module, piece, len(piece)))
         key = (module, tuple(whole.tolist()), len(piece))
         others = self._cuts.setdefault(key, [])
+        if any(torch.equal(piece, other) for other in others):
+            return  # cut off once more
         others.append(piece)
         if len(others) > 1:
             self.partitions.append(Partition(torch.stack(others), module, why))

@@ -151,8 +151,10 @@ class Recorder(TorchFunctionMode):
                 and not changed:
             return out  # nothing new: a dropout that is off, x.contiguous()
         if any(self.name_of(t) is not None for t in outs):
-            self.fix([t for t in tensors if self.value(t) is not None],
-                     f'{self.where} writes them into a buffer ({call.op})')
+            # Of buffers alone: a counter, a lazily filled cache.
+            if any(self.value(t) is not None for t in tensors):
+                self.fix(tensors, f'{self.where} writes them into a buffer '
+                         f'({call.op})')
             return out
         self._record(call, leaves, changed)
         return out

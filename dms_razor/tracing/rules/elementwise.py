@@ -39,6 +39,8 @@ def elementwise(recorder, call) -> List[Tensor]:
             constants.append(tensor)
         else:
             operands.append((tensor, _align(core(labels), len(shape))))
+    # Activations first: a parameter beside them has to fit in.
+    operands.sort(key=lambda operand: recorder.value(operand[0]) is None)
     result: Optional[Tensor] = None
     for tensor, labels in operands:
         if labels.numel() == 1 and _meets_many(recorder, tensor, operands):
@@ -47,6 +49,12 @@ def elementwise(recorder, call) -> List[Tensor]:
                 f'once ({call.op})')
         elif result is None:
             result = labels
+        elif _lie_across(result, labels):
+            reason = f'{recorder.where} applies them across other channels ' \
+                f'({call.op})'
+            recorder.variables.fix(labels, reason)
+            if recorder.value(tensor) is not None:
+                recorder.variables.fix(result, reason)
         else:
             a, b = torch.broadcast_tensors(result, labels)
             recorder.variables.merge(a, b)
@@ -56,6 +64,13 @@ def elementwise(recorder, call) -> List[Tensor]:
     for tensor in constants:
         _check_constant(recorder, call, tensor, result)
     return [result.expand(out.shape) for out in call.outs]
+
+
+def _lie_across(left: Tensor, right: Tensor) -> bool:
+    """Whether labels vary in dimensions that have nothing in common."""
+    both = list(zip(left.shape, right.shape))
+    return left.numel() > 1 < right.numel() and not any(
+        a > 1 and b > 1 for a, b in both)
 
 
 def _meets_many(recorder, tensor: Tensor,
