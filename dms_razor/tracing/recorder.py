@@ -11,6 +11,7 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten
 
@@ -232,21 +233,26 @@ class Recorder(TorchFunctionMode):
 
     def leave(self, module: nn.Module, args, kwargs, out) -> None:
         """Forward hook of every module."""
-        if isinstance(module, torch.jit.ScriptModule):
-            self._bind_unseen(tensors_of((args, kwargs)), tensors_of(out))
+        path = self._paths[id(module)]
         call = self.calls[self._stack.pop()]
+        while call.path != path:  # a module that failed, which was caught
+            call = self.calls[self._stack.pop()]
         call.last = len(self.nodes)
         call.returns_tensor = isinstance(out, Tensor)
         call.outputs = tuple(
             self.value(t).node for t in tensors_of(out) if self.value(t))
 
-    def _bind_unseen(self, tensors: List[Tensor], outs: List[Tensor]) -> None:
-        """Results of a scripted module, whose operations are not seen."""
-        reason = f'what the scripted {self.where} does is not seen'
-        node = self.new_node('script', tensors)
+    def leave_script(self, module: nn.Module, args, kwargs, out) -> None:
+        """Forward hook of scripted modules, whose operations are not seen."""
+        if not isinstance(module, torch.jit.ScriptModule):
+            return
+        path = self._paths.get(id(module), type(module).__name__)
+        reason = f'what the scripted module "{path}" does is not seen'
+        tensors = tensors_of((args, kwargs))
         self.fix(tensors, reason)
+        node = self.new_node('script', tensors)
         variable = torch.tensor(self.variables.new_fixed(reason))
-        for tensor in outs:
+        for tensor in tensors_of(out):
             self.bind(tensor, node, variable.expand(tensor.shape))
 
     def run(self, forward: Callable, example_inputs: Tuple) -> Any:
@@ -261,12 +267,17 @@ class Recorder(TorchFunctionMode):
             Any: What the network returned.
         """
         self._paths = {id(m): name for name, m in self.modules.items()}
-        handles = []
+        # Scripted modules have no hooks of their own.
+        handles = [
+            register_module_forward_hook(self.leave_script, with_kwargs=True)
+        ]
         for module in self.modules.values():
-            handles.append(
-                module.register_forward_pre_hook(self.enter, with_kwargs=True))
-            handles.append(
-                module.register_forward_hook(self.leave, with_kwargs=True))
+            if not isinstance(module, torch.jit.ScriptModule):
+                handles += [
+                    module.register_forward_pre_hook(
+                        self.enter, with_kwargs=True),
+                    module.register_forward_hook(self.leave, with_kwargs=True)
+                ]
         try:
             self._bind_inputs(tensors_of(example_inputs))
             with torch.no_grad(), self:
