@@ -11,10 +11,14 @@ def check_options(units: Dict[str, dict]) -> Dict[str, dict]:
     """Check the options of units; see :func:`dms_razor.tracing.trace`.
 
     Raises:
+        TypeError: Options are no dict, or ``fixed`` is no bool.
         ValueError: An option is unknown or no positive whole number.
     """
     for pattern, options in units.items():
-        for key, value in dict(options).items():
+        if not isinstance(options, dict):
+            raise TypeError(f'units["{pattern}"] is {options!r}; give a dict '
+                            'of options, e.g. dict(fixed=True)')
+        for key, value in options.items():
             if key not in OPTIONS:
                 raise ValueError(
                     f'units["{pattern}"] has the unknown option "{key}"; use '
@@ -22,8 +26,12 @@ def check_options(units: Dict[str, dict]) -> Dict[str, dict]:
             if key == 'choices':
                 _check_choices(pattern, value)
                 continue
-            if key != 'fixed' and (not isinstance(value, int) or value < 1) \
-                    and not (key == 'least' and value == 0):
+            if key == 'fixed':
+                if not isinstance(value, bool):
+                    raise TypeError(f'units["{pattern}"]: fixed={value!r} is '
+                                    'neither True nor False')
+                continue
+            if type(value) is not int or value < (key != 'least'):
                 raise ValueError(f'units["{pattern}"]: {key}={value!r} is no '
                                  'positive whole number')
     return units
