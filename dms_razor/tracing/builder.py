@@ -1,6 +1,5 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """Builds the search space from a finished recording."""
-from fnmatch import fnmatchcase
 from typing import Dict, List, Optional, Sequence, Set
 
 import numpy as np
@@ -13,7 +12,7 @@ from .attention_units import AttentionGroup
 from .costs import CostBuilder
 from .elements import Elements
 from .labels import compress, core
-from .options import check_options, make_unit
+from .options import check_options, make_unit, matches
 from .residual import NotRemovable, ResidualFinder, group_stages
 from .sites import SiteBuilder
 from .space import Block, FullWidth, Space
@@ -85,7 +84,7 @@ class SpaceBuilder:
         stays = [stay.module for stay in full_width]
         for pattern, options in self.options.items():
             if pattern in self.matched or (options.get('fixed') and any(
-                    fnmatchcase(module, pattern) for module in stays)):
+                    matches(module, pattern) for module in stays)):
                 continue
             names = ', '.join(unit.name for unit in units) or 'none'
             raise ValueError(
@@ -133,7 +132,7 @@ class SpaceBuilder:
     def _options_of(self, names: Sequence[str]) -> dict:
         merged: dict = {}
         for pattern, options in self.options.items():
-            if any(fnmatchcase(name, pattern) for name in names):
+            if any(matches(name, pattern) for name in names):
                 self.matched.add(pattern)
                 merged.update(options)
         return merged

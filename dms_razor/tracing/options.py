@@ -1,10 +1,19 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """What users can say about units by name pattern."""
+from fnmatch import fnmatchcase
 from typing import Dict, Sequence, Tuple
 
 from ..core.layout import Unit
 
 OPTIONS = ('fixed', 'divisor', 'least', 'most', 'choices')
+
+
+def matches(name: str, pattern: str) -> bool:
+    """Whether a name is meant: as in fnmatch, or letter by letter.
+
+    Names of units may hold brackets, as in ``stem[1]``.
+    """
+    return name == pattern or fnmatchcase(name, pattern)
 
 
 def check_options(units: Dict[str, dict]) -> Dict[str, dict]:
