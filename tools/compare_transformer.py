@@ -1,0 +1,301 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""Search a small vision transformer and compare it with a narrowed one.
+
+    python tools/compare_transformer.py --seeds 3                # digits
+    python tools/compare_transformer.py --data FOLDER --images 10000
+
+For every seed: train the supernet, search it down to the target, train the
+searched network and the evenly narrowed one from scratch; all with the same
+recipe and number of epochs. FOLDER holds train/CLASS/*.jpg and
+test/CLASS/*.jpg (or png); without it the digits of scikit-learn are used.
+The evenly narrowed network keeps all blocks and head sizes and the same share
+of embedding, hidden features and heads everywhere. A plain training loop: an
+example of dms_razor without a Runner.
+"""
+import argparse
+import copy
+import json
+import time
+from pathlib import Path
+
+import dms_razor.openmmlab  # noqa: F401  isort: skip  (must come first)
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from _comparison import Network, table
+from mmpretrain.models import LinearClsHead, VisionTransformer
+from torch import Tensor, nn
+
+from dms_razor.core.projection import project
+from dms_razor.core.topk import hard_masks
+from dms_razor.search import Search
+from dms_razor.subnet import count_macs, count_params, slice_model
+from dms_razor.tracing import trace
+
+
+def parse_args() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--data', help='folder with train/ and test/')
+    parser.add_argument('--images', type=int, help='train on so many images')
+    parser.add_argument('--size', type=int, default=32, help='image side')
+    parser.add_argument('--patch', type=int, help='patch side')
+    parser.add_argument('--embed', type=int, default=64)
+    parser.add_argument('--blocks', type=int, default=6)
+    parser.add_argument('--heads', type=int, default=4)
+    parser.add_argument('--target', default='50%')
+    parser.add_argument('--epochs', type=int, default=40)
+    parser.add_argument('--warmup-epochs', type=int, default=None)
+    parser.add_argument('--width-only-epochs', type=int, default=None)
+    parser.add_argument('--seeds', type=int, default=1)
+    parser.add_argument('--batch', type=int, default=64)
+    parser.add_argument('--lr', type=float, default=1e-3)
+    parser.add_argument('--ratio-lr', type=float, default=2e-2)
+    parser.add_argument('--out', default='work_dirs/compare_transformer')
+    return parser.parse_args()
+
+
+class Classifier(nn.Module):
+    """mmpretrain's ViT and linear head, from images to logits."""
+
+    def __init__(self, args: argparse.Namespace, channels: int,
+                 side: int) -> None:
+        super().__init__()
+        arch = dict(
+            embed_dims=args.embed,
+            num_layers=args.blocks,
+            num_heads=args.heads,
+            feedforward_channels=4 * args.embed)
+        self.backbone = VisionTransformer(
+            arch,
+            img_size=side,
+            patch_size=args.patch or max(2, side // 8),
+            in_channels=channels)
+        self.head = LinearClsHead(10, args.embed)
+        for module in (self.backbone, self.head):
+            module.init_weights()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """``[B, C, H, W]`` to ``[B, 10]``."""
+        return self.head.fc(self.backbone(images)[-1])
+
+
+def read_digits(split: str):
+    """Images uint8 ``[N, 1, 8, 8]`` and labels."""
+    from dms_razor.datasets import DigitsDataset
+    items = DigitsDataset(split).load_data_list()
+    images = np.stack([item['img'][None] for item in items])
+    return torch.from_numpy(images), torch.tensor(
+        [item['gt_label'] for item in items])
+
+
+def read_folder(folder: Path, side: int, number=None):
+    """Images uint8 ``[N, 3, side, side]`` and labels.
+
+    ``number`` takes the first images of every class, equally many of each.
+    """
+    import cv2
+    images, labels = [], []
+    classes = sorted(path for path in folder.iterdir() if path.is_dir())
+    for label, path in enumerate(classes):
+        files = sorted(path.iterdir())
+        for file in files[:number and number // len(classes)]:
+            image = cv2.imread(str(file))
+            if image.shape[:2] != (side, side):
+                image = cv2.resize(image, (side, side))
+            images.append(image.transpose(2, 0, 1))
+            labels.append(label)
+    return torch.from_numpy(np.stack(images)), torch.tensor(labels)
+
+
+def augmented(images: Tensor, pad: int, flip: bool) -> Tensor:
+    """Each image shifted by up to ``pad`` pixels, perhaps mirrored."""
+    side = images.shape[-1]
+    padded = F.pad(images, (pad, ) * 4, mode='replicate')
+    down, right = torch.randint(0, 2 * pad + 1, (2, len(images)))
+    rows = (torch.arange(side) + down[:, None])[:, None, :, None]
+    columns = (torch.arange(side) + right[:, None])[:, None, None]
+    out = padded[torch.arange(len(images))[:, None, None, None],
+                 torch.arange(images.shape[1])[None, :, None, None], rows,
+                 columns]
+    if flip:
+        mirror = torch.rand(len(out), 1, 1, 1) < .5
+        out = torch.where(mirror, out.flip(-1), out)
+    return out
+
+
+class Data:
+    """A training and a test set, normalised."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        if args.data:
+            folder = Path(args.data)
+            train = read_folder(folder / 'train', args.size, args.images)
+            test = read_folder(folder / 'test', args.size)
+        else:
+            train, test = read_digits('train'), read_digits('test')
+        self.flip = bool(args.data)
+        pixels = train[0].float()
+        mean = pixels.mean((0, 2, 3), keepdim=True)
+        std = pixels.std((0, 2, 3), keepdim=True)
+        self.train = ((pixels - mean) / std, train[1])
+        self.test = ((test[0].float() - mean) / std, test[1])
+
+    def batches(self, size: int):
+        """Shuffled, augmented batches of one epoch."""
+        images, labels = self.train
+        pad = max(1, images.shape[-1] // 8)
+        for chosen in torch.randperm(len(images)).split(size):
+            if len(chosen) == size:
+                yield augmented(images[chosen], pad, self.flip), labels[chosen]
+
+
+def accuracy(model: nn.Module, data: Data) -> float:
+    """Top-1 on the test set, in percent."""
+    model.eval()
+    images, labels = data.test
+    with torch.no_grad():
+        right = sum(
+            int((model(x).argmax(1) == y).sum())
+            for x, y in zip(images.split(500), labels.split(500)))
+    return 100 * right / len(labels)
+
+
+def train(model: nn.Module,
+          data: Data,
+          args: argparse.Namespace,
+          search: Search = None) -> float:
+    """Train a network, and search it if ``search`` is given; its top-1."""
+    decay = [p for p in model.parameters() if p.dim() > 1]
+    other = [p for p in model.parameters() if p.dim() <= 1]
+    optimizer = torch.optim.AdamW([
+        dict(params=decay, weight_decay=.05),
+        dict(params=other, weight_decay=0.)
+    ],
+                                  lr=args.lr)
+    steps = args.epochs * (len(data.train[0]) // args.batch)
+    rate = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, args.lr, total_steps=steps, pct_start=.1)
+    if search is not None:
+        search.attach(optimizer)
+    for _ in range(args.epochs):
+        model.train()
+        for images, labels in data.batches(args.batch):
+            optimizer.zero_grad()
+            loss = F.cross_entropy(model(images), labels, label_smoothing=.1)
+            if search is not None:
+                loss = search.loss(loss)
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 5.)
+            optimizer.step()
+            rate.step()
+    return accuracy(model, data)
+
+
+def fresh(model: nn.Module, seed: int) -> nn.Module:
+    """A copy of a network with new weights, to train from scratch."""
+    torch.manual_seed(seed)
+    model = copy.deepcopy(model)
+    for name, parameter in model.named_parameters():
+        if parameter.dim() > 1:
+            nn.init.trunc_normal_(parameter, std=.02)
+        elif name.endswith('bias'):
+            nn.init.zeros_(parameter)
+        else:
+            nn.init.ones_(parameter)
+    return model
+
+
+def narrowed(model: nn.Module, example: Tensor, target: float) -> nn.Module:
+    """All blocks and head sizes, evenly fewer channels and heads."""
+    space = trace(model, example, qk=False, v=False, depth=False)
+    layout = space.layout
+    ranks = layout.place_in_row
+    kept = project(
+        layout,
+        space.resource,
+        torch.zeros(layout.U, dtype=torch.float64),
+        'macs',
+        target,
+        ranks=ranks)
+    return slice_model(model, space, hard_masks(kept, ranks, layout))
+
+
+def search_subnet(model: nn.Module, data: Data, args: argparse.Namespace,
+                  out: Path):
+    """The search; what :meth:`Search.export` returns."""
+    epoch = len(data.train[0]) // args.batch
+    last = args.epochs // 5 if args.width_only_epochs is None \
+        else args.width_only_epochs
+    first = args.epochs // 5 if args.warmup_epochs is None \
+        else args.warmup_epochs
+    search = Search(
+        model,
+        data.train[0][:1],
+        args.target,
+        total_steps=(args.epochs - last) * epoch,
+        warmup_steps=first * epoch,
+        width_only_steps=last * epoch,
+        lr=args.ratio_lr)
+    print(search.preflight().text(), flush=True)
+    train(model, data, args, search)
+    with search.masks('hard'):
+        hard = accuracy(model, data)
+    export = search.export(out)
+    found = accuracy(export.model, data)
+    kept = {
+        unit['name']: f'{unit["kept"]}/{unit["total"]}'
+        for unit in search.structure()
+    }
+    search.close()
+    print(f'hard supernet {hard:.2f} %, subnet before retraining '
+          f'{found:.2f} %\n{json.dumps(kept)}')
+    return export, search.target, found
+
+
+def main() -> None:
+    """All seeds, then the table."""
+    args = parse_args()
+    torch.set_num_threads(1)
+    out = Path(args.out)
+    out.mkdir(parents=True, exist_ok=True)
+    data = Data(args)
+    channels, side = data.train[0].shape[1:3]
+    rows = {}
+
+    def note(name: str, model: nn.Module, top1: float, removed: int) -> None:
+        macs = count_macs(model, (data.train[0][:1], )).macs
+        print(
+            f'{name}: {top1:.2f} %, {macs:,} MACs, {time.time() - start:.0f} '
+            's',
+            flush=True)
+        row = rows.setdefault(
+            name, Network(name, Path(), macs, count_params(model), removed))
+        row.top1.append(top1)
+
+    start = time.time()
+    for seed in range(args.seeds):
+        torch.manual_seed(seed)
+        supernet = Classifier(args, channels, side)
+        plain = copy.deepcopy(supernet)
+        note('supernet', plain, train(plain, data, args), 0)
+        export, target, found = search_subnet(supernet, data, args,
+                                              out / f'subnet-{seed}')
+        removed = len(export.manifest.removed)
+        note('searched, not retrained', export.model, found, removed)
+        for name, model, gone in (('searched', export.model, removed),
+                                  ('narrowed evenly',
+                                   narrowed(plain, data.train[0][:1],
+                                            target), 0)):
+            model = fresh(model, seed)
+            note(name, model, train(model, data, args), gone)
+        text = table(list(rows.values()))
+        (out / 'table.md').write_text(text + '\n')
+    print(text)
+
+
+if __name__ == '__main__':
+    main()
