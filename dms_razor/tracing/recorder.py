@@ -154,8 +154,9 @@ class Recorder(TorchFunctionMode):
         if any(self.name_of(t) is not None for t in outs):
             # Of buffers alone: a counter, a lazily filled cache.
             if any(self.value(t) is not None for t in tensors):
-                self.fix(tensors, f'{self.where} writes them into a buffer '
-                         f'({call.op})')
+                self.fix(
+                    tensors, f'{self.where} writes them into a buffer '
+                    f'({call.op})')
             return out
         self._record(call, leaves, changed)
         return out

@@ -4,9 +4,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dms_razor.tracing.labels import (Variables, compress, core,
-                                      expand_vector, varies_along,
-                                      vector_along)
+from dms_razor.tracing.labels import (Variables, compress, core, expand_vector,
+                                      varies_along, vector_along)
 
 
 def test_expanded_labels_cost_next_to_nothing():

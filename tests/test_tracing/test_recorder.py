@@ -148,9 +148,8 @@ def test_checkpointed_layers(reentrant):
 
 
 def test_control_flow_that_reads_values_keeps_the_channels():
-    check(
-        lambda net, x: net.out(x) if x.sum((2, 3))[0, 0] > -1e9 else x,
-        {'out': 8}, {'stem': 'by number'}, **OUT)
+    check(lambda net, x: net.out(x) if x.sum((2, 3))[0, 0] > -1e9 else x,
+          {'out': 8}, {'stem': 'by number'}, **OUT)
 
 
 def test_results_in_any_container_are_outputs():
@@ -243,8 +242,9 @@ def test_no_mark_is_left_on_the_network(fail):
              for m in net.modules() if m is not net.norm]
     assert all(found == ([], []) for found in hooks)
     assert list(net.norm._forward_hooks) == [hook.id]
-    assert all(type(m).__name__[:6] != 'Masked' for m in net.modules()
-               if m is not net)
+    assert all(
+        type(m).__name__[:6] != 'Masked' for m in net.modules()
+        if m is not net)
 
 
 def test_an_error_inside_that_is_caught_does_not_upset_the_record():

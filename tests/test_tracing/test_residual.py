@@ -146,9 +146,8 @@ class TwoTails(nn.Module):
 def test_two_branches_one_after_the_other():
     space = traced(TwoTails(), TwoTails())
     assert depths(space) == {'blocks': ('blocks.0', 'blocks.1')}
-    assert [t.module for t in space.blocks[1].tails] == [
-        'blocks.1.a', 'blocks.1.c'
-    ]
+    assert [t.module
+            for t in space.blocks[1].tails] == ['blocks.1.a', 'blocks.1.c']
 
 
 class Scaled(nn.Module):
@@ -216,8 +215,7 @@ def test_inner_features_that_leak_keep_the_block():
         x = net.blocks(x)
         return net.out(x + net.blocks[0].seen)
 
-    net = build(
-        middle, blocks=nn.Sequential(Leaky(), Leaky(), Leaky()), **OUT)
+    net = build(middle, blocks=nn.Sequential(Leaky(), Leaky(), Leaky()), **OUT)
     space = assert_true(net, IMAGES)
     assert depths(space) == {'blocks': ('blocks.1', 'blocks.2')}
     assert 'used outside' in stays(space)['blocks.0']
@@ -339,9 +337,9 @@ def test_a_stage_of_equal_blocks_is_no_block():
 def test_another_width_or_resolution_starts_another_stage():
     space = assert_true(
         nn.Sequential(
-            conv(3, 16), nn.ReLU(), Block(), Block(),
-            nn.MaxPool2d(2), Block(), conv(16, 12), nn.ReLU(), Block(12),
-            nn.Flatten(), nn.Linear(12 * 16, 3)), IMAGES)
+            conv(3, 16), nn.ReLU(), Block(), Block(), nn.MaxPool2d(2), Block(),
+            conv(16, 12), nn.ReLU(), Block(12), nn.Flatten(),
+            nn.Linear(12 * 16, 3)), IMAGES)
     assert depths(space) == {
         '[2:3]': ('2', '3'),
         '[5:5]': ('5', ),

@@ -69,8 +69,8 @@ def elementwise(recorder, call) -> List[Tensor]:
 def _lie_across(left: Tensor, right: Tensor) -> bool:
     """Whether labels vary in dimensions that have nothing in common."""
     both = list(zip(left.shape, right.shape))
-    return left.numel() > 1 < right.numel() and not any(
-        a > 1 and b > 1 for a, b in both)
+    return left.numel() > 1 < right.numel() and not any(a > 1 and b > 1
+                                                        for a, b in both)
 
 
 def _meets_many(recorder, tensor: Tensor,
