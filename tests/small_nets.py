@@ -1,5 +1,7 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """Small networks in plain torch that each show one thing, for tests."""
+import copy
+
 import torch
 from equality import assert_true, reasons
 from torch import nn
@@ -57,9 +59,9 @@ class Block(nn.Module):
 
 
 def build(middle, **layers):
-    """A :class:`Net` with the same weights each time."""
+    """A :class:`Net` of its own, on copies of the layers."""
     torch.manual_seed(0)
-    return Net(middle, **layers)
+    return Net(middle, **copy.deepcopy(layers))
 
 
 def widths(space):
