@@ -14,6 +14,7 @@ bank itself takes a step: masks, resource and update).
 import argparse
 import copy
 import json
+import logging
 import statistics
 import sys
 import time
@@ -24,6 +25,7 @@ import dms_razor.openmmlab  # noqa: F401  isort: skip  (must come first)
 import torch
 from mmengine.config import Config, DictAction
 from mmengine.device import get_device
+from mmengine.logging import MMLogger
 from mmengine.optim import build_optim_wrapper
 from mmpretrain.structures import DataSample
 
@@ -175,15 +177,21 @@ def benchmark(cfg: Config, batch: int, rounds: int, warmup: int) -> dict:
         masks_ms=1e3 * time_bank(search.model.search))
 
 
+def quiet_logger() -> None:
+    """Keep mmengine's log to warnings: it has a stdout of its own."""
+    MMLogger.get_current_instance().setLevel(logging.WARNING)
+
+
 def main() -> None:
     args = parse_args()
-    cfg = Config.fromfile(args.config)
-    if args.cfg_options is not None:
-        cfg.merge_from_dict(args.cfg_options)
     if args.batch < 1 or args.rounds < 1 or args.warmup < 0:
         sys.exit('--batch and --rounds have to be at least 1, --warmup 0')
     try:
         with redirect_stdout(sys.stderr):  # stdout may be for the JSON alone
+            quiet_logger()
+            cfg = Config.fromfile(args.config)
+            if args.cfg_options is not None:
+                cfg.merge_from_dict(args.cfg_options)
             result = benchmark(cfg, args.batch, args.rounds, args.warmup)
     except ValueError as error:
         sys.exit(str(error))

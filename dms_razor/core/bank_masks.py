@@ -16,11 +16,12 @@ from .topk import (hard_masks, initial_order, kept_counts, rank_order,
 
 MODES = ('soft', 'hard', 'off')
 
-# Masks between 0 and this are this. Left alone they would run through
-# float32's denormals, on which a CPU computes up to a hundred times slower,
-# and so would the weights that they multiply; at 0 a mask in front of a ReLU
-# would lose its gradient (see dms_razor.tracing.folding).
-_TINY = 1e-12
+# Masks between 0 and this are this: what float32 cannot see next to a mask of
+# 1. A gradient meets up to five masks on its way to a weight; were they much
+# smaller, their product would run into float32's denormals, on which a CPU
+# computes up to a hundred times slower. At 0 a mask in front of a ReLU would
+# lose its gradient (see dms_razor.tracing.folding).
+_TINY = torch.finfo(torch.float32).eps
 
 
 class BankMasks(nn.Module):
