@@ -63,9 +63,13 @@ class InputMask:
         masks = masks[self.index]
         return masks if masks.dim() == 1 else masks.prod(-1)
 
-    def __call__(self, weight: Tensor, masks: Tensor) -> Tensor:
-        """``weight`` times the mask along the axis."""
-        mask = self.vector(masks).to(weight.dtype)
+    def __call__(self,
+                 weight: Tensor,
+                 masks: Tensor,
+                 scale: Optional[Tensor] = None) -> Tensor:
+        """``weight`` times the mask along the axis, and times ``scale``."""
+        mask = self.vector(masks)
+        mask = (mask if scale is None else mask * scale).to(weight.dtype)
         if self.groups > 1:  # [O, I/g, ...] as [g, O/g, I/g, ...]
             grouped = weight.unflatten(0, (self.groups, -1))
             mask = mask.view(self.groups, 1, -1,
@@ -108,15 +112,17 @@ class LayerMasks:
         if masks is None:
             return None
         shown = {}
+        scale = masks[self.scales].prod() if self.scales else None
         for name in self.names:
             tensor = parameters.get(name)
             if tensor is None:
                 continue
+            # One pass over the tensor: the scale goes with the first mask.
+            rest = scale if name in SCALED else None
             for mask in self.inputs.get(name, ()):
-                tensor = mask(tensor, masks)
-            if name in SCALED:
-                for element in self.scales:
-                    tensor = tensor * masks[element].to(tensor.dtype)
+                tensor, rest = mask(tensor, masks, rest), None
+            if rest is not None:
+                tensor = tensor * rest.to(tensor.dtype)
             shown[name] = tensor
         return shown
 

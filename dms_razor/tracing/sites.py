@@ -58,15 +58,13 @@ class SiteBuilder:
             if not axis.reads or not bool((index >= 0).any()):
                 continue
             module, _, tensor = axis.name.rpartition('.')
-            norm = self.folding.norm_of(module, len(index))
-            if norm is None:
+            affine = self.folding.norm_of(module, len(index))
+            for name in affine:
+                norm, _, scale = name.rpartition('.')
+                result.append(MaskSite(norm, scale, 0, index))
+            if not affine:
                 result.append(
                     MaskSite(module, tensor, axis.axis, index, axis.groups))
-            else:
-                result += [
-                    MaskSite(norm, name, 0, index)
-                    for name in ('weight', 'bias')
-                ]
         return result + self._query_masks()
 
     def norms(self) -> List[NormSite]:
