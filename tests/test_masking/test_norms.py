@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from dms_razor.masking import layer_norm
 from dms_razor.masking.norms import (NormInterceptor, masked_group_norm,
                                      masked_layer_norm)
 
@@ -55,6 +56,20 @@ def test_layer_norm_gradients_against_finite_differences(center):
         tensor.requires_grad_()
     assert torch.autograd.gradcheck(
         lambda *tensors: masked_layer_norm(*tensors, EPS, center), inputs)
+
+
+@pytest.mark.parametrize('center', [True, False])
+def test_pieces_add_up_to_the_whole(center, monkeypatch):
+    leaves = [numbers(5, 3, 8), torch.rand(8).double(), numbers(8), numbers(8)]
+    for leaf in leaves:
+        leaf.requires_grad_()
+    grad, found = numbers(5, 3, 8), []
+    for piece in (2**20, 4 * 8):  # one piece; four of four rows, one short
+        monkeypatch.setattr(layer_norm, 'PIECE', piece)
+        out = masked_layer_norm(*leaves, EPS, center)
+        found.append((out, *torch.autograd.grad(out, leaves, grad)))
+    for whole, parts in zip(*found):
+        assert torch.allclose(whole, parts, atol=1e-12)
 
 
 @pytest.mark.parametrize('groups', [1, 3])
