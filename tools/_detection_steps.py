@@ -80,9 +80,6 @@ def search(recipe: Recipe,
 
     Returns:
         dict: MACs and parameters of the supernet.
-
-    Returns:
-        dict: MACs and parameters of the supernet.
     """
     cfg = recipe.config(recipe.search, 'search', seed)
     cfg.model.target = recipe.target
