@@ -1,8 +1,9 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """How rows of the coverage table are written down."""
 import datetime
+import re
 from importlib.metadata import PackageNotFoundError, version
-from typing import List
+from typing import Dict, List
 
 from .coverage import Row
 from .coverage_cases import NO_NETWORK
@@ -61,10 +62,9 @@ def markdown(rows: List[Row]) -> str:
     ]
     text += ['', '## What stays, and why', '']
     for row in rows:
-        if row.problem:
-            text.append(f'- **{row.name}**: {_plain(row.problem)}')
-        elif _reasons(row):
-            text.append(f'- **{row.name}**: ' + '; '.join(_reasons(row)))
+        lines = [plain(row.problem)] if row.problem else reasons(row)
+        if lines:
+            text += [f'- **{row.name}**'] + [f'  - {line}' for line in lines]
     return '\n'.join(text) + '\n'
 
 
@@ -80,25 +80,45 @@ parameters that some subnet lacks, "in width units" the same without removing
 blocks.
 '''
 
-_KNOWN = ('output of the network', )
+#: Why the last layer stays; goes without saying.
+OUTPUT = 'output of the network'
 
 
-def _reasons(row: Row) -> List[str]:
-    """Reasons in words; that the logits stay goes without saying."""
-    return [
-        f'{_plain(reason)} ({_some(modules)})'
-        for reason, modules in row.fixed.items() if reason not in _KNOWN
-    ]
+def reasons(row: Row) -> List[str]:
+    """Why modules stay, each reason once with the modules that have it.
+
+    Numbers in paths, shapes and differences are left out, so that the same
+    reason in twelve blocks is one line.
+    """
+    found: Dict[str, List[str]] = {}
+    for reason, modules in row.fixed.items():
+        if reason != OUTPUT:
+            found.setdefault(general(reason), []).extend(modules)
+    lines = []
+    for reason, modules in found.items():
+        patterns = list(dict.fromkeys(general(module) for module in modules))
+        shown = ', '.join(f'`{pattern}`' for pattern in patterns[:3])
+        if len(patterns) > 3:
+            shown += ' …'
+        number = len(modules)
+        lines.append(f'{plain(reason)} ({shown}; '
+                     f'{number} module{"s" * (number > 1)})')
+    return lines
 
 
-def _plain(text: str) -> str:
+def general(text: str) -> str:
+    """``text`` without what differs from block to block."""
+    text = re.sub(r"shape '\[.*?\]' is invalid for input of size \d+",
+                  'it reshapes to numbers of its own', text)
+    text = re.sub(r'normalized_shape=.*', 'it normalises other sizes)', text)
+    text = re.sub(r'RuntimeError: (Given )?', '', text)
+    text = re.sub(r'outputs differ by [\d.e+-]*\d', 'outputs differ', text)
+    return re.sub(r'(?<=\.)\d+(?=[."\s]|$)', '*', text)
+
+
+def plain(text: str) -> str:
+    """``text`` on one line that breaks no table."""
     return ' '.join(text.replace('|', '/').split())[:300]
-
-
-def _some(modules: List[str]) -> str:
-    shown = ', '.join(f'`{m}`' for m in modules[:2])
-    more = len(modules) - 2
-    return f'{shown} and {more} more' if more > 0 else shown
 
 
 def versions() -> str:

@@ -20,10 +20,10 @@ def steps_to_target(space,
     """About how many ratio updates lead from the supernet to the target.
 
     Follows a ← a − lr·λ_res·∂log(r_c)/∂a (METHOD: sections 3 and 4, eq. 7)
-    from a = 0 without the task's gradient, which holds against it: a search
-    needs at least about that many. Many updates are taken in one leap while
-    no ratio moves by more than 0.01, so a slow lr costs no more than a fast
-    one.
+    from a = 0 without the task's gradient, which mostly holds against it but
+    can also help: an untrained network may need half as many. Many updates
+    are taken in one leap while no ratio moves by more than 0.01, so a slow lr
+    costs no more than a fast one.
 
     Returns:
         int | None: The steps; None if the ratios come to rest before the

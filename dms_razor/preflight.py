@@ -142,10 +142,10 @@ class Preflight:
         advice = ''
         if self.total_steps is not None and self.steps > self.total_steps:
             lr = self.lr * self.steps / max(1, self.total_steps)
-            advice = (f'; the search has {self.total_steps:,}: an lr of about '
-                      f'{lr:.1g} gets there in time')
+            advice = (f'; the search has {self.total_steps:,}: if it lags '
+                      f'behind the target, try an lr of about {lr:.1g}')
         rows.append(('steps', f'about {self.steps:,} with an lr of '
-                     f'{self.lr:g}{advice}'))
+                     f'{self.lr:g}, by the resource loss alone{advice}'))
         return rows
 
 

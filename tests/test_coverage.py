@@ -8,7 +8,7 @@ from dms_razor.coverage import (Pooled, Row, check_network, randomise,
                                 removable_shares)
 from dms_razor.coverage_cases import (CASES, FAST, NO_NETWORK, build_case,
                                       registered_backbones)
-from dms_razor.coverage_table import line, markdown
+from dms_razor.coverage_table import line, markdown, reasons
 from dms_razor.tracing import trace
 
 
@@ -77,5 +77,25 @@ def test_the_page_and_the_line():
     assert '1 of the 2 backbones' in page
     assert '| A | 2 width, 1 heads | 30 | 1.00 M | 90.0% | 50.0% | 1.0e-07 |' \
         in page
-    assert '**B**: supernet and subnet differ' in page
+    assert '- **B**\n  - supernet and subnet differ\n' in page
     assert 'PROBLEM' in line(rows[1]) and 'PROBLEM' not in line(rows[0])
+
+
+def test_a_reason_in_many_blocks_is_one_line():
+    row = Row(
+        'A',
+        fixed={
+            'output of the network': ['head'],
+            'Attention "layers.0.attn" mixes channels':
+            ['layers.0.q', 'layers.0.k'],
+            'Attention "layers.11.attn" mixes channels': ['layers.11.q'],
+            "it fails (RuntimeError: shape '[1, 4, 48]' is invalid for input "
+            'of size 66)': ['stem'],
+            'outputs differ by 1.2e-04': ['neck'],
+        })
+    assert reasons(row) == [
+        'Attention "layers.*.attn" mixes channels (`layers.*.q`, '
+        '`layers.*.k`; 3 modules)',
+        'it fails (it reshapes to numbers of its own) (`stem`; 1 module)',
+        'outputs differ (`neck`; 1 module)'
+    ]

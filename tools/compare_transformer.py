@@ -15,6 +15,7 @@ example of dms_razor without a Runner.
 import argparse
 import copy
 import json
+import logging
 import time
 from pathlib import Path
 
@@ -24,6 +25,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from _comparison import Network, table
+from mmengine.logging import MMLogger
 from mmpretrain.models import LinearClsHead, VisionTransformer
 from torch import Tensor, nn
 
@@ -260,6 +262,7 @@ def main() -> None:
     """All seeds, then the table."""
     args = parse_args()
     torch.set_num_threads(1)
+    MMLogger.get_current_instance().setLevel(logging.WARNING)
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
     data = Data(args)
