@@ -83,6 +83,17 @@ class SpaceBuilder:
                         full_width: List[FullWidth]) -> None:
         stays = [stay.module for stay in full_width]
         for pattern, options in self.options.items():
+            kinds = {
+                unit.kind
+                for unit in units if any(
+                    matches(name, pattern)
+                    for name in (unit.name, *unit.members))
+            }
+            if 'divisor' in options and kinds == {'depth'}:
+                raise ValueError(
+                    f'the unit pattern "{pattern}" gives blocks a divisor, '
+                    'which channels and heads alone have. Name the numbers '
+                    'of blocks that may stay: choices=[2, 4].')
             if pattern in self.matched or (options.get('fixed') and any(
                     matches(module, pattern) for module in stays)):
                 continue
@@ -148,6 +159,7 @@ class SpaceBuilder:
     def _attention_units(self, units: List[Unit]) -> None:
         """Units of heads, query/key dims and value dims of each layer."""
         self.replacements: Dict[str, str] = {}
+        self.attention_stays: List[FullWidth] = []
         for group in self.finder.attention:
             slim = slim_name(self.recorder.modules[group.module])
             before = len(units)
@@ -168,8 +180,16 @@ class SpaceBuilder:
         name, size = f'{group.module}.{kind}', len(rows[0])
         options = self._options_of([name])
         step = options.get('divisor', 1)
-        if kind not in self.kinds or options.get('fixed') or size < 2 or \
-                size % step:
+        reason = None
+        if options.get('fixed'):
+            reason = f'its {kind}: declared fixed'
+        elif size % step:
+            reason = f'its {kind}: {size} is no multiple of the step {step}'
+        elif size > 1 and size == step:
+            reason = f'its {kind} go together, there is no choice'
+        if reason is not None and kind in self.kinds:
+            self.attention_stays.append(FullWidth(group.module, reason))
+        if kind not in self.kinds or reason is not None or size < 2:
             return False
         unit = make_unit(name, kind, size, len(rows), step, options,
                          (group.module, ))
@@ -277,6 +297,7 @@ class SpaceBuilder:
             if len(operation.axes) == 0 and path not in stays:
                 stays[path] = self._why_unlabelled(operation)
         result = [FullWidth(*item) for item in stays.items()]
+        result += self.attention_stays
         return result + [FullWidth(b.path, b.reason) for b in self.stay]
 
     def _why_unlabelled(self, operation) -> str:

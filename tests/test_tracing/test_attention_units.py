@@ -76,6 +76,27 @@ def test_steps_of_each_kind():
     assert_equal(model, space, keep, image)
 
 
+@pytest.mark.parametrize('kind, options, reason', [
+    ('heads', dict(divisor=2), '3 is no multiple of the step 2'),
+    ('heads', dict(divisor=3), 'there is no choice'),
+    ('heads', dict(fixed=True), 'declared fixed'),
+    ('qk', dict(divisor=3), '4 is no multiple of the step 3'),
+    ('v', dict(fixed=True), 'declared fixed'),
+])
+def test_attention_that_options_fix_is_named(kind, options, reason):
+    model, image = tiny_vit()
+    space = trace(model, image, units={f'*.0.attn.{kind}': options})
+    names = {unit.name for unit in space.units}
+    assert f'backbone.layers.0.attn.{kind}' not in names
+    assert f'backbone.layers.1.attn.{kind}' in names
+    found = [
+        stay.reason for stay in space.full_width
+        if stay.module == 'backbone.layers.0.attn'
+    ]
+    assert len(found) == 1 and found[0].startswith(f'its {kind}')
+    assert reason in found[0]
+
+
 @pytest.mark.parametrize('options', [
     dict(out_type='avg_featmap'),
     dict(layer_scale_init_value=.1),

@@ -82,6 +82,15 @@ def test_divisor():
     assert index.tolist() == [first + i // 8 for i in range(32)]
 
 
+def test_blocks_have_no_divisor():
+    plain = trace(net(), IMAGES)
+    stage = next(u.name for u in plain.units if u.kind == 'depth')
+    with pytest.raises(ValueError, match='choices'):
+        trace(net(), IMAGES, units={stage: dict(divisor=2)})
+    # A pattern that means channels too says nothing about blocks.
+    trace(net(), IMAGES, units={'*': dict(divisor=2)})
+
+
 def test_a_divisor_that_does_not_fit_fixes_the_unit():
     space = trace(net(), IMAGES, units={'[ab]': dict(divisor=5)})
     assert not {'a', 'b'} & set(widths(space))
