@@ -192,6 +192,7 @@ def load_checkpoint(path: str,
         UnsafeCheckpointError: The file holds something other than tensors,
             plain Python values, numpy arrays, ``HistoryBuffer`` and
             ``ConfigDict``.
+        RuntimeError: The file is truncated or no checkpoint.
     """
     path = osp.expanduser(path)
     if not osp.isfile(path):
@@ -215,3 +216,12 @@ def load_checkpoint(path: str,
             f'Checkpoint {path} {error}, which could run code from the file, '
             f'so it was not loaded. If you trust the file, set {UNSAFE_ENV}=1 '
             'or pass unsafe=True.') from None
+    except (pickle.UnpicklingError, EOFError, OSError, RuntimeError, KeyError,
+            AttributeError, IndexError, TypeError, ValueError) as error:
+        if 'CUDA' in str(error):  # a sound file for another machine
+            raise
+        # torch says what broke inside, never which file
+        raise RuntimeError(
+            f'Checkpoint {path} cannot be read ({type(error).__name__}: '
+            f'{error}): it is truncated or no checkpoint. Copy or write it '
+            'again.') from error

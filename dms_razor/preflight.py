@@ -122,6 +122,8 @@ class Preflight:
             ]
         return '\n'.join(lines)
 
+    __str__ = text
+
     def _target_rows(self) -> list:
         """The rows about the target: value, reachable or why not, steps."""
         rows = []

@@ -15,6 +15,7 @@ from .core.bank import Bank
 from .core.constraint import constraint_loss
 from .core.schedule import TargetSchedule
 from .masking import unmask
+from .masking.layers import MaskedLayer
 from .preflight import preflight
 from .search_step import SearchStep
 from .tracing import trace
@@ -61,7 +62,8 @@ class Search(SearchStep):
 
     Raises:
         ValueError: If nothing can be pruned or the target is unreadable,
-            above the supernet or below the smallest network of the space.
+            above the supernet or below the smallest network of the space;
+            or the network is already being searched.
 
     Example:
         >>> search = Search(model, images[:1], target=0.5, total_steps=900)
@@ -97,6 +99,16 @@ class Search(SearchStep):
                  constraint: Optional[Callable] = None,
                  space=None,
                  bank: Optional[Bank] = None) -> None:
+        if target is None:
+            raise ValueError('a search needs a target: a share (0.5, "50%") '
+                             'or an amount ("2.0G", 4.1e9)')
+        masked = next((name for name, module in model.named_modules()
+                       if isinstance(module, MaskedLayer)), None)
+        if masked is not None and bank is None:
+            raise ValueError(
+                f'the layer "{masked}" already has the masks of a search. '
+                'close() that search first, or search a copy of the network '
+                'that was made before it.')
         if space is None:
             space = trace(
                 model,

@@ -25,6 +25,7 @@ class SearchStep(SearchView):
     own_clock: bool = True
     _handle = None
     _term: Optional[Tensor] = None
+    _losses: bool = False
     _weights: List[nn.Parameter] = []
 
     @property
@@ -76,6 +77,7 @@ class SearchStep(SearchView):
         Returns:
             Tensor: A scalar.
         """
+        self._losses = True
         drop_stale_gradient(self.bank, self._weights)
         if self._term is None:
             with torch.no_grad():

@@ -39,6 +39,7 @@ class SearchView:
     forward: Optional[Callable]
     reader: MaskReader
     _report: Preflight
+    _losses: bool
 
     @property
     def resource(self):
@@ -187,8 +188,14 @@ class SearchView:
             ``report`` says what it costs.
 
         Raises:
+            RuntimeError: If losses were made and the ratios never updated.
             TargetError: If no network of the space meets the target.
         """
+        if self._losses and self.bank.updates == 0:
+            raise RuntimeError(
+                'this search has given losses and has not made a step: its '
+                'ratios are where they began. Call search.attach(optimizer) '
+                'before the loop, or search.step() after each backward.')
         budget = self.budget(target)
         return export_subnet(
             out_dir,

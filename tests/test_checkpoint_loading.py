@@ -197,6 +197,20 @@ def test_missing_file_is_named(tmp_path):
         CheckpointLoader.load_checkpoint(path)
 
 
+@pytest.mark.parametrize('share', [0, .5, .99])
+@pytest.mark.parametrize('zipped', [True, False])
+def test_truncated_file_is_named(share, zipped, tmp_path):
+    path = tmp_path / 'cut.pth'
+    torch.save(
+        dict(weight=torch.ones(500)),
+        path,
+        _use_new_zipfile_serialization=zipped)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:int(share * len(whole))])
+    with pytest.raises(RuntimeError, match='cut.pth cannot be read.*Copy'):
+        CheckpointLoader.load_checkpoint(str(path))
+
+
 def test_downloads_are_loaded_safely_and_kept(tmp_path, monkeypatch):
     """Through a file:// address: no network, the same code."""
     from mmengine.runner import checkpoint

@@ -114,7 +114,35 @@ def test_bad_targets_end_before_anything_is_masked(net, target, message):
     assert type(net.stem) is nn.Conv2d
 
 
+def test_a_search_without_steps_exports_nothing(net, data, tmp_path):
+    search = make_search(net)
+    search.loss(F.cross_entropy(net(data[0]), data[1])).backward()
+    with pytest.raises(RuntimeError, match='search.attach'):
+        search.export(tmp_path / 'subnet')
+    assert not (tmp_path / 'subnet').exists()
+    search.step()
+    search.export(tmp_path / 'subnet')
+
+
+def test_a_network_is_searched_once(net):
+    first = make_search(net)
+    with pytest.raises(ValueError, match='already has the masks'):
+        make_search(net)
+    first.close()
+    make_search(net)
+
+
+def test_the_preflight_prints_as_a_table(net):
+    assert str(make_search(net).preflight()).startswith('Pre-flight')
+
+
 def test_other_bad_input(net):
+    with pytest.raises(ValueError, match='needs a target'):
+        make_search(net, target=None)
+    with pytest.raises(TypeError, match='dict of name patterns'):
+        make_search(net, units=['stem'])
+    with pytest.raises(ValueError, match='switch one on'):
+        make_search(net, width=False, depth=False)
     with pytest.raises(ValueError, match='head.conv'):
         make_search(net, units={'head.conv*': dict(fixed=True)})
     with pytest.raises(ValueError, match='(?i)nothing'):

@@ -54,4 +54,15 @@ def load_config(args: argparse.Namespace) -> Config:
         name = osp.splitext(osp.basename(args.config))[0]
         cfg.work_dir = osp.join('./work_dirs', name)
     default_model_wrapper(cfg)
+    guard_subnet(cfg)
     return cfg
+
+
+def guard_subnet(cfg: Config) -> None:
+    """Let a subnet's config refuse checkpoints of other networks."""
+    kind = cfg.get('model', {}).get('type', '')
+    name = kind if isinstance(kind, str) else kind.__name__
+    if name.split('.')[-1] == 'DMSSubModel':
+        cfg.custom_hooks = list(cfg.get('custom_hooks') or []) + [
+            dict(type='mmengine.SubnetCheckpointHook')
+        ]

@@ -41,11 +41,11 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    cfg = Config.fromfile(args.config)
-    if args.cfg_options is not None:
-        cfg.merge_from_dict(args.cfg_options)
     out_dir = args.out_dir or Path(args.checkpoint).parent / 'subnet'
     try:
+        cfg = Config.fromfile(args.config)
+        if args.cfg_options is not None:
+            cfg.merge_from_dict(args.cfg_options)
         model = load_search(algorithm_of_config(cfg), args.checkpoint)
         export = model.search.export(
             out_dir,

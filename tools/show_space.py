@@ -40,20 +40,23 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> int:
     args = parse_args()
-    cfg = Config.fromfile(args.config)
-    if args.cfg_options is not None:
-        cfg.merge_from_dict(args.cfg_options)
     try:
+        cfg = Config.fromfile(args.config)
+        if args.cfg_options is not None:
+            cfg.merge_from_dict(args.cfg_options)
         with redirect_stdout(sys.stderr):  # stdout may be for the JSON alone
             report = preflight_of_config(cfg)
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, TypeError, RuntimeError, OSError) as error:
         sys.exit(f'{args.config}: {error}')
     if args.json != '-':
         print(report.text())
     if args.json == '-':
         print(report.to_json())
     elif args.json is not None:
-        write_text(args.json, report.to_json() + '\n')
+        try:
+            write_text(args.json, report.to_json() + '\n')
+        except OSError as error:
+            sys.exit(f'{args.json} cannot be written: {error}')
     return 0 if report.problem is None else 1
 
 

@@ -157,8 +157,9 @@ class Bank(BankMasks):
             raise RuntimeError(f'the masks have no gradient: {reason}')
         if self.scale.grad is None:
             raise RuntimeError(
-                'the scale of the loss is not known: add bank.loss_anchor() '
-                'to the loss before backward (it is 0, its gradient is the '
+                'the scale of the loss is not known: call backward on '
+                'search.loss(loss) instead of the loss; with a bank alone, '
+                'add bank.loss_anchor() to it (it is 0, its gradient is the '
                 'scale)')
 
     def _ratio_gradient(self, grad: Tensor,

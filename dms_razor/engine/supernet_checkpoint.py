@@ -34,6 +34,18 @@ class LoadReport:
                 lines.append(f'{len(names)} {kind}: {", ".join(names)}')
         return '; '.join(lines)
 
+    def strange(self) -> List[str]:
+        """Unexpected weights: not the buffers of other versions of a layer."""
+        known = {
+            name.rpartition('.')[0]
+            for name in self.matched + self.missing
+        }
+        return [
+            name for name in self.unexpected
+            if name.rpartition('.')[0] not in known or name.endswith((
+                '.weight', '.bias'))
+        ]
+
 
 def as_supernet(checkpoint: dict) -> None:
     """Rename a plain model's tensors to those of a DMS algorithm, in place.
@@ -82,18 +94,19 @@ def check_weights(report: LoadReport, filename: str = 'the checkpoint'):
     """Refuse a checkpoint that is another network's.
 
     The head may differ: its classes are the task's. Everything before it has
-    to be there, in the right shape.
+    to be there, in the right shape, and nothing else: a larger network of
+    the same family holds all the names of a smaller one.
 
     Args:
         report (LoadReport): Of :func:`compare_weights`.
         filename (str): For the message.
 
     Raises:
-        ValueError: If a tensor outside the head is missing or has another
-            shape.
+        ValueError: If a tensor outside the head is missing, has another
+            shape, or is not part of the network.
     """
     foreign = [
-        entry for entry in report.misshapen + report.missing
+        entry for entry in report.misshapen + report.missing + report.strange()
         if 'head' not in entry.split('.')[0]
     ]
     if not foreign and report.matched:
@@ -101,7 +114,7 @@ def check_weights(report: LoadReport, filename: str = 'the checkpoint'):
     shown = ', '.join(foreign[:3] or report.unexpected[:3])
     raise ValueError(
         f'{filename} does not hold the weights of this supernet: '
-        f'{len(foreign)} of its tensors are missing or of another shape '
+        f'{len(foreign)} tensors are missing, of another shape or unknown '
         f'({shown}, …), {len(report.matched)} match. Load a checkpoint of the '
         'very same architecture, or set allow_partial=True in DMSHook to '
         'train the rest from scratch')

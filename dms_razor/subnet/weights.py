@@ -6,8 +6,7 @@ from typing import Any, Dict, Mapping, Union
 import torch
 from torch import Tensor, nn
 
-from .._checkpoint_loading import (UnsafeCheckpointError, load_checkpoint,
-                                   load_url)
+from .._checkpoint_loading import load_checkpoint, load_url
 from .errors import SubnetError, listed
 from .files import whole_file
 from .shapes import shape_differences, state_shapes
@@ -84,6 +83,29 @@ def load_weights(model: nn.Module,
     Raises:
         SubnetError: A name or shape differs; nothing was loaded then.
     """
+    weights = check_weights(model, source, part)
+    # strict=False: entries that are no tensors were left out above
+    model.load_state_dict(weights, strict=False)
+
+
+def check_weights(model: nn.Module,
+                  source: Union[str, Path, Mapping],
+                  part: str = '',
+                  origin: str = '') -> Dict[str, Tensor]:
+    """Read weights that must be exactly those of a network.
+
+    Args:
+        model (nn.Module): The built subnet.
+        source (str | Path | Mapping): See :func:`read_weights`.
+        part (str): See :func:`read_weights`.
+        origin (str): Where ``source`` comes from, for the message.
+
+    Returns:
+        dict[str, Tensor]: See :func:`read_weights`.
+
+    Raises:
+        SubnetError: A name or shape differs.
+    """
     weights = read_weights(source, part)
     differences = shape_differences(
         state_shapes(model), {
@@ -91,14 +113,14 @@ def load_weights(model: nn.Module,
             for name, value in weights.items()
         })
     if differences:
-        origin = ('The state dict' if isinstance(source, Mapping) else
-                  f'Checkpoint {str(source)!r}')
+        if not origin:
+            origin = ('The state dict' if isinstance(source, Mapping) else
+                      f'Checkpoint {str(source)!r}')
         raise SubnetError(
             f'{origin} is not of this {type(model).__name__}: '
             f'{listed(differences, 3)}. Name a checkpoint of this very '
             'subnet: its subnet.pth, or one of its training.')
-    # strict=False: entries that are no tensors were left out above
-    model.load_state_dict(weights, strict=False)
+    return weights
 
 
 def _load(path: str) -> Any:
@@ -106,10 +128,5 @@ def _load(path: str) -> Any:
     try:
         load = load_url if '://' in path else load_checkpoint
         return load(path, map_location='cpu')
-    except (FileNotFoundError, UnsafeCheckpointError) as error:
+    except (OSError, RuntimeError) as error:  # each names file and remedy
         raise SubnetError(str(error)) from error
-    except Exception as error:
-        raise SubnetError(
-            f'Checkpoint {path!r} cannot be read ({type(error).__name__}: '
-            f'{error}): it is truncated or no checkpoint. Copy or export it '
-            'again.') from error

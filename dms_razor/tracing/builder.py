@@ -75,9 +75,18 @@ class SpaceBuilder:
             why = '; '.join(f'{f.module}: {f.reason}' for f in full_width[:5])
             raise ValueError(
                 'nothing can be pruned in this network. What stays and why: '
-                f'{why or "no convolution or linear layer was run"}. Let the '
-                'forward reach the layers that are to be searched.')
+                f'{why or "no convolution or linear layer was run"}. '
+                f'{self._remedy(full_width)}')
         return self._assemble(units, blocks, full_width)
+
+    def _remedy(self, full_width: List[FullWidth]) -> str:
+        """What to do about a network in which nothing can be pruned."""
+        off = [kind for kind in KINDS if kind not in self.kinds]
+        if off and full_width:
+            return f'Switched off are {", ".join(off)}: switch one on.'
+        if any(stay.reason == 'declared fixed' for stay in full_width):
+            return 'Declare less of it fixed.'
+        return 'Let the forward reach the layers that are to be searched.'
 
     def _check_patterns(self, units: List[Unit],
                         full_width: List[FullWidth]) -> None:

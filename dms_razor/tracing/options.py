@@ -23,6 +23,11 @@ def check_options(units: Dict[str, dict]) -> Dict[str, dict]:
         TypeError: Options are no dict, or ``fixed`` is no bool.
         ValueError: An option is unknown or no positive whole number.
     """
+    if not isinstance(units, dict):
+        raise TypeError(
+            f'units is {units!r}; give a dict of name patterns and options, '
+            "e.g. {'*.conv1': dict(divisor=8)}. On a command line: "
+            '--cfg-options model.mutator.units.NAME.divisor=8')
     for pattern, options in units.items():
         if not isinstance(options, dict):
             raise TypeError(f'units["{pattern}"] is {options!r}; give a dict '

@@ -67,12 +67,19 @@ def test_another_head_is_fine(model, plain):
 @pytest.mark.parametrize('break_it', [
     lambda state: state.pop('backbone.conv1.weight'),
     lambda state: state.update({'backbone.bn1.bias': torch.zeros(3)}),
+    lambda state: state.update({'backbone.layer9.weight': torch.zeros(3)}),
+    lambda state: state.update({'backbone.conv1.bias': torch.zeros(8)}),
     lambda state: state.clear(),
 ])
 def test_another_network_is_refused(model, plain, break_it):
     break_it(plain)
     with pytest.raises(ValueError, match='some.pth does not hold'):
         check_weights(report_of(model, plain), 'some.pth')
+
+
+def test_a_buffer_of_another_version_of_a_layer_is_fine(model, plain):
+    plain['backbone.bn1.steps'] = torch.zeros(1)
+    check_weights(report_of(model, plain))
 
 
 def test_nothing_in_common_is_refused():

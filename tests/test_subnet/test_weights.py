@@ -74,7 +74,7 @@ def test_unreadable(tmp_path):
     save_weights(nn.Linear(2, 3), tmp_path / 'a.pth')
     whole = (tmp_path / 'a.pth').read_bytes()
     (tmp_path / 'a.pth').write_bytes(whole[:len(whole) // 2])
-    with pytest.raises(SubnetError, match="a.pth' cannot be read .*truncated"):
+    with pytest.raises(SubnetError, match='a.pth cannot be read .*truncated'):
         read_weights(tmp_path / 'a.pth')
     for empty in ({}, [1], dict(state_dict=dict(a=1))):
         torch.save(empty, tmp_path / 'b.pth')

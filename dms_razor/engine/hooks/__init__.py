@@ -2,5 +2,8 @@
 from .dms_hook import DMSHook
 from .export_subnet_hook import ExportSubnetHook
 from .structure_log_hook import StructureLogHook
+from .subnet_checkpoint_hook import SubnetCheckpointHook
 
-__all__ = ['DMSHook', 'ExportSubnetHook', 'StructureLogHook']
+__all__ = [
+    'DMSHook', 'ExportSubnetHook', 'StructureLogHook', 'SubnetCheckpointHook'
+]

@@ -1,0 +1,34 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""A subnet runs with its own weights, or not at all."""
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+from mmrazor.registry import HOOKS as RAZOR_HOOKS
+
+from ...subnet.weights import check_weights
+
+
+# In mmengine's root registry a config finds it under any default scope.
+@RAZOR_HOOKS.register_module()
+@HOOKS.register_module()
+class SubnetCheckpointHook(Hook):
+    """Refuses a checkpoint that is not of the subnet which is run.
+
+    mmengine loads what fits and logs the rest as a warning: the checkpoint
+    of the search, or of another subnet, would be tested as this one and give
+    the accuracy of random weights. ``tools/train.py`` and ``tools/test.py``
+    add this hook to every config whose model is a ``DMSSubModel``.
+    """
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Compare names and shapes before anything is loaded.
+
+        Raises:
+            SubnetError: They are not those of the network.
+        """
+        model = runner.model
+        if is_model_wrapper(model):
+            model = model.module
+        check_weights(
+            model, checkpoint, origin=f'Checkpoint {runner._load_from!r}')
