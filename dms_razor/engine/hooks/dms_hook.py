@@ -86,6 +86,13 @@ class DMSHook(Hook):
         search.reader.reset()
         self._first_step = True
         runner.logger.info(search.preflight().text())
+        length = search.total_steps + search.width_only_steps
+        if length < .9 * loop.max_iters:
+            runner.logger.warning(
+                f'The search ends after {length:,} of {loop.max_iters:,} '
+                'iterations; the rest would train a network whose structure '
+                'is found. Shorten the training (train_cfg.max_epochs) or '
+                'lengthen the search (model.search).')
 
     def before_train_epoch(self, runner: Runner) -> None:
         """After a resume, put the random generators where they were."""
