@@ -1,6 +1,9 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """The tool runs and reports; how fast things are is not tested here."""
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 from in_process import call
 from toy_runs import toy_config
@@ -22,3 +25,20 @@ def test_keys(load_tool, monkeypatch, capsys, tmp_path):
     }
     assert all(value > 0 for value in result.values())
     assert result['saved_bytes_ratio'] > 1
+
+
+def test_json_alone_on_stdout(tmp_path):
+    """In a process of its own: mmengine's logger has a stdout of its own."""
+    cfg = toy_config(tmp_path)
+    cfg.custom_imports = dict(imports=['dms_razor.openmmlab'])
+    cfg.log_level = 'INFO'
+    cfg.dump(tmp_path / 'search.py')
+    tool = Path(__file__).parents[2] / 'tools' / 'benchmark_overhead.py'
+    run = subprocess.run(
+        [sys.executable, tool, tmp_path / 'search.py', '--batch', '2',
+         '--rounds', '1', '--warmup', '0', '--json', '-'],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    assert json.loads(run.stdout)['ratio'] > 0
