@@ -51,8 +51,7 @@ def test_ema(plain, tmp_path):
 
 
 def test_with_cp(plain, tmp_path):
-    found = search(
-        tmp_path, **{'model.architecture.backbone.with_cp': True})
+    found = search(tmp_path, **{'model.architecture.backbone.with_cp': True})
     # BatchNorm in training normalises by the batch: the same numbers.
     assert torch.allclose(found.bank.ratios, plain.bank.ratios, atol=1e-4)
 

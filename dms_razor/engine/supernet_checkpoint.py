@@ -106,7 +106,8 @@ def check_weights(report: LoadReport, filename: str = 'the checkpoint'):
             shape, or is not part of the network.
     """
     foreign = [
-        entry for entry in report.misshapen + report.missing + report.strange()
+        entry
+        for entry in report.misshapen + report.missing + report.strange()
         if 'head' not in entry.split('.')[0]
     ]
     if not foreign and report.matched:

@@ -34,11 +34,12 @@ def test_json_alone_on_stdout(tmp_path):
     cfg.log_level = 'INFO'
     cfg.dump(tmp_path / 'search.py')
     tool = Path(__file__).parents[2] / 'tools' / 'benchmark_overhead.py'
-    run = subprocess.run(
-        [sys.executable, tool, tmp_path / 'search.py', '--batch', '2',
-         '--rounds', '1', '--warmup', '0', '--json', '-'],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path)
+    run = subprocess.run([
+        sys.executable, tool, tmp_path / 'search.py', '--batch', '2',
+        '--rounds', '1', '--warmup', '0', '--json', '-'
+    ],
+                         capture_output=True,
+                         text=True,
+                         cwd=tmp_path)
     assert run.returncode == 0, run.stderr
     assert json.loads(run.stdout)['ratio'] > 0

@@ -33,11 +33,9 @@ NETWORKS = dict(
     MobileNetV2=(1280, dict(type='MobileNetV2')),
     EfficientNetB0=(1280, dict(type='EfficientNet', arch='b0')),
     ResNeXt50=(2048,
-               dict(
-                   type='ResNeXt', depth=50, groups=32, width_per_group=4)),
+               dict(type='ResNeXt', depth=50, groups=32, width_per_group=4)),
     SEResNet50=(2048, dict(type='SEResNet', depth=50)),
-    Res2Net50=(2048,
-               dict(type='Res2Net', depth=50, scales=4, base_width=26)),
+    Res2Net50=(2048, dict(type='Res2Net', depth=50, scales=4, base_width=26)),
     DenseNet121=(1024, dict(type='DenseNet', arch='121')),
     CSPDarkNet53=(1024, dict(type='CSPDarkNet', depth=53)),
 )
@@ -57,8 +55,7 @@ FOUND = dict(
 @pytest.mark.parametrize('name', NETWORKS)
 def test_subnets_of_all_kinds(name):
     width, backbone = NETWORKS[name]
-    space = assert_true(
-        classifier(width, **backbone), SMALL, scores, number=2)
+    space = assert_true(classifier(width, **backbone), SMALL, scores, number=2)
     assert space.count('width') + space.count('depth') == FOUND[name]
     assert [f.module for f in space.full_width] == ['head.fc']
 
@@ -67,9 +64,8 @@ def test_resnet50_has_41_ratios_and_11468_elements():
     width, backbone = NETWORKS['ResNet50']
     space = trace(classifier(width, **backbone), SMALL, scores, check=False)
     assert (space.layout.U, space.layout.E) == (41, 11468)
-    assert list(depths(space)) == [
-        f'backbone.layer{stage}' for stage in (1, 2, 3, 4)
-    ]
+    assert list(
+        depths(space)) == [f'backbone.layer{stage}' for stage in (1, 2, 3, 4)]
 
 
 @pytest.mark.parametrize('depth,blocks', [(50, (3, 4, 6, 3)),
@@ -85,11 +81,10 @@ def test_widths_and_blocks_of_a_resnet(depth, blocks):
     inner = [64 * 2**i for i, n in enumerate(blocks) for _ in range(2 * n)]
     streams = [64, 256, 512, 1024, 2048]
     assert space.count('width') == (5 + len(inner), sum(streams + inner))
-    assert sorted(u.size for u in space.units if u.kind == 'width') == sorted(
-        streams + inner)
-    assert [u.size for u in space.units if u.kind == 'depth'] == [
-        n - 1 for n in blocks
-    ]
+    assert sorted(u.size for u in space.units
+                  if u.kind == 'width') == sorted(streams + inner)
+    assert [u.size for u in space.units
+            if u.kind == 'depth'] == [n - 1 for n in blocks]
 
 
 def test_widths_of_mobilenet_v2():
@@ -98,8 +93,8 @@ def test_widths_of_mobilenet_v2():
     # Depthwise convolutions are no units of their own.
     streams = [32, 16, 24, 32, 64, 96, 160, 320, 1280]
     inner = [96, 144, 144] + [192] * 3 + [384] * 4 + [576] * 3 + [960] * 3
-    assert sorted(u.size for u in space.units if u.kind == 'width') == sorted(
-        streams + inner)
+    assert sorted(u.size for u in space.units
+                  if u.kind == 'width') == sorted(streams + inner)
 
 
 def test_one_list_of_efficientnet_b0_holds_two_stages():
@@ -117,8 +112,8 @@ def test_macs_of_resnet50_at_full_size():
     model = classifier(width, **backbone)
     images = torch.zeros(1, 3, 224, 224)
     space = trace(model, images, scores, check=False)
-    assert_counts(model, space, keep_of(space, lambda unit: unit.size),
-                  images, scores)
+    assert_counts(model, space, keep_of(space, lambda unit: unit.size), images,
+                  scores)
     macs = space.resource.supernet('macs')
     # 4.09 G with 1000 classes, as everybody says of this network.
     assert macs + 2048 * 990 == pytest.approx(4.0892e9, rel=1e-4)
@@ -127,21 +122,15 @@ def test_macs_of_resnet50_at_full_size():
 def test_transformers():
     torch.manual_seed(0)
     arch = dict(
-        embed_dims=48,
-        num_layers=3,
-        num_heads=4,
-        feedforward_channels=96)
+        embed_dims=48, num_layers=3, num_heads=4, feedforward_channels=96)
     model = MODELS.build(
         dict(
             type='ImageClassifier',
             backbone=dict(
-                type='VisionTransformer',
-                arch=arch,
-                img_size=32,
+                type='VisionTransformer', arch=arch, img_size=32,
                 patch_size=8),
             head=dict(
-                type='VisionTransformerClsHead',
-                num_classes=7,
+                type='VisionTransformerClsHead', num_classes=7,
                 in_channels=48)))
     space = assert_true(model, SMALL[..., :32, :32], scores, number=3)
     found = {(u.name, u.kind): (u.size, u.groups) for u in space.units}
@@ -160,8 +149,7 @@ def test_windows_of_a_transformer():
     model = MODELS.build(
         dict(
             type='SwinTransformer',
-            arch=dict(
-                embed_dims=16, depths=[2, 2], num_heads=[2, 4]),
+            arch=dict(embed_dims=16, depths=[2, 2], num_heads=[2, 4]),
             img_size=32,
             window_size=4,
             out_indices=(1, )))
