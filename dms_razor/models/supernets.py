@@ -78,9 +78,10 @@ def DMSSupernet(cfg: dict,
         standard = cfg[part]
         with registry.switch_scope_and_registry(
                 standard.get('_scope_')) as inner:
-            before = output_channels(inner.build(standard), part)
+            side = standard.get('img_size')
+            before = output_channels(inner.build(standard), part, side)
             cfg[part] = _enlarged(standard, widen, deepen, inner)
-            after = output_channels(inner.build(cfg[part]), part)
+            after = output_channels(inner.build(cfg[part]), part, side)
         rewire(cfg, part, before, after)
         return registry.build(cfg)
 
