@@ -1,9 +1,14 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """MMRazor's Autoformer and OFA supernets as plain networks, and searched."""
-import copy
+import dms_razor.openmmlab  # noqa: F401  isort: skip  (must come first)
 
+import copy
+from pathlib import Path
+
+import mmengine.registry
 import pytest
 import torch
+from mmengine.config import Config
 from mmrazor.models.mutators import NasMutator
 from mmrazor.registry import MODELS
 from transformer_nets import keep_of, kinds, masked
@@ -110,3 +115,29 @@ def test_a_plain_network_and_a_bad_config_are_refused():
         DMSStaticSupernet(plain)
     with pytest.raises(TypeError, match="a dict with a 'type'"):
         DMSStaticSupernet('autoformer')
+
+
+CONFIGS = Path(__file__).parents[2] / 'configs'
+SHIPPED = ('autoformer/autoformer-tiny_4xb256_in1k',
+           'ofa/ofa-mobilenet-v3_8xb128_in1k')
+
+
+def shipped(name):
+    """The `model` of a config, as a fresh copy."""
+    return Config.fromfile(CONFIGS / f'{name}.py').model
+
+
+@pytest.mark.parametrize('name', SHIPPED)
+def test_shipped_configs_build_without_a_runner(name):
+    """The data preprocessor's default was looked for in MMRazor's scope:
+    KeyError."""
+    model = mmengine.registry.MODELS.build(shipped(name))
+    preprocessor = model.data_preprocessor
+    assert type(preprocessor).__name__ == 'ClsDataPreprocessor'
+    # the batch augmentations of train_cfg reach it
+    assert bool(preprocessor.batch_augments) == ('autoformer' in name)
+
+
+def test_a_bare_backbone_has_no_preprocessor():
+    backbone = dict(OFA['backbone'], _scope_='mmrazor')
+    assert not hasattr(DMSStaticSupernet(backbone), 'data_preprocessor')
