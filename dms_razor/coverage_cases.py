@@ -116,7 +116,8 @@ NO_NETWORK: Dict[str, str] = dict(
     })
 
 #: The rows that the tests run, one of every kind of architecture.
-FAST = ('MobileNetV3', 'VisionTransformer', 'ConvNeXt')
+FAST = ('MobileNetV3', 'VisionTransformer', 'DistilledVisionTransformer',
+        'SwinTransformer', 'ConvNeXt')
 
 
 def backbone_names() -> List[str]:
