@@ -1,9 +1,9 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """The backbones of the coverage table: mmpretrain's, the smallest of each.
 
-Everything that mmpretrain's ``models.backbones`` exports is named here, with
-the arguments of its smallest form and the side of a square image that it
-takes. Images are as small as the network allows; that changes no channel.
+Every backbone in mmpretrain's registry is named here, with the arguments of
+its smallest form and the side of a square image that it takes. Images are as
+small as the network allows; that changes no channel.
 """
 from typing import Any, Dict, List, Tuple
 
@@ -82,27 +82,76 @@ CASES: Dict[str, Tuple[Dict[str, Any], int]] = dict(
                  window_size=2), 64),
     ViTEVA02=(dict(arch='tiny', img_size=56, patch_size=14), 56),
     HiViT=(dict(arch='tiny', img_size=64), 64),
+    MoCoV3ViT=(dict(arch='deit-tiny', img_size=64, patch_size=16), 64),
 )
 
 #: Backbones that return ``[B, C, N]``.
 CHANNELS_FIRST = ('MlpMixer', 'EfficientFormer')
 
-#: Registered names that are no network of their own.
+#: Pre-training forms that hide patches of the image -> what they are without.
+PRETRAINING: Dict[str, str] = dict(
+    BEiTPretrainViT='BEiTViT',
+    CAEPretrainViT='BEiTViT',
+    MAEHiViT='HiViT',
+    MAEViT='VisionTransformer',
+    MFFViT='VisionTransformer',
+    MILANViT='VisionTransformer',
+    MaskFeatViT='VisionTransformer',
+    MixMIMPretrainTransformer='MixMIMTransformer',
+    SimMIMSwinTransformer='SwinTransformer',
+    iTPNHiViT='HiViT')
+
+#: Names that are no network of their own -> why.
 NO_NETWORK: Dict[str, str] = dict(
     CSPNet='the base class of CSPDarkNet, CSPResNet and CSPResNeXt',
     SparseResNet='runs inside SparK pre-training alone, which sets a global '
     'mask of visible patches; its weights are those of ResNet',
     SparseConvNeXt='the same for ConvNeXt',
-    TIMMBackbone='a wrapper: any network of timm, if that is installed')
+    TIMMBackbone='a wrapper: any network of timm, if that is installed',
+    **{
+        name:
+        f'the form of {base} that hides patches in pre-training and '
+        f'whose weights {base} loads'
+        for name, base in PRETRAINING.items()
+    })
 
 #: The rows that the tests run, one of every kind of architecture.
-FAST = ('MobileNetV3', 'VisionTransformer', 'ConvNeXt')
+FAST = ('MobileNetV3', 'VisionTransformer', 'DistilledVisionTransformer',
+        'SwinTransformer', 'ConvNeXt')
+
+
+def backbone_names() -> List[str]:
+    """Names of all backbones that mmpretrain registers or exports.
+
+    Not all of them derive from ``BaseBackbone``, not all of them live among
+    the backbones (those of self-supervised methods do not), and not every
+    exported class is registered.
+    """
+    from mmpretrain.models import backbones
+    from mmpretrain.models.backbones.base_backbone import BaseBackbone
+    from mmpretrain.registry import MODELS
+    found = set(backbones.__all__)
+    for name, cls in MODELS.module_dict.items():
+        if not isinstance(cls, type):
+            continue
+        ours = cls.__module__.startswith(f'{backbones.__name__}.')
+        # others' classes in this registry are not mmpretrain's
+        derived = issubclass(cls, BaseBackbone) and \
+            cls.__module__.startswith('mmpretrain.')
+        if ours or derived:
+            found.add(name)
+    return sorted(found, key=str.lower)
 
 
 def registered_backbones() -> List[str]:
-    """Names of all backbones of mmpretrain that are networks."""
-    from mmpretrain.models import backbones
-    return [name for name in backbones.__all__ if name not in NO_NETWORK]
+    """Names of all backbones of mmpretrain that are networks.
+
+    In the order of the table; one that the table lacks comes last.
+    """
+    found = [name for name in backbone_names() if name not in NO_NETWORK]
+    order = list(CASES)
+    return sorted(
+        found, key=lambda x: order.index(x) if x in order else len(order))
 
 
 def build_case(name: str) -> Tuple[nn.Module, Tensor]:
@@ -119,7 +168,7 @@ def build_case(name: str) -> Tuple[nn.Module, Tensor]:
         KeyError: mmpretrain has this backbone, the table does not.
     """
     import torch
-    from mmpretrain.models import backbones
+    from mmpretrain.registry import MODELS
 
     from .coverage import Pooled
     if name not in CASES:
@@ -129,6 +178,6 @@ def build_case(name: str) -> Tuple[nn.Module, Tensor]:
     torch.manual_seed(0)
     channels = 1 if name == 'LeNet5' else 3
     inputs = torch.randn(1, channels, side, side)
-    backbone = getattr(backbones, name)(**arguments)
+    backbone = MODELS.get(name)(**arguments)
     tokens = 2 if name in CHANNELS_FIRST else 1
     return Pooled(backbone, inputs, tokens=tokens), inputs

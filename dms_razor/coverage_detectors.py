@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from .coverage import Row, randomise
-from .coverage_table import KINDS, versions
+from .coverage_table import cells, stays, table_line, versions
 from .subnet.calling import tensors_in
 
 #: Name -> config of the package that has it.
@@ -109,21 +109,21 @@ def markdown(rows: List[Row]) -> str:
         'searched as a whole (backbone, neck and head) and exported with '
         'equal outputs. The difference is that between the masked supernet '
         'and the exported subnet, over the largest value of each raw output '
-        'of the head; weights and ratios are random. "In units" is the share '
+        'of the head, in float64 where float32 differs by more than 1e-5; '
+        'weights and ratios are random. "In units" is the share '
         'of the parameters that a subnet can lack.', '',
         '| detector | ratios | elements | parameters | in units | max '
         'difference |', '| --- | --- | --- | --- | --- | --- |'
     ]
     for row in rows:
-        difference = '–' if row.difference is None else f'{row.difference:.1e}'
-        kinds = ', '.join(f'{row.units[k]} {k}'
-                          for k in KINDS if k in row.units) or '–'
-        text.append(f'| {row.name} | {kinds} | {row.elements:,} | '
-                    f'{row.params / 1e6:.2f} M | {row.share:.1%} | '
-                    f'{difference} |')
+        entries = cells(row)
+        del entries[-2]  # without blocks; they are few
+        text.append(table_line(entries))
     text += ['', '## What stays, and why', '']
-    for row in rows:
-        text.append(f'- **{row.name}**: {_stays(row)}')
+    # paths as in the detector, not in RawHead; a detector has many outputs
+    text += [
+        entry.replace('detector.', '') for entry in stays(rows, output=True)
+    ]
     text += [
         '', '## What needs the full mmcv', '',
         'mmcv-lite has no compiled operators. With it these cannot run, and '
@@ -134,15 +134,3 @@ def markdown(rows: List[Row]) -> str:
         f'- {name}: {operator}.' for name, operator in NEEDS_FULL_MMCV.items()
     ]
     return '\n'.join(text) + '\n'
-
-
-def _stays(row: Row) -> str:
-    """Reasons and modules in words."""
-    parts = [] if not row.problem else [f'problem: {row.problem}']
-    for reason, modules in row.fixed.items():
-        shown = ', '.join(f'`{m.removeprefix("detector.")}`'
-                          for m in modules[:3])
-        if len(modules) > 3:
-            shown += f' and {len(modules) - 3} more'
-        parts.append(f'{shown}: {reason.replace("detector.", "")}')
-    return ('; '.join(parts) or 'nothing') + '.'

@@ -3,7 +3,7 @@
 import datetime
 import re
 from importlib.metadata import PackageNotFoundError, version
-from typing import Dict, List
+from typing import Dict, Iterable, List
 
 from .coverage import Row
 from .coverage_cases import NO_NETWORK
@@ -46,26 +46,50 @@ def markdown(rows: List[Row]) -> str:
         'units | max difference |', '| --- | --- | --- | --- | --- | --- | '
         '--- |'
     ]
-    for row in rows:
-        difference = '–' if row.difference is None else f'{row.difference:.1e}'
-        if row.precision != 'float32':
-            difference += f' ({row.precision})'
-        kinds = ', '.join(f'{row.units[k]} {k}'
-                          for k in KINDS if k in row.units) or '–'
-        text.append(f'| {row.name} | {kinds} | {row.elements:,} | '
-                    f'{row.params / 1e6:.2f} M | {row.share:.1%} | '
-                    f'{row.width_share:.1%} | {difference} |')
+    text += [table_line(cells(row)) for row in rows]
     text += [
         '', 'Not in the table: ' +
         '; '.join(f'{name}, {reason}'
                   for name, reason in NO_NETWORK.items()) + '.'
     ]
-    text += ['', '## What stays, and why', '']
+    text += ['', '## What stays, and why', '', *stays(rows)]
+    return '\n'.join(text) + '\n'
+
+
+def cells(row: Row) -> List[str]:
+    """Name, ratios, elements, parameters, share, width share, difference."""
+    difference = '–' if row.difference is None else f'{row.difference:.1e}'
+    if row.precision != 'float32':
+        difference += f' ({row.precision})'
+    kinds = ', '.join(f'{row.units[k]} {k}' for k in KINDS if k in row.units)
+    return [
+        row.name, kinds or '–', f'{row.elements:,}',
+        f'{row.params / 1e6:.2f} M', f'{row.share:.1%}',
+        f'{row.width_share:.1%}', difference
+    ]
+
+
+def table_line(entries: Iterable[str]) -> str:
+    """One line of a table."""
+    return f'| {" | ".join(entries)} |'
+
+
+def stays(rows: Iterable[Row], output: bool = False) -> List[str]:
+    """A list of what stays in each network, or of what went wrong.
+
+    Args:
+        rows (Iterable[Row]): The rows.
+        output (bool): Whether to name output layers too. Defaults to False.
+
+    Returns:
+        list[str]: Lines; rows in which nothing stays have none.
+    """
+    text = []
     for row in rows:
-        lines = [plain(row.problem)] if row.problem else reasons(row)
+        lines = [plain(row.problem)] if row.problem else reasons(row, output)
         if lines:
             text += [f'- **{row.name}**'] + [f'  - {line}' for line in lines]
-    return '\n'.join(text) + '\n'
+    return text
 
 
 _EXPLANATION = '''Every row is the smallest form of the backbone with a linear
@@ -84,15 +108,19 @@ blocks.
 OUTPUT = 'output of the network'
 
 
-def reasons(row: Row) -> List[str]:
+def reasons(row: Row, output: bool = False) -> List[str]:
     """Why modules stay, each reason once with the modules that have it.
 
     Numbers in paths, shapes and differences are left out, so that the same
     reason in twelve blocks is one line.
+
+    Args:
+        row (Row): What one network showed.
+        output (bool): Whether to name output layers too. Defaults to False.
     """
     found: Dict[str, List[str]] = {}
     for reason, modules in row.fixed.items():
-        if reason != OUTPUT:
+        if output or reason != OUTPUT:
             found.setdefault(general(reason), []).extend(modules)
     lines = []
     for reason, modules in found.items():

@@ -56,7 +56,9 @@ BUDGETS = {
     'dms-autoformer-tiny-coarse_4xb256-30e_in1k': (2.54e9, 1.8e9),
     'dms-autoformer-tiny-fine_4xb256-30e_in1k': (2.54e9, 1.8e9),
     'dms-autoformer-base-coarse_4xb256-30e_in1k': (16.5e9, 11e9),
+    'dms-autoformer-base-fine_4xb256-30e_in1k': (16.5e9, 11e9),
     'dms-ofa-450m_8xb128-30e_in1k': (.566e9, .45e9),
+    'dms-ofa-450m-fine_8xb128-30e_in1k': (.566e9, .45e9),
     'dms-swin-tiny-50p_16xb64-30e_in1k': (4.49e9, '50%'),
     'dms-convnext-tiny-50p_32xb128-30e_in1k': (4.46e9, '50%'),
 }

@@ -79,15 +79,23 @@ def test_the_page():
             share=.5,
             difference=2e-7,
             fixed={
-                'output of the network': ['detector.head.a', 'b', 'c', 'd']
+                'output of the network':
+                ['detector.head.a.0', 'detector.head.a.1'],
+                'Head "detector.head.0" mixes': ['detector.head.0.x'],
+                'Head "detector.head.1" mixes': ['detector.head.1.x'],
             }),
         Row('B', problem='no forward'),
+        Row('C', difference=3e-12, precision='float64'),
     ]
     page = markdown(rows)
-    assert '1 of these 2 detectors' in page
+    assert '2 of these 3 detectors' in page
     assert '| A | 3 width, 1 depth | 40 | 2.00 M | 50.0% | 2.0e-07 |' in page
-    assert '`head.a`, `b`, `c` and 1 more: output of the network' in page
-    assert 'problem: no forward' in page
+    assert '| 3.0e-12 (float64) |' in page
+    # each reason once, as on the page of backbones, outputs included
+    assert ('- **A**\n'
+            '  - output of the network (`head.a.*`; 2 modules)\n'
+            '  - Head "head.*" mixes (`head.*.x`; 2 modules)\n'
+            '- **B**\n  - no forward\n') in page
     for name in NEEDS_FULL_MMCV:
         assert name in page
 

@@ -56,6 +56,28 @@ def without_download(cfg):
     return cfg
 
 
+def averages(cfg):
+    """Whether a config names the averaging of weights (mmyolo's do)."""
+    return any(hook.type == 'EMAHook' for hook in cfg.get('custom_hooks', []))
+
+
+def assert_averaged_and_switched(runner, averaged):
+    """Weights were averaged at every step, and the mosaic ended."""
+    ema = [hook for hook in runner.hooks if isinstance(hook, EMAHook)]
+    switch = [
+        hook for hook in runner.hooks if hasattr(hook, 'switch_pipeline')
+    ]
+    assert len(ema) == len(switch) == int(averaged)
+    if averaged:
+        assert ema[0].ema_model.steps == runner.iter
+        assert all(
+            torch.isfinite(p).all() for p in ema[0].ema_model.parameters())
+        assert switch[0]._has_switched
+        transforms = runner.train_dataloader.dataset.pipeline.transforms
+        names = [type(transform).__name__ for transform in transforms]
+        assert not any('Mosaic' in name for name in names), names
+
+
 def test_dms_yolov8_n_preflight():
     """Issue and paper: 18.5 G to 4.2 G MACs at 640 x 640, nothing fixed."""
     cfg = Config.fromfile(YOLO / 'dms-yolov8-n_syncbn_fast_8xb16-30e_coco.py')
@@ -81,7 +103,7 @@ def test_retinanet_shape():
 @pytest.mark.parametrize('path', SEARCHES, ids=lambda path: path.stem)
 def test_search_export_and_retrain(path, root, tmp_path):
     cfg = Config.fromfile(path)
-    hooks = [hook.type for hook in cfg.custom_hooks]
+    averaged = averages(cfg)
     cfg = without_download(shrink(cfg, root, tmp_path / 'search'))
     cfg.model.input_shape = (3, 160, 160)
     if not isinstance(cfg.model.target, str) or '%' not in cfg.model.target:
@@ -90,13 +112,7 @@ def test_search_export_and_retrain(path, root, tmp_path):
     assert runner.iter == 4
     search = runner.model.search
     assert search.bank.depth_frozen and not search.unread_units()
-    if 'EMAHook' in hooks:
-        ema = [hook for hook in runner.hooks if isinstance(hook, EMAHook)]
-        assert len(ema) == 1
-        switch = [
-            hook for hook in runner.hooks if hasattr(hook, 'switch_pipeline')
-        ]
-        assert switch[0]._has_switched
+    assert_averaged_and_switched(runner, averaged)
 
     out = tmp_path / 'search/subnet'
     counted = json.loads((out / 'report.json').read_text())
@@ -117,7 +133,10 @@ def test_search_export_and_retrain(path, root, tmp_path):
         cfg.model.subnet = str(out / 'subnet.json')
         if cfg.model.get('checkpoint') is not None:
             cfg.model.checkpoint = str(out / 'subnet.pth')
+        # what a search averages its retraining averages too
+        assert averages(cfg) == averaged
         runner = run(without_download(cfg))
+        assert_averaged_and_switched(runner, averaged)
         assert sum(p.numel() for p in runner.model.parameters()) == params
         assert runner.iter == 4
         if number == 0:

@@ -14,7 +14,7 @@ configs/autoformer and configs/ofa.
 import copy
 from typing import Any, Dict, List, Optional, Tuple
 
-from mmengine.registry import MODELS
+from mmengine.registry import MODELS, Registry
 from torch import nn
 
 
@@ -44,11 +44,22 @@ def DMSStaticSupernet(cfg: dict,
     cfg = _renamed(copy.deepcopy(cfg))
     if data_preprocessor is not None:
         cfg['data_preprocessor'] = _renamed(data_preprocessor)
-    preprocessor = cfg.get('data_preprocessor')
-    if isinstance(preprocessor, dict):
-        preprocessor.setdefault('type', 'mmpretrain.ClsDataPreprocessor')
     with MODELS.switch_scope_and_registry('mmrazor') as registry:
+        if _is_classifier(cfg['type'], registry):
+            # MMPretrain's default, which it would look for in MMRazor's scope
+            preprocessor = cfg.get('data_preprocessor') or {}
+            if isinstance(preprocessor, dict):
+                preprocessor.setdefault('type',
+                                        'mmpretrain.ClsDataPreprocessor')
+            cfg['data_preprocessor'] = preprocessor
         return largest_network(registry.build(cfg))
+
+
+def _is_classifier(kind: Any, registry: Registry) -> bool:
+    """Whether a config's ``type`` is one of MMPretrain's classifiers."""
+    from mmpretrain.models import ImageClassifier
+    cls = registry.get(kind) if isinstance(kind, str) else kind
+    return isinstance(cls, type) and issubclass(cls, ImageClassifier)
 
 
 def largest_network(model: nn.Module) -> nn.Module:

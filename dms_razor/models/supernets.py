@@ -38,11 +38,12 @@ def DMSSupernet(cfg: dict,
     """Build a standard model with more channels and more blocks.
 
     Every channel number of the backbone is multiplied by ``widen`` and
-    rounded the way the backbone's own class rounds; the number of blocks of
-    every stage is multiplied by ``deepen`` and rounded up. The input channels
-    of the neck and of the head follow. The classes themselves are left as
-    they are: the larger settings belong to the built network alone, whose
-    type is the standard class.
+    rounded the way the backbone's own class rounds; in a transformer this is
+    the number of heads, rounded up, which embedding and FFN follow. The
+    number of blocks of every stage is multiplied by ``deepen`` and rounded
+    up. The input channels of the neck and of the head follow. The classes
+    themselves are left as they are: the larger settings belong to the built
+    network alone, whose type is the standard class.
 
     Known are the backbones of mmpretrain that
     :mod:`dms_razor.models.supernet_recipes` lists; a recipe for another one
@@ -78,9 +79,10 @@ def DMSSupernet(cfg: dict,
         standard = cfg[part]
         with registry.switch_scope_and_registry(
                 standard.get('_scope_')) as inner:
-            before = output_channels(inner.build(standard), part)
+            side = standard.get('img_size')
+            before = output_channels(inner.build(standard), part, side)
             cfg[part] = _enlarged(standard, widen, deepen, inner)
-            after = output_channels(inner.build(cfg[part]), part)
+            after = output_channels(inner.build(cfg[part]), part, side)
         rewire(cfg, part, before, after)
         return registry.build(cfg)
 

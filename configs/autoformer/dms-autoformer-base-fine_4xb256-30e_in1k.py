@@ -1,0 +1,28 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+# The supernet of Autoformer's base space, searched channel by channel.
+_base_ = './autoformer-base_4xb256_in1k.py'
+
+model = dict(
+    _delete_=True,
+    type='mmrazor.DMS',
+    architecture=_base_.model,
+    target='11G',
+    search=dict(epochs=30, warmup_epochs=20, width_only_epochs=2))
+
+custom_hooks = [
+    dict(type='mmrazor.DMSHook'),
+    dict(type='mmrazor.StructureLogHook', interval=100, table_interval=2000),
+    dict(type='mmrazor.ExportSubnetHook'),
+]
+
+# the recipe of the network in a tenth of its epochs
+train_cfg = dict(max_epochs=32)
+param_scheduler = [
+    dict(
+        type='LinearLR',
+        start_factor=1e-3,
+        by_epoch=True,
+        end=2,
+        convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', eta_min=1e-5, by_epoch=True, begin=2)
+]
