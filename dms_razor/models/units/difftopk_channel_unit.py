@@ -32,15 +32,17 @@ class DiffTopkChannelUnit(BankUnit):
             model (nn.Module): The traced network.
             spans (Iterable[Span]): Those of this unit.
         """
-        for span in spans:
+        # MMRazor's add_output_related compares with all channels before: a
+        # wide attention layer has thousands of runs.
+        for span in dict.fromkeys(spans):
             channel = Channel(
                 span.path,
                 model.get_submodule(span.path), (span.start, span.stop),
                 is_output_channel=span.is_output)
             if span.is_output:
-                self.add_output_related(channel)
+                self.output_related.append(channel)
             else:
-                self.add_input_related(channel)
+                self.input_related.append(channel)
 
 
 class Span(NamedTuple):
