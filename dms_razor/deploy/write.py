@@ -7,6 +7,7 @@ from typing import Callable, Optional, Union
 import torch
 from torch import Tensor, nn
 
+from .._window_batch import windows_of_any_batch
 from ..subnet.files import whole_file
 
 FORMATS = {'onnx': '.onnx', 'torchscript': '.pt', 'pt2': '.pt2'}
@@ -53,10 +54,11 @@ def write_network(network: nn.Module,
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with warnings.catch_warnings(), torch.no_grad(), whole_file(
-                path) as file:
-            warnings.simplefilter('ignore')
-            writers[format](network, images, file)
+        with whole_file(path) as file:
+            with warnings.catch_warnings(), torch.no_grad(), \
+                    windows_of_any_batch():
+                warnings.simplefilter('ignore')
+                writers[format](network, images, file)
             if check is not None:
                 check(file)
     except DeployError:

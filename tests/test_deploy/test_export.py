@@ -18,9 +18,15 @@ from dms_razor.deploy import (FORMATS, DeployError, DetectedBoxes, RawOutputs,
 from dms_razor.deploy.suppression import detection_difference
 from dms_razor.engine.subnet_model import subnet_of_folder
 from dms_razor.subnet import SubnetError
-from .helpers import RESNET, RETINA, YOLO, export
+from .helpers import CONVNEXT, DEIT, RESNET, RETINA, SWIN, YOLO, export
 
-CASES = dict(yolo=YOLO, retina=RETINA, resnet=RESNET)
+CASES = dict(
+    yolo=YOLO,
+    retina=RETINA,
+    resnet=RESNET,
+    deit=DEIT,
+    swin=SWIN,
+    convnext=CONVNEXT)
 
 
 @pytest.fixture(scope='module')
