@@ -7,6 +7,7 @@ from typing import Callable, Optional, Union
 import torch
 from torch import Tensor, nn
 
+from .._mutable_widths import widths_without_mutables
 from .._window_batch import windows_of_any_batch
 from ..subnet.files import whole_file
 
@@ -56,7 +57,7 @@ def write_network(network: nn.Module,
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as file:
             with warnings.catch_warnings(), torch.no_grad(), \
-                    windows_of_any_batch():
+                    windows_of_any_batch(), widths_without_mutables(network):
                 warnings.simplefilter('ignore')
                 writers[format](network, images, file)
             if check is not None:
