@@ -20,10 +20,8 @@ import dms_razor.openmmlab  # noqa: F401  isort: skip  (must come first)
 import torch
 
 from dms_razor.deploy import (FORMATS, DeployError, DetectedBoxes, RawOutputs,
-                              difference, write_network)
+                              write_compared)
 from dms_razor.engine.subnet_model import subnet_of_folder
-
-BOUND = 1e-4
 
 
 def parse_args() -> argparse.Namespace:
@@ -68,21 +66,20 @@ def export(args: argparse.Namespace) -> Path:
     model, images = subnet_of_folder(args.subnet, args.config, args.checkpoint)
     if args.size is not None:
         images = torch.randn(2, images.shape[1], *args.size)
-    if args.boxes:
-        network = DetectedBoxes(model, images, args.score_thr, args.iou_thr)
-    else:
-        network = RawOutputs(model, images)
+    try:
+        if args.boxes:
+            network = DetectedBoxes(model, images, args.score_thr,
+                                    args.iou_thr)
+        else:
+            network = RawOutputs(model, images)
+    except (AssertionError, RuntimeError) as error:
+        raise DeployError(
+            f'{args.subnet} does not take images of {tuple(images.shape[2:])} '
+            f'pixels ({error}); name another --size') from error
     folder = Path(args.subnet)
     folder = folder if folder.is_dir() else folder.parent
     path = Path(args.out or folder / f'subnet{FORMATS[args.format]}')
-    write_network(network, images, path, args.format)
-    # another batch size than the one it was written with
-    worst = difference(network, path, torch.randn(3, *images.shape[1:]))
-    if not worst < BOUND:
-        path.unlink()
-        raise DeployError(
-            f'{path.name} differs from the network by {worst:.1e} of the '
-            'largest output and was deleted; try another format')
+    path, worst = write_compared(network, images, path, args.format)
     params = sum(p.numel() for p in model.parameters())
     print(f'{path}: {path.stat().st_size / 1e6:.2f} MB for {params:,} '
           f'parameters, outputs {", ".join(network.names)}, largest '

@@ -5,8 +5,13 @@ Dense heads of mmdet and mmyolo say how their outputs become boxes: priors,
 box coder, strides, sigmoid scores, and scores of objectness or centreness.
 What is here follows them and ends in ONNX's NonMaxSuppression, which ONNX
 Runtime runs.
+
+Which scores take part in the suppression is not the same in both: mmdet's
+thresholds the score of the class and takes the best ``nms_pre`` of each
+level, and multiplies by centreness then; mmyolo's multiplies first and takes
+the best of all levels.
 """
-from typing import Any, List, Optional, Tuple
+from typing import Any, List, NamedTuple, Optional, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -14,14 +19,34 @@ from torch import Tensor, nn
 from .outputs import RawOutputs, put_into_eval
 
 
+class Decoded(NamedTuple):
+    """What is handed to the suppression.
+
+    Attributes:
+        boxes (Tensor): (B, N, 4), x1, y1, x2, y2 in pixels.
+        scores (Tensor): (B, N, classes).
+        margin (Tensor): (B, N, classes): how far a score, or the size of its
+            box, is above what the head asks for; those at or below 0 take no
+            part.
+    """
+    boxes: Tensor
+    scores: Tensor
+    margin: Tensor
+
+
 class DetectedBoxes(nn.Module):
     """A detector from images to boxes.
+
+    The head's ``test_cfg`` is followed (``score_thr``, ``nms_pre``,
+    ``min_bbox_size``, ``nms``, ``multi_label``) up to ``max_per_img``, which
+    is a limit for each class here, and the cut at the border of the image.
 
     Args:
         model (nn.Module): A detector with a dense head (``bbox_head``).
         images (Tensor): An example input (B, C, H, W); its size is fixed.
-        score_thr (float, optional): Boxes below are dropped. Defaults to the
-            head's ``test_cfg``.
+        score_thr (float, optional): Scores up to it are dropped; with mmdet
+            those of the classes, before they are multiplied by centreness.
+            Defaults to the head's ``test_cfg``.
         iou_thr (float, optional): Of the suppression, by class. Defaults to
             the head's ``test_cfg``.
         most (int, optional): Boxes of one class in one image. Defaults to
@@ -64,6 +89,9 @@ class DetectedBoxes(nn.Module):
         self.score_thr = cfg.score_thr if score_thr is None else score_thr
         self.iou_thr = cfg.nms.iou_threshold if iou_thr is None else iou_thr
         self.most = cfg.max_per_img if most is None else most
+        self.best = cfg.get('nms_pre', -1)
+        self.least_size = cfg.get('min_bbox_size', -1)
+        self.one_label = not cfg.get('multi_label', True)
         with torch.no_grad():
             sizes = [scores.shape[2:] for scores in model(images)[0]]
             priors = head.prior_generator.grid_priors(
@@ -89,9 +117,12 @@ class DetectedBoxes(nn.Module):
             pixels of the input, score, class; those of an image and class
             together, best first.
         """
-        boxes, scores = self.decode(self.model(images))
-        chosen = _Suppression.apply(boxes, scores.transpose(1, 2), self.most,
-                                    self.iou_thr, self.score_thr)
+        boxes, scores, margin = self.decode(self.model(images))
+        # the operator knows one threshold alone; so what does not take part
+        # gets the score 0 and that is the threshold
+        taking_part = torch.where(margin > 0, scores, torch.zeros_like(scores))
+        chosen = _Suppression.apply(boxes, taking_part.transpose(1, 2),
+                                    self.most, self.iou_thr, 0.)
         image, label, place = chosen.unbind(1)
         found = torch.cat([
             image[:, None].to(boxes.dtype), boxes[image, place],
@@ -100,21 +131,54 @@ class DetectedBoxes(nn.Module):
         ], 1)
         return (found, )
 
-    def decode(self, outputs: Any) -> Tuple[Tensor, Tensor]:
-        """Boxes (B, N, 4) and scores (B, N, classes) of raw outputs."""
+    def decode(self, outputs: Any) -> Decoded:
+        """Boxes and scores of a head's raw outputs."""
         scores, boxes, *factors = outputs
         number = scores[0].shape[0]
-        scores = _flatten(scores, self.head.classes).sigmoid()
+        levels = [
+            _flatten([level], self.head.classes).sigmoid() for level in scores
+        ]
+        scores = torch.cat(levels, 1)
         boxes = _flatten(boxes, 4)
         if factors:
             scores = scores * _flatten(factors[0], 1).sigmoid()
-        if self.head.takes_strides:
-            return self.head.coder.decode(self.priors[None], boxes,
-                                          self.strides), scores
-        priors = self.priors.expand(number, *self.priors.shape)
-        boxes = self.head.coder.decode(
-            priors.reshape(-1, priors.shape[-1]), boxes.reshape(-1, 4))
-        return boxes.reshape(number, -1, 4), scores
+        if self.head.is_mmyolo:
+            boxes = self.head.coder.decode(self.priors[None], boxes,
+                                           self.strides)
+            if self.one_label:
+                best = scores.max(2, keepdim=True)[0]
+                margin = torch.where(scores < best, scores - best,
+                                     self._above([best]))
+            else:
+                margin = self._above([scores])
+        else:
+            priors = self.priors.expand(number, *self.priors.shape)
+            boxes = self.head.coder.decode(
+                priors.reshape(-1, priors.shape[-1]), boxes.reshape(-1, 4))
+            boxes = boxes.reshape(number, -1, 4)
+            margin = self._above(levels)
+        if self.least_size >= 0:
+            sizes = (boxes[..., 2:] - boxes[..., :2]).min(2, keepdim=True)[0]
+            margin = torch.minimum(margin, sizes - self.least_size)
+        return Decoded(boxes, scores, margin)
+
+    def _above(self, groups: List[Tensor]) -> Tensor:
+        """How far scores are above the threshold and the best of a group.
+
+        Groups (B, n, classes or 1), of which ``nms_pre`` are taken each;
+        returns them side by side, (B, N, classes or 1).
+        """
+        margins = []
+        for scores in groups:
+            margin = scores - self.score_thr
+            # a plain number: what a tracer writes down for TopK
+            size = int(scores.shape[1]) * int(scores.shape[2])
+            if 0 <= self.best < size:
+                next_best = scores.flatten(1).topk(self.best + 1, 1)[0][:, -1]
+                margin = torch.minimum(margin,
+                                       scores - next_best[:, None, None])
+            margins.append(margin)
+        return torch.cat(margins, 1)
 
 
 class _Head:
@@ -123,8 +187,8 @@ class _Head:
     def __init__(self, head: nn.Module) -> None:
         self.coder = head.bbox_coder
         self.classes = getattr(head, 'cls_out_channels', head.num_classes)
-        # mmyolo's coders are told the strides, mmdet's are not
-        self.takes_strides = hasattr(head, 'head_module')
+        # its coders are told the strides, mmdet's are not
+        self.is_mmyolo = hasattr(head, 'head_module')
 
 
 class _Suppression(torch.autograd.Function):

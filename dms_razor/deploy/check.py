@@ -3,14 +3,17 @@
 import statistics
 import time
 from pathlib import Path
-from typing import Callable, Dict, List, Sequence, Union
+from typing import Callable, Dict, List, Sequence, Tuple, Union
 
 import torch
 from torch import Tensor, nn
 
 from .boxes import DetectedBoxes
 from .suppression import detection_difference
-from .write import DeployError
+from .write import DeployError, write_network
+
+BOUND = 1e-4
+"""What a file may differ by from its network; see :func:`difference`."""
 
 Run = Callable[[Tensor], List[Tensor]]
 
@@ -26,9 +29,24 @@ def load(path: Union[str, Path], threads: int = 0) -> Run:
         callable: From images (B, C, H, W) to the list of outputs.
 
     Raises:
-        DeployError: If ONNX Runtime is needed and not installed.
+        DeployError: If ONNX Runtime is needed and not installed, or if the
+            file cannot be loaded.
     """
     path = Path(path)
+    try:
+        return _load(path, threads)
+    except DeployError:
+        raise
+    except Exception as error:  # ONNX Runtime has its own, of no common kind
+        raise _no_use(path, 'loaded', error) from error
+
+
+def _no_use(path: Path, what: str, error: Exception) -> DeployError:
+    return DeployError(f'{path.name} cannot be {what} ({type(error).__name__}'
+                       f': {error}); try another format')
+
+
+def _load(path: Path, threads: int) -> Run:
     if path.suffix == '.onnx':
         return _load_onnx(path, threads)
     if path.suffix == '.pt2':
@@ -74,22 +92,75 @@ def difference(network: nn.Module, path: Union[str, Path],
 
     Returns:
         float: Largest difference, over the largest output where that is
-        above 1; infinite where shapes differ. Of detections see
+        above 1; infinite where shapes differ or an output is no number. Of
+        detections see
         :func:`~dms_razor.deploy.suppression.detection_difference`.
+
+    Raises:
+        DeployError: If the file cannot be loaded or run.
     """
-    found = load(path)(images)
+    path = Path(path)
+    run = load(path)
+    try:
+        found = run(images)
+    except Exception as error:
+        raise _no_use(path, 'run', error) from error
     if isinstance(network, DetectedBoxes):
         return detection_difference(network, found[0], images)
     with torch.no_grad():
         expected = network(images)
     worst = 0.
     for a, b in zip(expected, found):
-        if a.shape != b.shape:
-            return float('inf')
+        if a.shape != b.shape or not (a.isfinite().all()
+                                      and b.isfinite().all()):
+            return float('inf')  # max() would pass over a nan
         if a.numel():
             scale = max(1., float(a.abs().max()))
             worst = max(worst, float((a - b).abs().max()) / scale)
     return worst if len(expected) == len(found) else float('inf')
+
+
+def write_compared(network: nn.Module,
+                   images: Tensor,
+                   path: Union[str, Path],
+                   format: str,
+                   bound: float = BOUND) -> Tuple[Path, float]:
+    """Write a network if the file computes what the network does.
+
+    It is compared, before it gets its name, on random images of another
+    batch size than the one it is written with.
+
+    Args:
+        network (nn.Module): As for :func:`write_network`.
+        images (Tensor): As for :func:`write_network`.
+        path (str | Path): As for :func:`write_network`.
+        format (str): As for :func:`write_network`.
+        bound (float): What it may differ by; see :func:`difference`.
+
+    Returns:
+        tuple: The file, and what it differs by.
+
+    Raises:
+        DeployError: If it cannot be written, loaded or run, or differs.
+            Nothing is left of it.
+    """
+    path = Path(path)
+    found: List[float] = []
+
+    def check(file: Path) -> None:
+        others = torch.randn(max(2, len(images)) + 1, *images.shape[1:])
+        try:
+            worst = difference(network, file, others)
+        except DeployError as error:  # by the name it would have got
+            told = str(error).replace(file.name, path.name)
+            raise DeployError(f'{told}. It was not kept') from error
+        if not worst < bound:
+            raise DeployError(
+                f'{path.name} would differ from the network by {worst:.1e} '
+                'of the largest output and was not kept; try another format')
+        found.append(worst)
+
+    return write_network(network, images, path, format, check), found[0]
 
 
 def onnx_latency(paths: Dict[str, Union[str, Path]],

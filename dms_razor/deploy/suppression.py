@@ -27,41 +27,56 @@ def detection_difference(network: DetectedBoxes,
     Returns:
         float: Largest difference between a detection and the decoded box it
         is, over the largest coordinate where that is above 1. Infinite if
-        two detections of a class overlap too much, if one is below the
-        threshold, or if a box is missing that no detection suppresses.
+        two detections of a class overlap too much, if one takes no part
+        at all, or if a box is missing that no detection suppresses.
     """
     with torch.no_grad():
-        boxes, scores = network.decode(network.model(images))
-    scale = max(1., float(boxes.abs().max()))
+        decoded = network.decode(network.model(images))
+    scale = max(1., float(decoded.boxes.abs().max()))
     worst = 0.
     for image in range(len(images)):
-        for label in range(scores.shape[2]):
+        for label in range(decoded.scores.shape[2]):
             mine = found[(found[:, 0] == image) & (found[:, 6] == label)]
-            score = scores[image, :, label]
+            boxes = decoded.boxes[image]
+            score = decoded.scores[image, :, label]
+            margin = decoded.margin[image, :, label]
+            away = torch.maximum(
+                torch.cdist(mine[:, 1:5], boxes, p=float('inf')) / scale,
+                (mine[:, 5:6] - score).abs())
+            allowed = margin > -rounding
+            if len(mine) and not allowed.any():
+                return float('inf')
             if len(mine):
-                away = torch.maximum(
-                    torch.cdist(mine[:, 1:5], boxes[image], p=float('inf')) /
-                    scale, (mine[:, 5:6] - score).abs())
-                worst = max(worst, float(away.min(1)[0].max()))
-            if not _suppressed(mine, boxes[image], score, network, rounding):
+                nearest = away[:, allowed].min(1)[0]
+                worst = max(worst, float(nearest.max()))
+            wanted = margin > rounding
+            there = (away[:, wanted] < rounding).any(0)
+            if not _suppressed(mine, boxes[wanted], score[wanted], there,
+                               network, rounding):
                 return float('inf')
     return worst
 
 
-def _suppressed(mine: Tensor, boxes: Tensor, score: Tensor,
+def _suppressed(mine: Tensor, boxes: Tensor, score: Tensor, there: Tensor,
                 network: DetectedBoxes, rounding: float) -> bool:
     """Whether the detections of one class are a result of suppression.
 
-    Shapes: (K, 7), (N, 4) and (N, ).
+    Shapes: detections (K, 7), and of the N boxes that must be among them or
+    suppressed by them (N, 4), (N, ) and (N, ).
     """
-    overlap = _iou(mine[:, 1:5], mine[:, 1:5], 0)
-    apart = (overlap.triu(1) <= network.iou_thr + rounding).all()
-    above = (mine[:, 5] > network.score_thr - rounding).all()
-    if not (apart and above) or len(mine) > network.most:
+    if not _overlap(mine, mine[:, 1:5]).triu(1).le(
+            network.iou_thr + rounding).all() or len(mine) > network.most:
         return False
     if len(mine) == network.most:
         return True  # the rest was cut off
-    wanted = score > network.score_thr + rounding
-    near = _iou(boxes[wanted], mine[:, 1:5], 0) > network.iou_thr - rounding
-    near &= mine[None, :, 5] >= score[wanted, None] - rounding
-    return bool(near.any(1).all()) if len(mine) else not bool(wanted.any())
+    near = _overlap(mine, boxes) > network.iou_thr - rounding
+    near &= mine[None, :, 5] >= score[:, None] - rounding
+    return bool((there | near.any(1)).all())
+
+
+def _overlap(mine: Tensor, boxes: Tensor) -> Tensor:
+    """Of boxes (N, 4) with detections (K, 7): (N, K).
+
+    Boxes without an area overlap nothing, themselves included: 0 / 0.
+    """
+    return _iou(boxes, mine[:, 1:5], 0).nan_to_num(0.)

@@ -2,11 +2,13 @@
 """Writes a network to a file that runs without its Python code."""
 import warnings
 from pathlib import Path
-from typing import Union
+from typing import Callable, Optional, Union
 
 import torch
 from torch import Tensor, nn
 
+from .._mutable_widths import widths_without_mutables
+from .._window_batch import windows_of_any_batch
 from ..subnet.files import whole_file
 
 FORMATS = {'onnx': '.onnx', 'torchscript': '.pt', 'pt2': '.pt2'}
@@ -19,8 +21,11 @@ class DeployError(RuntimeError):
     """A network cannot be written in a format, or the file is wrong."""
 
 
-def write_network(network: nn.Module, images: Tensor, path: Union[str, Path],
-                  format: str) -> Path:
+def write_network(network: nn.Module,
+                  images: Tensor,
+                  path: Union[str, Path],
+                  format: str,
+                  check: Optional[Callable[[Path], None]] = None) -> Path:
     """Write a network; batches of any size go through it.
 
     Args:
@@ -30,13 +35,16 @@ def write_network(network: nn.Module, images: Tensor, path: Union[str, Path],
             batch of one for a constant.
         path (str | Path): The file; it appears whole.
         format (str): A key of :data:`FORMATS`.
+        check (callable, optional): Looks at the written file under its
+            temporary name. If it raises a DeployError, there is no file.
 
     Returns:
         Path: ``path``.
 
     Raises:
-        DeployError: If the format is unknown, or torch cannot write this
-            network in it.
+        DeployError: If the format is unknown, if torch cannot write this
+            network in it, or what ``check`` raises. Nothing is left of the
+            file; an older one at ``path`` stays as it is.
     """
     writers = dict(onnx=_onnx, torchscript=_torchscript, pt2=_pt2)
     if format not in writers:
@@ -45,12 +53,20 @@ def write_network(network: nn.Module, images: Tensor, path: Union[str, Path],
     if len(images) < 2:
         images = images.repeat(2, 1, 1, 1)
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with warnings.catch_warnings(), torch.no_grad(), whole_file(
-                path) as file:
-            warnings.simplefilter('ignore')
-            writers[format](network, images, file)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(path) as file:
+            with warnings.catch_warnings(), torch.no_grad(), \
+                    windows_of_any_batch(), widths_without_mutables(network):
+                warnings.simplefilter('ignore')
+                writers[format](network, images, file)
+            if check is not None:
+                check(file)
+    except DeployError:
+        raise
+    except OSError as error:
+        raise DeployError(f'{path} cannot be written ({error}); name another '
+                          'file or make room for it') from error
     except Exception as error:
         raise DeployError(
             f'{type(error).__name__} while writing {path.name}: {error}. Try '

@@ -64,7 +64,9 @@ def DMSSubModel(cfg: Union[Dict, ConfigDict],
             network unless ``cfg`` has one; the runner passes the config's
             top-level one. So batch augmentations of ``train_cfg`` work.
         **kwargs: Further arguments are put into ``cfg``, e.g. the
-            ``init_cfg`` or ``test_cfg`` that a framework adds to a model.
+            ``init_cfg`` or ``test_cfg`` that a framework adds to a model. An
+            empty ``backbone`` is not; a retrain.py has it for mmdet's
+            ``init_detector``, which looks into it.
 
     Returns:
         nn.Module: The plain subnet, of the class that ``cfg`` names.
@@ -78,6 +80,8 @@ def DMSSubModel(cfg: Union[Dict, ConfigDict],
             'DMSSubModel needs the config of the supernet, a dict with a '
             f"'type', as cfg; got {cfg!r}. Pass the standard config's model.")
     config = ConfigDict(without_pretrained(cfg))
+    if not kwargs.get('backbone', True):
+        kwargs.pop('backbone')
     config.update(kwargs)
     if data_preprocessor is not None:
         config.setdefault('data_preprocessor', data_preprocessor)

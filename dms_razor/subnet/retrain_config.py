@@ -81,7 +81,8 @@ class RetrainConfig:
                     type='DMSSubModel',
                     subnet='{{ fileDirname }}/subnet.json',
                     checkpoint=start,
-                    cfg=model)),
+                    cfg=model,
+                    **_looked_at(model))),
         ]
         if base.get('load_from'):
             # weights that the base starts from are no subnet's
@@ -192,6 +193,17 @@ def _bases(config: str) -> List[str]:
         base if '::' in base else os.path.normpath(os.path.join(folder, base))
         for base in bases
     ]
+
+
+def _looked_at(model: Dict) -> Dict[str, Any]:
+    """What mmdet's ``init_detector`` reads in the model of any config.
+
+    It looks for the ``init_cfg`` of ``config.model.backbone``, whatever the
+    type of the model, and fails if there is no backbone. DMSSubModel leaves
+    the empty one aside.
+    """
+    classifier = 'head' in model
+    return dict(backbone={}) if 'backbone' in model and not classifier else {}
 
 
 def _imports(base: Dict) -> Dict[str, Any]:

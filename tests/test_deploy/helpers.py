@@ -11,6 +11,36 @@ from dms_razor.subnet.retrain_config import read_config
 YOLO = 'configs/yolov8/yolov8-d0.33-w0.125_b8-60e_coco-format.py'
 RETINA = 'mmdet::retinanet/retinanet_r18_fpn_1x_coco.py'
 RESNET = 'mmpretrain::resnet/resnet18_8xb16_cifar10.py'
+DEIT = 'mmpretrain::deit/deit-tiny_4xb256_in1k.py'
+SWIN = 'mmpretrain::swin_transformer/swin-tiny_16xb64_in1k.py'
+CONVNEXT = 'mmpretrain::convnext/convnext-tiny_32xb128_in1k.py'
+
+SMALL = {
+    DEIT:
+    dict(
+        backbone=dict(
+            arch=dict(
+                embed_dims=48,
+                num_layers=2,
+                num_heads=4,
+                feedforward_channels=96),
+            img_size=64),
+        head=dict(num_classes=10, in_channels=48)),
+    SWIN:  # 16 x 16 and 8 x 8 patches: shifted windows, padded ones, merging
+    dict(
+        backbone=dict(
+            arch=dict(embed_dims=24, depths=[2, 2], num_heads=[2, 4]),
+            out_indices=(1, ),
+            img_size=64,
+            window_size=3),
+        head=dict(num_classes=10, in_channels=48)),
+    CONVNEXT:
+    dict(
+        backbone=dict(arch=dict(depths=[1, 1, 2, 1], channels=[8, 16, 24,
+                                                               32])),
+        head=dict(num_classes=10, in_channels=32)),
+}
+"""What makes the network of a config a small one."""
 
 
 def export(base, folder, repo, size=64):
@@ -18,6 +48,8 @@ def export(base, folder, repo, size=64):
     path = base if '::' in base else str(repo / base)
     retrain = Config(read_config(path))
     init_default_scope(retrain.default_scope)
+    for part, changes in SMALL.get(base, {}).items():
+        retrain.model[part].update(changes)
     settings = retrain.model.copy()
     settings.backbone = settings.backbone.copy()
     settings.backbone.pop('init_cfg', None)

@@ -2,6 +2,8 @@
 """Subnets as files: as small as they are, the same outputs, any batch."""
 import dms_razor.openmmlab  # noqa: F401  isort: skip  (must come first)
 
+import runpy
+import shutil
 import subprocess
 import sys
 
@@ -11,13 +13,20 @@ import torch
 from mmdet.structures import DetDataSample
 
 from dms_razor.deploy import (FORMATS, DeployError, DetectedBoxes, RawOutputs,
-                              difference, load, onnx_latency, write_network)
+                              difference, load, onnx_latency, write_compared,
+                              write_network)
 from dms_razor.deploy.suppression import detection_difference
 from dms_razor.engine.subnet_model import subnet_of_folder
 from dms_razor.subnet import SubnetError
-from .helpers import RESNET, RETINA, YOLO, export
+from .helpers import CONVNEXT, DEIT, RESNET, RETINA, SWIN, YOLO, export
 
-CASES = dict(yolo=YOLO, retina=RETINA, resnet=RESNET)
+CASES = dict(
+    yolo=YOLO,
+    retina=RETINA,
+    resnet=RESNET,
+    deit=DEIT,
+    swin=SWIN,
+    convnext=CONVNEXT)
 
 
 @pytest.fixture(scope='module')
@@ -151,6 +160,75 @@ def test_what_cannot_be_written(folders, tmp_path):
     with pytest.raises(DeployError, match='boxes|format'):
         write_network(network, images[:, :1], tmp_path / 'a.onnx', 'onnx')
     assert not list(tmp_path.iterdir())
+
+
+def test_file_that_differs_is_not_kept(folders, tmp_path):
+    model, images = subnet_of_folder(folders('resnet'))
+    network = RawOutputs(model, images)
+    path = tmp_path / 'a.pt'
+    assert write_compared(network, images, path, 'torchscript')[1] < 1e-4
+    before = path.read_bytes()
+    for bound in (0., float('nan')):
+        with pytest.raises(DeployError, match='differ.*not kept.*another'):
+            write_compared(network, images, path, 'torchscript', bound)
+    assert list(tmp_path.iterdir()) == [path], 'an older file stays'
+    assert path.read_bytes() == before
+    with pytest.raises(DeployError, match='cannot be written'):
+        write_compared(network, images, path / 'b.pt', 'torchscript')
+
+
+def test_file_that_returns_no_number_is_noticed(folders, tmp_path):
+    model, images = subnet_of_folder(folders('resnet'))
+    network = RawOutputs(model, images)
+    path = write_network(network, images, tmp_path / 'a.pt', 'torchscript')
+    with torch.no_grad():
+        model.head.fc.bias[0] = float('nan')
+    assert difference(network, path, images) == float('inf')
+
+
+class _RuntimeFail(Exception):
+    """As ONNX Runtime's exceptions, of no kind but Exception."""
+
+
+@pytest.mark.parametrize('where', ['InferenceSession', 'run', 'numbers'])
+def test_tool_leaves_no_file_of_a_failure(where, folders, tmp_path, repo,
+                                          monkeypatch):
+    import onnxruntime
+    real = onnxruntime.InferenceSession
+
+    class Session:
+
+        def __init__(self, path, *args, **kwargs):
+            if where == 'InferenceSession':
+                raise _RuntimeFail(f'Load model from {path} failed')
+            self.real = real(path, *args, **kwargs)
+
+        def run(self, *args):
+            if where == 'run':
+                raise _RuntimeFail('the input shape {2,3,64,64}')
+            return [array + .1 for array in self.real.run(*args)]
+
+    monkeypatch.setattr(onnxruntime, 'InferenceSession', Session)
+    folder = shutil.copytree(folders('resnet'), tmp_path / 'subnet')
+    files = sorted(folder.iterdir())
+    tool = runpy.run_path(str(repo / 'tools/export.py'))
+    monkeypatch.setattr(sys, 'argv', ['export.py', str(folder)])
+    with pytest.raises(SystemExit) as ended:
+        tool['main']()
+    message = str(ended.value)
+    assert message.startswith('DeployError: subnet.onnx ')
+    assert 'another format' in message and 'not kept' in message
+    assert '.tmp-' not in message
+    assert sorted(folder.iterdir()) == files
+
+
+def test_tool_names_a_size_that_does_not_fit(folders, repo, monkeypatch):
+    tool = runpy.run_path(str(repo / 'tools/export.py'))
+    monkeypatch.setattr(
+        sys, 'argv',
+        ['export.py', str(folders('yolo')), '--size', '40', '40'])
+    with pytest.raises(SystemExit, match='DeployError.*another --size'):
+        tool['main']()
 
 
 def test_folder_without_config(folders, tmp_path):

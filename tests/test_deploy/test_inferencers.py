@@ -3,12 +3,13 @@
 import dms_razor.openmmlab  # noqa: F401  isort: skip  (must come first)
 
 import numpy as np
+import pytest
 import torch
-from mmdet.apis import DetInferencer
+from mmdet.apis import DetInferencer, inference_detector, init_detector
 from mmpretrain import ImageClassificationInferencer
 
 from dms_razor.engine.subnet_model import subnet_of_folder
-from .helpers import RESNET, YOLO, export
+from .helpers import RESNET, RETINA, YOLO, export
 
 
 def image():
@@ -32,6 +33,33 @@ def test_detector(tmp_path, repo):
         assert torch.equal(inferencer.model.state_dict()[name], tensor)
     out = inferencer(image(), no_save_vis=True)
     assert len(out['predictions'][0]['scores']) > 0
+
+
+@pytest.mark.parametrize('base', [YOLO, RETINA], ids=['yolo', 'retina'])
+def test_init_detector(base, tmp_path, repo):
+    """It reads config.model.backbone, which a subnet's config has not."""
+    folder = tmp_path / 'subnet'
+    export(base, folder, repo)
+    found = init_detector(
+        str(folder / 'retrain.py'), str(folder / 'subnet.pth'), device='cpu')
+    model, _ = subnet_of_folder(folder)
+    assert type(found) is type(model)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(found.state_dict()[name], tensor)
+    out = inference_detector(found, image())
+    assert len(out.pred_instances.scores) > 0
+    # of the searched weights alone the names are not known
+    assert 'person' in found.dataset_meta['classes']
+    torch.save(
+        dict(
+            state_dict=model.state_dict(),
+            meta=dict(dataset_meta=dict(CLASSES=('cell', )))),
+        tmp_path / 'epoch_1.pth')
+    found = init_detector(
+        str(folder / 'retrain.py'),
+        str(tmp_path / 'epoch_1.pth'),
+        device='cpu')
+    assert found.dataset_meta['classes'] == ('cell', )
 
 
 def test_classifier(tmp_path, repo):
