@@ -52,8 +52,10 @@ def test_nearest_of_the_good_else_largest(seed, enough):
     found = search.search_networks(problem, problem.least, enough)
     if good.any():
         assert problem.figure(found) >= enough * problem.target
-        distances = problem.distance(every[good])
-        assert problem.distance(found) == distances.min()
+        nearest = problem.distance(every[good]).min().item()
+        # A sum of many rows at once may round the last bit differently.
+        distance = problem.distance(found).item()
+        assert distance == pytest.approx(nearest, rel=1e-12)
     else:
         assert problem.figure(found) == figures[fits].max()
 
