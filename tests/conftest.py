@@ -6,6 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+# Small networks gain less from a second thread than from a second process.
+# Set before torch is imported, and for the processes that tests start.
+if 'PYTEST_XDIST_WORKER' in os.environ:
+    os.environ.setdefault('OMP_NUM_THREADS', '1')
+
 import dms_razor.openmmlab  # noqa: F401  isort: skip  (must come first)
 
 import pytest
