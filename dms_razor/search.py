@@ -6,18 +6,20 @@ of ratios and masks, the resource model and the export together for a loop of
 one's own. The OpenMMLab algorithm uses the same class.
 """
 from functools import partial
+from numbers import Integral
 from typing import Any, Callable, Dict, Optional, Union
 
 import torch
 from torch import Tensor, nn
 
-from .core.bank import Bank
-from .core.constraint import constraint_loss
+from .core.bank import Bank, check_lr
+from .core.constraint import check_weight, constraint_loss
 from .core.schedule import TargetSchedule
 from .masking import unmask
 from .masking.layers import MaskedLayer
 from .preflight import preflight
 from .search_step import SearchStep
+from .subnet.costs import check_supernet
 from .tracing import trace
 
 
@@ -63,7 +65,8 @@ class Search(SearchStep):
     Raises:
         ValueError: If nothing can be pruned or the target is unreadable,
             above the supernet or below the smallest network of the space;
-            or the network is already being searched.
+            the network is already being searched, or its MACs cannot be
+            counted.
 
     Example:
         >>> search = Search(model, images[:1], target=0.5, total_steps=900)
@@ -99,6 +102,8 @@ class Search(SearchStep):
                  constraint: Optional[Callable] = None,
                  space=None,
                  bank: Optional[Bank] = None) -> None:
+        check_lr(lr)
+        check_weight(loss_weight)
         if target is None:
             raise ValueError('a search needs a target: a share (0.5, "50%") '
                              'or an amount ("2.0G", 4.1e9)')
@@ -109,7 +114,8 @@ class Search(SearchStep):
                 f'the layer "{masked}" already has the masks of a search. '
                 'close() that search first, or search a copy of the network '
                 'that was made before it.')
-        if space is None:
+        traced = space is None
+        if traced:
             space = trace(
                 model,
                 example_inputs,
@@ -127,6 +133,8 @@ class Search(SearchStep):
             metric,
             lr=lr if bank is None else bank.lr,
             loss_weight=loss_weight).check()
+        if traced:
+            check_supernet(model, space, forward)
         self.target = self._report.target
         self.set_length(total_steps, warmup_steps, width_only_steps)
         if bank is None:
@@ -149,7 +157,17 @@ class Search(SearchStep):
         """Start the target schedule again with another length.
 
         Args: as for the constructor.
+
+        Raises:
+            ValueError: If a length is no whole number or below 0, or there
+                are no steps in which the target falls.
         """
+        for name, length in (('total_steps', total_steps), ('warmup_steps',
+                                                            warmup_steps),
+                             ('width_only_steps', width_only_steps)):
+            if not isinstance(length, Integral) or length < 0:
+                raise ValueError(f'{name} is {length!r}; give a whole number '
+                                 'of steps, not below 0')
         self.schedule = TargetSchedule(self._report.supernet[self.metric],
                                        self.target, total_steps, warmup_steps)
         self.total_steps = total_steps

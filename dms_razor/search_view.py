@@ -68,6 +68,12 @@ class SearchView:
                     self.bank.counts(hard), self.bank.resource_masks(hard),
                     metric or self.metric))
 
+    @property
+    def at_target(self) -> bool:
+        """Whether ratios have moved and the target has come to its end."""
+        return (self.bank.updates > 0
+                and self.schedule(self.step_count + 1) == self.target)
+
     def structure(self) -> List[Dict[str, Any]]:
         """What each unit keeps now: name, kind, ratio, kept, total.
 
@@ -158,10 +164,15 @@ class SearchView:
         """Run the network with other masks for a while.
 
         Args:
-            mode (str): ``'hard'``, the subnet as it would be exported (the
-                default), ``'soft'``, as in training, or ``'off'``, the
-                supernet as it was.
+            mode (str): ``'hard'``, what the ratios round to (the default),
+                ``'subnet'``, the network as it would be exported,
+                ``'soft'``, as in training, or ``'off'``, the supernet as it
+                was.
         """
+        if mode == 'subnet':
+            mode = 'given'
+            if not self.bank.given:
+                self.bank.give(self.keep())
         before, self.bank.mode = self.bank.mode, mode
         try:
             yield

@@ -12,6 +12,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from dms_razor._flop_counter import flop_analyzer
+from dms_razor.core.bank import Bank
 from dms_razor.masking import attach, unmask
 from dms_razor.subnet.slicing import slice_model
 from dms_razor.tracing import trace
@@ -191,10 +192,14 @@ def assert_true(model,
     after = model.state_dict()
     assert list(after) == list(before)
     assert all(torch.equal(after[name], before[name]) for name in before)
-    everything = torch.ones(space.layout.E)
+    # A search begins at ratios of 0; importances then mean nothing.
+    bank = Bank(space.layout)
+    bank.importance = torch.rand(space.layout.E).double()
+    bank.refresh()
     assert distance(
-        plain, masked_outputs(model, space, everything, inputs, forward)) < \
-        1e-6
+        plain,
+        masked_outputs(model, space, bank.current.detach(), inputs,
+                       forward)) < 1e-6
     for place, keep in enumerate(keeps(space, number)):
         assert difference(model, space, keep, inputs, forward) < bound
         if count and place in (0, number + 2):  # counting takes its time

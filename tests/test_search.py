@@ -151,5 +151,15 @@ def test_other_bad_input(net):
         Search(net, torch.zeros(1, 5, 8, 8), total_steps=9)
     with pytest.raises(ValueError, match='metric'):
         make_search(net, metric='seconds')
+    for settings in (dict(lr=float('nan')), dict(lr='5e-3'),
+                     dict(loss_weight=-1), dict(loss_weight=float('nan')),
+                     dict(total_steps=1.5), dict(width_only_steps=-1)):
+        name, = settings
+        with pytest.raises(ValueError, match=name):
+            make_search(net, **settings)
+    with pytest.raises(ValueError, match='_orig_mod'):
+        make_search(torch.compile(net, backend='eager'))
+    with pytest.raises(ValueError, match='scripted'):
+        make_search(torch.jit.trace(net, torch.zeros(1, 3, 8, 8)))
     with pytest.raises(ValueError, match='step_count'):
         make_search(net).load_state_dict(dict(bank={}))

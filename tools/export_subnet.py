@@ -53,7 +53,8 @@ def main() -> None:
             retrain=retrain_config(
                 cfg, args.retrain_base, from_search=args.finetune),
             picture=not args.no_picture)
-    except (ValueError, RuntimeError, OSError) as error:
+    except (ValueError, TypeError, KeyError, RuntimeError, SyntaxError,
+            OSError) as error:
         sys.exit(f'{type(error).__name__}: {error}')
     print((export.path / 'report.md').read_text(encoding='utf-8'))
 

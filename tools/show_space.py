@@ -46,8 +46,10 @@ def main() -> int:
             cfg.merge_from_dict(args.cfg_options)
         with redirect_stdout(sys.stderr):  # stdout may be for the JSON alone
             report = preflight_of_config(cfg)
-    except (ValueError, TypeError, RuntimeError, OSError) as error:
-        sys.exit(f'{args.config}: {error}')
+    except (ValueError, TypeError, KeyError, RuntimeError, SyntaxError,
+            OSError) as error:
+        reason = error.args[0] if isinstance(error, KeyError) else error
+        sys.exit(f'{args.config}: {reason}')
     if args.json != '-':
         print(report.text())
     if args.json == '-':

@@ -20,6 +20,7 @@ and ratios; the gradient of the resource loss takes a path of its own and
 never reaches the importances. The ratios move by plain SGD (paper, appendix
 A.3.5): ``a ← a − lr·(g_task + λ_res·g_res)``.
 """
+from numbers import Real
 from typing import Callable, Optional
 
 import torch
@@ -32,6 +33,13 @@ from .reduce import mean_over_ranks
 
 # (counts [U], masks [E]) -> loss, a scalar that is differentiable in both.
 ResourceLoss = Callable[[Tensor, Tensor], Tensor]
+
+
+def check_lr(lr: float) -> None:
+    """Raise ValueError if ``lr`` is not positive and finite."""
+    if not (isinstance(lr, Real) and 0 < lr < float('inf')):
+        raise ValueError(f'lr of the ratios is {lr!r}, it must be a positive '
+                         'and finite number')
 
 
 class Bank(BankMasks):
@@ -77,9 +85,7 @@ class Bank(BankMasks):
         if not 0 <= decay < 1:
             raise ValueError(f'decay of the importance is {decay}, it must '
                              'lie in [0, 1)')
-        if not 0 < lr < float('inf'):
-            raise ValueError(f'lr of the ratios is {lr}, it must be positive '
-                             'and finite')
+        check_lr(lr)
         super().__init__(layout, seed, dtype)
         self.metric, self.decay, self.lr = importance, decay, lr
 

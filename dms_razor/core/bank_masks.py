@@ -14,7 +14,7 @@ from .layout import Layout
 from .topk import (hard_masks, initial_order, kept_counts, rank_order,
                    ranks_from_order, ratio_bounds, soft_masks)
 
-MODES = ('soft', 'hard', 'off')
+MODES = ('soft', 'hard', 'off', 'given')
 
 # Masks between 0 and this are this: what float32 cannot see next to a mask of
 # 1. A gradient meets up to five masks on its way to a weight; were they much
@@ -48,7 +48,11 @@ class BankMasks(nn.Module):
 
     @property
     def mode(self) -> str:
-        """What layers read: 'soft' masks, 'hard' 0-1 masks, or 'off', 1."""
+        """What layers read.
+
+        'soft' masks, 'hard' 0-1 masks of what the ratios round to, 'off', 1,
+        or those that were 'given' (:meth:`give`).
+        """
         return self._mode
 
     @mode.setter
@@ -56,7 +60,23 @@ class BankMasks(nn.Module):
         if mode not in MODES:
             raise ValueError(f'mask mode "{mode}" is not known, use one of '
                              f'{", ".join(MODES)}')
+        if mode == 'given' and not self.given:
+            raise ValueError('no masks were given since the last update')
         self._mode = mode
+
+    @property
+    def given(self) -> bool:
+        """Whether :meth:`give` was called since the last update."""
+        return 'given' in self._constant
+
+    def give(self, keep: Tensor) -> None:
+        """Lay masks aside for mode 'given', until the next update.
+
+        Args:
+            keep (Tensor): True for the elements of a network, bool ``[E]``.
+        """
+        with torch.inference_mode(False):
+            self._constant['given'] = keep.to(self._dtype)
 
     @property
     def current(self) -> Tensor:

@@ -1,7 +1,21 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """The resource constraint loss (paper, equations 5 to 7)."""
+from numbers import Real
+
 import torch
 from torch import Tensor
+
+
+def check_weight(weight: float) -> float:
+    """λ_res, unless it is below 0 or no number.
+
+    Raises:
+        ValueError: It is: the search would run away from its target.
+    """
+    if not (isinstance(weight, Real) and 0 <= weight < float('inf')):
+        raise ValueError(f'loss_weight is {weight!r}; give a number from 0 '
+                         'on, e.g. 1.0')
+    return weight
 
 
 def constraint_loss(current: Tensor, target: float) -> Tensor:

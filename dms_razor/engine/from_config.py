@@ -17,7 +17,14 @@ from .supernet_checkpoint import check_weights, compare_weights
 
 
 def is_search(cfg: Config) -> bool:
-    """Whether a config's model is a DMS algorithm."""
+    """Whether a config's model is a DMS algorithm.
+
+    Raises:
+        ValueError: If it has no model.
+    """
+    if not isinstance(cfg.get('model'), dict):
+        raise ValueError(f'{cfg.filename or "the config"} has no model; name '
+                         'a whole config')
     return 'architecture' in cfg.model
 
 
@@ -36,9 +43,10 @@ def preflight_of_config(cfg: Config) -> Preflight:
             pruned, or a pattern of units matches nothing.
         RuntimeError: If the network fails on an input of that size.
     """
+    search = is_search(cfg)
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     settings = copy.deepcopy(cfg.model)
-    if not is_search(cfg):
+    if not search:
         settings = dict(architecture=settings)
     architecture = build_architecture(settings['architecture'],
                                       cfg.get('data_preprocessor'))

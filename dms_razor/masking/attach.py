@@ -47,17 +47,26 @@ class MaskReader:
 
 
 def _scale_output(masks: LayerMasks) -> Callable:
-    """Forward hook: the module's result times its block's mask."""
+    """Forward hook: the module's result times its block's mask.
+
+    Of a tuple, such as that of ``nn.MultiheadAttention``, the first.
+    """
 
     def hook(module, args, out):
         current = masks.read()
         if current is None:
             return out
+        if isinstance(out, tuple):
+            return (hook(module, args, out[0]), *out[1:])
         for element in masks.scales:
             out = out * current[element].to(out.dtype)
         return out
 
     return hook
+
+
+def _untouched_output(module, args, out) -> None:
+    """Forward hook that changes nothing: see :func:`attach`."""
 
 
 def attach(model: nn.Module, space: Space,
@@ -115,8 +124,15 @@ def attach(model: nn.Module, space: Space,
         object.__setattr__(module, '_dms_masks', masks)
         object.__setattr__(module, '_dms_shown', None)
         module.__class__ = masked_type(module, masks.names)
-    for path, masks in hooked.items():
-        handle = modules[path].register_forward_hook(_scale_output(masks))
+    hooks = {path: _scale_output(masks) for path, masks in hooked.items()}
+    for path, module in modules.items():
+        # In eval mode these run as one operation on the bare weights, past
+        # all masks, unless there is a hook in them.
+        if isinstance(module, nn.TransformerEncoderLayer) and any(
+                layer.startswith(f'{path}.') for layer in layers):
+            hooks.setdefault(path, _untouched_output)
+    for path, hook in hooks.items():
+        handle = modules[path].register_forward_hook(hook)
         object.__setattr__(modules[path], '_dms_hook', handle.id)
     return reader
 

@@ -155,7 +155,8 @@ def check_cost(model: nn.Module,
     if 'counted' not in manifest.macs:
         return
     count = count_macs(model, make_inputs(manifest.inputs, model), forward)
-    if count.macs == manifest.macs['counted']:
+    expected = manifest.macs['counted'] * manifest.macs.get('samples', 1)
+    if count.macs == expected:
         return
     layers = [
         f'{path or "(itself)"}: {count.by_module.get(path, 0):,} instead of '
@@ -164,7 +165,7 @@ def check_cost(model: nn.Module,
     ]
     raise SubnetError(
         f'The built {type(model).__name__} takes {count.macs:,} MACs, its '
-        f'manifest says {manifest.macs["counted"]:,} ({listed(layers, 3)}). '
+        f'manifest says {expected:,} ({listed(layers, 3)}). '
         'Strides or the like differ: build it from the config of the '
         'supernet that was searched.')
 

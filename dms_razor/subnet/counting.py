@@ -39,6 +39,14 @@ class Count:
     by_module: Dict[str, int] = field(default_factory=dict)
     tool: str = TORCH
 
+    def of_one(self, samples: int) -> 'Count':
+        """What one of ``samples`` of a batch costs."""
+        by_module = {
+            path: macs // samples
+            for path, macs in self.by_module.items()
+        }
+        return Count(self.macs // samples, by_module, self.tool)
+
 
 def count_macs(model: nn.Module,
                inputs: Any,

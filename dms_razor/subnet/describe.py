@@ -77,9 +77,11 @@ def describe_subnet(supernet: nn.Module,
             supernet=closed_form(space, whole, name),
             searched=closed_form(space, keep, name),
             counted=counted)
-        for name, counted in (('macs', count.macs), ('params',
-                                                     count_params(subnet)))
+        for name, counted in (('macs', count.of_one(space.batch_size).macs),
+                              ('params', count_params(subnet)))
     }
+    if space.batch_size > 1:
+        costs['macs']['samples'] = space.batch_size
     return Manifest(
         model=dict(
             type=type(supernet).__name__,

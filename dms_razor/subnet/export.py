@@ -10,18 +10,17 @@
 | structure.png | supernet and subnet, layer by layer |
 """
 import importlib.util
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Union
+from typing import Any, Callable, List, Optional, Union
 
 import torch
 from torch import Tensor, nn
 
 from .calling import to_device_of
-from .counting import Count, count_macs
-from .describe import closed_form, describe_subnet, hard_counts
-from .errors import SubnetError, listed
+from .costs import check_counts
+from .counting import count_macs
+from .describe import describe_subnet
 from .files import whole_folder, write_text
 from .keep import check_keep
 from .layers import compare_layers
@@ -115,7 +114,8 @@ def export_subnet(out_dir: Union[str, Path],
     check_counts(subnet, space, keep, after)
     report = Report(
         manifest,
-        compare_layers(supernet, subnet, manifest.removed, before, after),
+        compare_layers(supernet, subnet, manifest.removed,
+                       *(c.of_one(space.batch_size) for c in (before, after))),
         counter=after.tool,
         full_width=[
             dict(module=stay.module, reason=stay.reason)
@@ -133,60 +133,6 @@ def export_subnet(out_dir: Union[str, Path],
             from ..visualization import draw_structure
             draw_structure(report.to_dict(), folder / 'structure.png')
     return Export(Path(out_dir), subnet, manifest, report)
-
-
-def check_counts(model: nn.Module, space, keep: Tensor, count: Count) -> None:
-    """Refuse a network whose costs are not what the closed form says.
-
-    Args:
-        model (nn.Module): The network that ``keep`` describes.
-        space (Space): The space.
-        keep (Tensor): Bool of shape [E].
-        count (Count): The MACs of ``model``, counted by a library.
-
-    Raises:
-        SubnetError: MACs or parameters differ; the layers are named.
-    """
-    params = {
-        name: parameter.numel()
-        for name, parameter in model.named_parameters()
-    }
-    for metric, whole, by_name in (('macs', count.macs, count.by_module),
-                                   ('params', sum(params.values()), params)):
-        searched = closed_form(space, keep, metric)
-        if searched == whole:
-            continue
-        expected = costs_by_name(space, keep, metric)
-        names = [
-            f'{name or "(itself)"} has {by_name.get(name, 0):,} and should '
-            f'have {expected.get(name, 0):,}'
-            for name in dict.fromkeys([*expected, *by_name])
-            if by_name.get(name, 0) != expected.get(name, 0)
-        ]
-        raise SubnetError(
-            f'{count.tool if metric == "macs" else "The network"} counts '
-            f'{whole:,} {metric}, but the search reckons with {searched:,}: '
-            f'{listed(names)}. Nothing was exported, since the budget would '
-            'not hold: declare these layers fixed, and report the network.')
-
-
-def costs_by_name(space, keep: Tensor, metric: str) -> Dict[str, int]:
-    """Compute what each layer of a subnet costs by the closed form.
-
-    Args:
-        space (Space): The space.
-        keep (Tensor): Bool of shape [E].
-        metric (str): ``'macs'`` or ``'params'``.
-
-    Returns:
-        dict[str, int]: By the name of the cost (a layer or a parameter).
-    """
-    figures = space.resource.per_cost(
-        hard_counts(space, keep), keep.double(), metric)
-    costs: Counter = Counter()
-    for cost, figure in zip(space.resource.costs_of(metric), figures):
-        costs[cost.name] += round(float(figure))
-    return dict(costs)
 
 
 def _notes(manifest: Manifest, picture: bool) -> List[str]:

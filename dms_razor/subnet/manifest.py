@@ -34,16 +34,17 @@ class Manifest:
         metric (str): What was limited, ``'macs'`` or ``'params'``.
         target (float, optional): The limit in units of ``metric``.
         macs (dict): Multiply-accumulates of one forward pass: ``supernet``,
-            ``searched`` (closed form) and ``counted`` (by another library).
+            ``searched`` (closed form) and ``counted`` (by another library);
+            of one sample where ``inputs`` are a batch of ``samples``.
         params (dict): The same for parameters.
         units (list[dict]): Per unit ``name``, ``kind``, ``total`` and
             ``kept`` (elements per group), ``groups``, ``step``, ``members``
             and ``kept_index`` (kept elements of the unit, group by group).
         removed (list[str]): Paths of the removed blocks.
         modules (dict): Per module of the subnet ``type``, ``tensors`` (name
-            to shape), ``attributes`` (name to width), ``macs`` (its own,
-            without its children's) and, for some, ``slim`` (see
-            :func:`dms_razor.subnet.slim.make_slim`).
+            to shape), ``attributes`` (name to width), ``macs`` (its own on
+            all of ``inputs``, without its children's) and, for some, ``slim``
+            (see :func:`dms_razor.subnet.slim.make_slim`).
         receives (dict): Shape of the one tensor that a module is called
             with, for modules with children: the input of a part.
     """

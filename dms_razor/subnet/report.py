@@ -82,12 +82,15 @@ class Report:
                          f'{cost["searched"]:,}', f'{cost["counted"]:,}',
                          f'{cost["counted"] / cost["supernet"]:.2%}'))
         shape = first_shape(manifest.inputs)
+        share = ''
+        if 'samples' in manifest.macs:
+            share = f'each of the {manifest.macs["samples"]} samples of '
         return table(
             ('', 'supernet', 'asked', 'searched', 'counted', 'share'),
             rows) + ('\n\nSearched: the closed form that the search '
                      f'reckons with. Counted: by {self.counter} on the '
                      'exported network, convolutions, linear layers and '
-                     f'matrix products, for an input of {shape}.')
+                     f'matrix products, for {share}an input of {shape}.')
 
     def _layers(self) -> str:
         rows = []

@@ -75,7 +75,8 @@ class ModuleCall:
     """One call of a module: its path, its nodes and what went in and out.
 
     ``source`` holds the labels of its first argument, if it is an activation
-    that is given by position.
+    that is given by position. ``tensor_first``: it returns a tensor or a
+    tuple that begins with one.
     """
     index: int
     path: str
@@ -85,6 +86,7 @@ class ModuleCall:
     inputs: Tuple[int, ...] = ()
     outputs: Tuple[int, ...] = ()
     returns_tensor: bool = False
+    tensor_first: bool = False
     source: Optional[Tensor] = None
 
 

@@ -240,6 +240,8 @@ class Recorder(TorchFunctionMode):
             call = self.calls[self._stack.pop()]
         call.last = len(self.nodes)
         call.returns_tensor = isinstance(out, Tensor)
+        call.tensor_first = isinstance(
+            out[0] if isinstance(out, tuple) and out else out, Tensor)
         call.outputs = tuple(
             self.value(t).node for t in tensors_of(out) if self.value(t))
 
@@ -299,8 +301,8 @@ class Recorder(TorchFunctionMode):
     def _bind_inputs(self, tensors: List[Tensor]) -> None:
         node = self.new_node('input', [])
         floating = [t for t in tensors if t.is_floating_point()]
-        batched = [t for t in floating if t.dim()] + [torch.ones(1)]
-        self.batch_size = batched[0].shape[0]
+        batched = [t for t in floating + tensors if t.dim()]
+        self.batch_size = max(batched[0].shape[0], 1) if batched else 1
         for tensor in floating:
             variable = self.variables.new_fixed('input of the network')
             self.bind(tensor, node,

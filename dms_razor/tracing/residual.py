@@ -247,7 +247,8 @@ class ResidualFinder:
     def _module_of_output(self, node: int, block) -> Optional[str]:
         """Innermost module inside the block that returns this very tensor."""
         for call in reversed(self.calls):
-            if call.outputs == (node, ) and self.times[call.path] == 1 and \
+            if call.outputs == (node, ) and call.tensor_first and \
+                    self.times[call.path] == 1 and \
                     block.first <= call.first <= node < call.last and \
                     call.index != block.index and \
                     call.path.startswith(block.path + '.'):

@@ -117,6 +117,7 @@ class Space:
             see :mod:`dms_razor.subnet.slim`, and its name.
         input_shape (tuple[int]): Shape of the first example input.
         example_inputs (tuple): The example inputs.
+        batch_size (int): Samples in them; ``resource`` is that of one.
     """
     units: List[Unit]
     layout: Layout
@@ -131,6 +132,7 @@ class Space:
     replacements: Dict[str, str] = field(default_factory=dict)
     input_shape: Tuple[int, ...] = ()
     example_inputs: Tuple = field(default=(), repr=False)
+    batch_size: int = 1
 
     def count(self, *kinds: str) -> Tuple[int, int]:
         """Number of units and of elements of the given kinds."""

@@ -59,8 +59,8 @@ def trace(model: nn.Module,
 
     Raises:
         RuntimeError: The forward fails on the example input.
-        ValueError: Nothing can be pruned, a pattern matches nothing, or the
-            forward returns no tensor.
+        ValueError: Nothing can be pruned, a pattern matches nothing, the
+            forward returns no tensor, or the network is compiled.
     """
     if not isinstance(example_inputs, (tuple, list)):
         example_inputs = (example_inputs, )
@@ -76,12 +76,20 @@ def trace(model: nn.Module,
     space.example_inputs = example_inputs
     first = [x for x in example_inputs if isinstance(x, torch.Tensor)]
     space.input_shape = tuple(first[0].shape) if first else ()
+    space.batch_size = recorder.batch_size
     return space
 
 
 def record(model: nn.Module, example_inputs: Tuple,
            forward: Callable) -> Recorder:
     """Run ``forward`` once and record it, leaving no mark on the model."""
+    if isinstance(model, torch.jit.ScriptModule) or any(
+            hasattr(module, '_orig_mod') for module in model.modules()):
+        raise ValueError(
+            f'this {type(model).__name__} was compiled or scripted, so that '
+            'its layers cannot be masked; search the network that it was '
+            'made from (torch.compile keeps it as _orig_mod), and compile '
+            'the subnet')
     recorder = Recorder(model, RULES)
     name = type(model).__name__
     try:

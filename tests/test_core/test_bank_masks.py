@@ -56,6 +56,12 @@ def test_modes():
     assert bank.current.sum().item() == 2 * 1 + 2 + 0
     bank.mode = 'off'
     assert bank.current.equal(torch.ones(LAYOUT.E))
+    with pytest.raises(ValueError, match='no masks were given'):
+        bank.mode = 'given'
+    keep = torch.arange(LAYOUT.E) % 2 == 0
+    bank.give(keep)
+    bank.mode = 'given'
+    assert bank.current.equal(keep.float())
     with pytest.raises(ValueError, match='"on" is not known.*soft, hard, off'):
         bank.mode = 'on'
 

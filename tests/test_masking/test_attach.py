@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from equality import assert_true
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
@@ -111,3 +112,38 @@ def test_sync_bn_conversion_and_attach_again():
     bias = net[3].bias.view(1, -1, 1, 1)
     out = net(torch.rand(2, 3, 8, 8))
     assert torch.equal(out, bias.expand_as(out)) and not reader.unread
+
+
+@pytest.mark.parametrize('norm_first', [False, True])
+def test_torch_encoder_layers_read_their_masks(norm_first):
+    """In eval mode they would run as one operation, past all masks."""
+    layer = nn.TransformerEncoderLayer(
+        16, 4, 32, batch_first=True, norm_first=norm_first)
+    net = nn.Sequential(
+        nn.Linear(6, 16),
+        nn.TransformerEncoder(layer, 3, enable_nested_tensor=False),
+        nn.Linear(16, 3))
+    words = torch.randn(2, 5, 6)
+    space = assert_true(net, words)
+    found = [unit.name for unit in space.units]
+    assert found == [f'1.layers.{i}.linear1' for i in range(3)]
+
+
+def test_blocks_that_end_in_torch_attention():
+    """Which returns a tuple; its first tensor is scaled."""
+
+    class Block(nn.Module):
+
+        def __init__(self):
+            super().__init__()
+            self.norm = nn.LayerNorm(16)
+            self.attention = nn.MultiheadAttention(16, 4, batch_first=True)
+
+        def forward(self, x):
+            y = self.norm(x)
+            return x + self.attention(y, y, y, need_weights=False)[0]
+
+    net = nn.Sequential(
+        nn.Linear(6, 16), *[Block() for _ in range(3)], nn.Linear(16, 3))
+    space = assert_true(net, torch.randn(2, 5, 6))
+    assert [unit.size for unit in space.units if unit.kind == 'depth'] == [3]

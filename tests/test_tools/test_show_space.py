@@ -76,6 +76,20 @@ def test_a_target_out_of_reach(show, config):
     assert '11,468' in result.stdout
 
 
+@pytest.mark.parametrize('text, message', [
+    ('model = dict(', 'never closed'),
+    ('name = 1', 'has no model'),
+    ("model = dict(type='Nobody')", 'Nobody is not in the'),
+    ("_base_ = 'nowhere.py'", 'nowhere.py'),
+])
+def test_one_message_for_a_broken_config(show, tmp_path, text, message):
+    (tmp_path / 'broken.py').write_text(text)
+    result = show('broken.py', '--json', 'space.json')
+    assert result.returncode == 1
+    assert message in result.stderr and 'Traceback' not in result.stderr
+    assert not (tmp_path / 'space.json').exists()
+
+
 @pytest.mark.parametrize('mutator, message', [
     ("units={'layer9.*': dict(fixed=True)}", 'layer9'),
     ('width=False, depth=False', 'othing'),

@@ -38,9 +38,10 @@ class DMS(BaseAlgorithm):
             ``ResourceConstraintLoss``.
         input_shape (Sequence[int] | int, optional): What MACs are counted
             for. Without it :class:`DMSHook` reads it off the pipelines.
-        eval_masks (str): What validation runs, ``'hard'`` (the subnet as it
-            would be exported, the default) or ``'soft'`` (the network that
-            is being trained).
+        eval_masks (str): What validation runs, ``'hard'`` (while the target
+            falls what the ratios round to, then the subnet as it would be
+            exported; the default) or ``'soft'`` (the network that is being
+            trained).
         data_preprocessor (dict | nn.Module, optional): Handed on to the
             architecture, which may build batch augmentations into it.
         init_cfg (dict, optional): See mmengine's ``BaseModule``.
@@ -192,5 +193,10 @@ class DMS(BaseAlgorithm):
         if self.search is None:
             yield
             return
-        with self.search.masks(self.eval_masks):
+        mode = self.eval_masks
+        # Choices that somebody set, e.g. an evolution, are not projected.
+        if (mode == 'hard' and self.search.at_target
+                and self.search.bank.mode != 'hard'):
+            mode = 'subnet'
+        with self.search.masks(mode):
             yield

@@ -3,7 +3,7 @@
 from mmrazor.registry import MODELS
 from torch import Tensor, nn
 
-from dms_razor.core.constraint import constraint_loss
+from dms_razor.core.constraint import check_weight, constraint_loss
 
 
 @MODELS.register_module()
@@ -13,11 +13,14 @@ class ResourceConstraintLoss(nn.Module):
     Args:
         loss_weight (float): λ_res; the paper uses 0.1 to 10.
             Defaults to 1.
+
+    Raises:
+        ValueError: If the weight is below 0 or no number.
     """
 
     def __init__(self, loss_weight: float = 1.) -> None:
         super().__init__()
-        self.loss_weight = loss_weight
+        self.loss_weight = check_weight(loss_weight)
 
     def forward(self, current: Tensor, target: float) -> Tensor:
         """Compute the weighted loss.

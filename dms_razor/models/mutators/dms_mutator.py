@@ -10,6 +10,7 @@ from dms_razor.core.bank import Bank
 from dms_razor.core.topk import hard_masks
 from dms_razor.masking import attach
 from dms_razor.search import make_bank
+from dms_razor.subnet.costs import check_supernet
 from dms_razor.tracing import trace
 from ..example_input import example_image
 from ..units import BankUnit, DiffTopkChannelUnit, DiffTopkDepthUnit
@@ -103,6 +104,7 @@ class DMSMutator(ChannelMutator):
         if example_inputs is None:
             example_inputs = example_image(self.input_shape, supernet)
         self.space = trace(supernet, example_inputs, **self.trace_args)
+        check_supernet(supernet, self.space)
         self.bank = make_bank(supernet, self.space, **self.bank_args)
         attach(supernet, self.space, lambda: self.bank.current)
         self._build_units(supernet)

@@ -45,6 +45,12 @@ def test_resumed_search_is_the_unbroken_one(plain, tmp_path, step):
     assert same_search(plain, resumed) and same_weights(plain, resumed)
     assert torch.equal(plain.model.search.keep(), resumed.model.search.keep())
     assert resumed.model.search.bank.depth_frozen
+    manifests = [
+        runner.model.search.export(tmp_path / name, picture=False).path /
+        'subnet.json'
+        for runner, name in ((plain, 'plain'), (resumed, 'resumed'))
+    ]
+    assert manifests[0].read_bytes() == manifests[1].read_bytes()
 
 
 def test_search_is_saved_as_tensors_beside_the_weights(plain):

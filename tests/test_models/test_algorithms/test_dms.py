@@ -83,6 +83,24 @@ def test_validation_runs_the_subnet(batch):
         assert model.search.bank.mode == 'soft'
 
 
+def test_choices_are_evaluated_as_they_are(batch):
+    """Also those that a search's projection would change."""
+    model, _ = driven()
+    search = model.eval().search
+    search.bank.updates = 1
+    search.advance(10)
+    assert search.at_target
+    before = search.keep()
+    model.mutator.set_choices(
+        {unit.name: unit.spec.channels
+         for unit in model.mutator.units})
+    assert search.bank.mode == 'hard' and not before.all()
+    plain = MODELS.build(classifier()).eval()
+    plain.load_state_dict(model.architecture.state_dict())
+    with torch.no_grad():
+        torch.testing.assert_close(model(batch[0]), plain(batch[0]))
+
+
 def test_training_without_a_driver_is_an_error(batch):
     with pytest.raises(RuntimeError, match='DMSHook'):
         build()(*batch, mode='loss')
