@@ -113,6 +113,20 @@ def test_variants_of_the_vision_transformer(options):
         assert_equal(model, space, keep, image)
 
 
+def test_a_table_of_positions_that_is_resized():
+    """Another image side than the table's: the embedding stayed whole, with
+    an IndexError as the reason."""
+    model, image = tiny_vit()
+    image = torch.randn(2, 3, 24, 24).to(image)
+    space = trace(model, image)
+    assert [item.module for item in space.full_width] == ['heads.0']
+    sites = space.slice_sites['backbone.pos_embed']
+    assert [site.axis for site in sites] == [2], 'positions all stay'
+    for seed in (1, 2):
+        keep = keep_of(space, seed, 4)
+        assert_equal(model, space, keep, image)
+
+
 class Own(torch.nn.Module):
     """Attention of one's own: no slim class, so heads alone go."""
 
