@@ -99,8 +99,7 @@ def exported(runner, work_dir):
 FULL = dict(embedding=24, ffn=48, heads=3, qk=8, v=8, depth=4)
 
 
-@pytest.mark.parametrize('off', [('qk', 'heads'), ('v', 'depth'),
-                                 ('width', )])
+@pytest.mark.parametrize('off', [('qk', 'heads'), ('v', 'depth'), ('width', )])
 def test_kinds_switched_off_by_config_stay(off, tmp_path):
     runner = searched(tmp_path, **{kind: False for kind in off})
     report = runner.model.search.preflight().to_dict()
