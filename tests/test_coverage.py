@@ -1,5 +1,8 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """The fast part of the coverage table, and what makes a row."""
+import re
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -104,11 +107,29 @@ def test_the_page_and_the_line():
         Row('B', difference=2e-1, problem='supernet and subnet differ')
     ]
     page = markdown(rows)
-    assert '1 of the 2 backbones' in page
+    assert '1 of the 2 backbones' in page and 'Less is' not in page
     assert '| A | 2 width, 1 heads | 30 | 1.00 M | 90.0% | 50.0% | 1.0e-07 |' \
         in page
     assert '- **B**\n  - supernet and subnet differ\n' in page
     assert 'PROBLEM' in line(rows[1]) and 'PROBLEM' not in line(rows[0])
+    rows.append(Row('C', share=.7, difference=1e-7))
+    assert 'Less is in units of C (70.0%); the reasons' in markdown(rows)
+
+
+def test_the_page_of_the_docs_is_of_these_backbones():
+    """It was that of an older list, and the README counted its rows."""
+    root = Path(__file__).parents[1]
+    page = (root / 'docs/en/coverage.md').read_text(encoding='utf-8')
+    table, _, stay = page.partition('## What stays, and why')
+    rows = re.findall(r'^\| (\w+) \| \d', table, flags=re.M)
+    assert rows == registered_backbones()
+    for name, reason in NO_NETWORK.items():
+        assert f'{name}, {reason}' in table
+    assert set(re.findall(r'^- \*\*(\w+)\*\*$', stay, flags=re.M)) <= set(rows)
+    equal = re.search(r'(\d+) of the (\d+) backbones', table).groups()
+    assert equal == (str(len(rows)), ) * 2
+    readme = (root / 'README.md').read_text(encoding='utf-8')
+    assert '{} of its {} backbones'.format(*equal) in readme
 
 
 def test_a_reason_in_many_blocks_is_one_line():

@@ -81,10 +81,14 @@ class Unit:
         if self.most is None:
             object.__setattr__(self, 'most', self.size)
         if not lowest <= self.least <= self.most <= self.size:
+            bounds = f'least={self.least} and most={self.most} do not fit ' \
+                f'{lowest} <= least <= most <= {self.size}'
+            if self.choices is not None:
+                bounds = f'choices={self.choices} are not all in {lowest} ' \
+                    f'... {self.size}'
             raise ValueError(
-                f'unit "{self.name}": least={self.least} and most={self.most} '
-                f'do not fit {lowest} <= least <= most <= {self.size}, its '
-                'number of elements; change the bounds given for this unit')
+                f'unit "{self.name}": {bounds}, its number of elements; '
+                'change what is given for this unit')
         if self.most < 1:
             raise ValueError(f'unit "{self.name}": most is 0, which removes '
                              'it before the search; remove it from the model')

@@ -30,18 +30,46 @@ def _more(number: int, factor: float) -> int:
     return math.ceil(round(number * factor, 6))
 
 
+def _out_indices(cls: type, cfg: dict, number: int, deepen: float):
+    """Layers that are returned, at the same share of the depth as before.
+
+    A plain number would now stand for a layer in the middle.
+    """
+    given = argument(cls, cfg, 'out_indices')
+    if isinstance(given, int):
+        given = [given]
+    return [
+        index if index == -1 else blocks(index % number + 1, deepen) - 1
+        for index in given
+    ]
+
+
+def _one_config(cls: type, cfg: dict, name: str) -> None:
+    """A list with a config for each layer cannot grow with the layers."""
+    if isinstance(cfg.get(name), (list, tuple)):
+        raise ValueError(
+            f'DMSSupernet cannot deepen {cls.__name__}: its {name} has a '
+            'config for each layer. Give one dict for all layers, or the '
+            'deeper network itself as the architecture.')
+
+
 @recipe('VisionTransformer', 'DistilledVisionTransformer', 'DeiT3', 'BEiTViT')
 def vision_transformer(cls: type, cfg: dict, widen: float,
                        deepen: float) -> Tuple[dict, dict]:
     """``arch``: heads of the same size, embedding, FFN, ``num_layers``."""
     arch = _arch(cls, cfg)
+    changed = {}
+    if deepen != 1:
+        _one_config(cls, cfg, 'layer_cfgs')
+        changed['out_indices'] = _out_indices(cls, cfg, arch['num_layers'],
+                                              deepen)
     heads, dims = arch['num_heads'], arch['embed_dims']
     arch['num_heads'] = _more(heads, widen)
     arch['embed_dims'] = dims // heads * arch['num_heads']
     arch['feedforward_channels'] = round(arch['feedforward_channels'] *
                                          arch['embed_dims'] / dims)
     arch['num_layers'] = blocks(arch['num_layers'], deepen)
-    return dict(arch=arch), {}
+    return dict(changed, arch=arch), {}
 
 
 @recipe('SwinTransformer', 'SwinTransformerV2')
@@ -50,6 +78,10 @@ def swin(cls: type, cfg: dict, widen: float,
     """``arch``: heads of the same size in every stage, ``depths``."""
     arch = _arch(cls, cfg)
     heads = arch['num_heads']
+    if widen != 1 and any(number % heads[0] for number in heads):
+        raise ValueError(
+            f'DMSSupernet cannot widen {cls.__name__} with {heads} heads: '
+            'the size of a head would not stay. Give the wider arch itself.')
     first = _more(heads[0], widen)
     arch['embed_dims'] = arch['embed_dims'] // heads[0] * first
     arch['num_heads'] = [number // heads[0] * first for number in heads]

@@ -99,8 +99,8 @@ class Variables:
 
     def tie(self, left: Tensor, right: Tensor, reason: str) -> None:
         """:meth:`merge`; a channel that meets a constant entry must stay."""
-        self.merge(left, right)
         left, right = torch.broadcast_tensors(left, right)
+        self.merge(left, right)
         lonely = torch.where(left > 0, left, right)[(left > 0) != (right > 0)]
         if lonely.numel():
             self.fix(lonely, reason)

@@ -24,6 +24,10 @@ def repair(checker, builder, space: Space, problem) -> Space:
     Raises:
         RuntimeError: The network does not even compute the same twice.
     """
+    stages = _stages_of_removed(space, problem)
+    if stages:
+        # Its owner asks a removed block for something: no width is at fault.
+        return _fix(checker, builder, space, problem, stages)
     if _follow(builder, problem):
         return builder.build()
     labels = _labels_of_failing_class(builder, problem.module)
@@ -34,6 +38,21 @@ def repair(checker, builder, space: Space, problem) -> Space:
             f'channels ({problem.reason})')
         return builder.build()
     suspects = _units_within(builder, space, problem.module)
+    return _fix(checker, builder, space, problem, suspects)
+
+
+def _stages_of_removed(space: Space, problem) -> List[int]:
+    """The depth unit of the removed block that fails, if that is what does."""
+    removed = [
+        block.element for block in space.blocks
+        if block.path == problem.module and not problem.keep[block.element]
+    ]
+    return space.layout.unit_of_element[removed].unique().tolist()
+
+
+def _fix(checker, builder, space: Space, problem,
+         suspects: List[int]) -> Space:
+    """Let the channels or blocks of the unit at fault stay."""
     unit = space.units[_culprit(checker, space, problem.keep, suspects)]
     if unit.kind == 'depth':
         builder.keep_blocks(unit.members,

@@ -98,7 +98,8 @@ class ResidualFinder:
 
         A stage of equal blocks is itself a residual chain: its blocks are the
         elements. A block of unequal residual parts (attention, then a
-        feed-forward network) is one element as a whole.
+        feed-forward network) is one element as a whole, also where some of
+        its parts (position encodings) are equal blocks of their own.
         """
         dropped: Set[str] = set()
         for block in found:
@@ -109,7 +110,9 @@ class ResidualFinder:
                 b for b in inner
                 if not any(b.path.startswith(o.path + '.') for o in inner)
             ]
-            if len(top) > 1 and len({self._structure(b) for b in top}) == 1:
+            chain = sum(len(b.tails) for b in top) == len(block.tails)
+            if chain and len(top) > 1 and \
+                    len({self._structure(b) for b in top}) == 1:
                 dropped.add(block.path)
             else:
                 dropped.update(b.path for b in inner)

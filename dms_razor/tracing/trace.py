@@ -59,15 +59,20 @@ def trace(model: nn.Module,
 
     Raises:
         RuntimeError: The forward fails on the example input.
+        TypeError: A switch is no bool.
         ValueError: Nothing can be pruned, a pattern matches nothing, the
             forward returns no tensor, or the network is compiled.
     """
+    wanted = dict(width=width, depth=depth, heads=heads, qk=qk, v=v)
+    for kind, switch in wanted.items():
+        if not isinstance(switch, bool):  # 'no' would switch it on
+            raise TypeError(f'{kind}={switch!r} is neither True nor False; it '
+                            f'says whether {kind} is searched')
     if not isinstance(example_inputs, (tuple, list)):
         example_inputs = (example_inputs, )
     example_inputs = tuple(example_inputs)
     forward = forward or run_model
     recorder = record(model, example_inputs, forward)
-    wanted = dict(width=width, depth=depth, heads=heads, qk=qk, v=v)
     builder = SpaceBuilder(recorder, units, [k for k in wanted if wanted[k]])
     space = builder.build()
     if check:

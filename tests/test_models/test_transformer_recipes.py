@@ -43,6 +43,46 @@ def test_a_wider_vision_transformer_keeps_the_size_of_heads():
     assert model(torch.randn(1, 3, 64, 64)).shape[0] == 1
 
 
+SMALL = dict(embed_dims=24, num_layers=4, num_heads=2, feedforward_channels=48)
+
+
+@pytest.mark.parametrize('given, deepen, expected', [
+    (3, 1.5, [5]),
+    (-1, 2, [7]),
+    ([1, 3], 2, [3, 7]),
+    ([-3, -1], 1.25, [2, 4]),
+    ((0, 3), .5, [0, 1]),
+    ([1, 3], 1, [1, 3]),
+])
+def test_the_last_layer_stays_the_last(given, deepen, expected):
+    """A deeper ViT went on returning the layer that had been the last."""
+    cfg = classifier(
+        24,
+        type='VisionTransformer',
+        arch=SMALL,
+        img_size=32,
+        out_indices=given)
+    assert DMSSupernet(cfg, deepen=deepen).backbone.out_indices == expected
+
+
+def test_a_config_for_each_layer_cannot_grow():
+    cfg = classifier(
+        24,
+        type='VisionTransformer',
+        arch=SMALL,
+        img_size=32,
+        layer_cfgs=[dict() for _ in range(4)])
+    with pytest.raises(ValueError, match='layer_cfgs has a config for each'):
+        DMSSupernet(cfg, deepen=2)
+    assert DMSSupernet(cfg, widen=1.5).backbone.embed_dims == 36
+
+
+def test_heads_of_unlike_sizes_are_not_widened():
+    arch = dict(embed_dims=12, depths=[1] * 4, num_heads=[2, 3, 6, 12])
+    with pytest.raises(ValueError, match=r'with \[2, 3, 6, 12\] heads'):
+        RECIPES['SwinTransformer'](SwinTransformer, dict(arch=arch), 1.5, 1)
+
+
 def test_swin_doubles_its_heads_from_stage_to_stage():
     model = DMSSupernet(
         classifier(768, type='SwinTransformer', arch='tiny', img_size=224)

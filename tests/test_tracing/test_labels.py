@@ -92,6 +92,18 @@ def test_what_meets_a_constant_is_fixed_by_tie():
     }
 
 
+def test_tie_broadcasts():
+    """It failed with an IndexError, which became the reason of a module."""
+    variables = Variables()
+    x = variables.new(3)
+    variables.tie(x, torch.zeros(1, dtype=torch.long), 'constant')
+    fixed = variables.fixed(variables.classes())
+    assert fixed == {1: 'constant', 2: 'constant', 3: 'constant'}
+    y = variables.new(1)
+    variables.tie(x, y, 'constant')
+    assert variables.classes().tolist() == [0, 1, 1, 1, 1]
+
+
 def test_fixing_constants_is_nothing():
     variables = Variables()
     variables.fix(torch.zeros(3, dtype=torch.long), 'no reason')

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from equality import assert_true, reasons
-from small_nets import IMAGES, build, conv, widths
+from small_nets import IMAGES, Block, build, conv, widths
 from torch import nn
 from torch.nn import functional as F
 
@@ -90,6 +90,37 @@ def test_a_number_that_callers_ask_for_follows():
     space = assert_true(net, IMAGES)
     assert 'asking.stage.conv' in widths(space)
     assert set(space.attributes['asking.stage']) == {'out_channels'}
+
+
+def test_a_removed_block_that_is_asked_for_a_number_keeps_no_width():
+    """VAN asks the last block of each stage: widths of two stages stayed."""
+
+    class Sizes(nn.Module):
+
+        def __init__(self):
+            super().__init__()
+            self.stages = nn.ModuleList(
+                nn.ModuleList(Block(n, act=nn.Identity()) for _ in range(2))
+                for n in (16, 12))
+            self.between, self.last = conv(16, 12), conv(12, 8)
+            for stage in self.stages:
+                for block in stage:
+                    block.out_channels = block.conv2.out_channels
+
+        def forward(self, x):
+            for number, stage in enumerate(self.stages):
+                for block in stage:
+                    x = block(x)
+                x = x.flatten(2).view(len(x), block.out_channels, 8, 8)
+                x = self.last(x) if number else self.between(x)
+            return x
+
+    net = build(lambda net, x: net.sizes(x), sizes=Sizes())
+    space = assert_true(net, IMAGES, number=1)
+    assert len(widths(space)) == 2 + 4 + 1, 'streams, blocks, last'
+    found = reasons(space)
+    for block in ('0.0', '0.1', '1.0', '1.1'):
+        assert "no attribute 'out_channels'" in found[f'sizes.stages.{block}']
 
 
 def test_a_number_that_only_looks_alike_does_no_harm():

@@ -334,6 +334,34 @@ def test_a_stage_of_equal_blocks_is_no_block():
     assert 'stage1' not in sum(found.values(), ())
 
 
+def test_equal_parts_beside_another_branch_are_no_elements():
+    """Position encodings of DaViT: they alone were found, not the block."""
+
+    class Encoding(nn.Module):
+
+        def __init__(self):
+            super().__init__()
+            self.proj = nn.Conv2d(16, 16, 3, padding=1, groups=16)
+
+        def forward(self, x):
+            return x + self.proj(x)
+
+    class Encoded(nn.Module):
+
+        def __init__(self):
+            super().__init__()
+            self.cpe1, self.cpe2 = Encoding(), Encoding()
+            self.mix = conv(16, 16)
+
+        def forward(self, x):
+            x = self.cpe1(x)
+            x = x + self.mix(x.sigmoid())
+            return self.cpe2(x)
+
+    space = traced(*[Encoded() for _ in range(3)])
+    assert depths(space) == THREE
+
+
 def test_another_width_or_resolution_starts_another_stage():
     space = assert_true(
         nn.Sequential(

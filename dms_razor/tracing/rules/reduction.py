@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten
 
-from ..labels import compress, core, expand_vector, vector_along
+from ..labels import compress, core, expand_vector, varies_along, vector_along
 from ..recorder import NotUnderstood
 from . import register_rule
 
@@ -20,7 +20,11 @@ SPATIAL += [f'max_pool{n}d_with_indices' for n in (1, 2, 3)
 
 @register_rule(*SPATIAL)
 def spatial(recorder, call) -> List[Tensor]:
-    """Pooling and resizing of ``[B, C, ...]``: the channels stay."""
+    """Pooling and resizing of ``[B, C, ...]``: the channels stay.
+
+    Entries of a parameter (a table of positions) are channels of their own
+    until here: those of one channel are mixed, so they are one from now on.
+    """
     labels = recorder.labels_of(call.tensors[0])
     if call.op.startswith('max_unpool'):
         recorder.variables.merge(*(vector_along(recorder.labels_of(t), 1)
@@ -29,6 +33,10 @@ def spatial(recorder, call) -> List[Tensor]:
         recorder.fix(call.tensors[1:],
                      f'{recorder.where} takes them as places')
     vector = None if labels is None else vector_along(labels, 1)
+    if labels is not None and vector is None and varies_along(labels, [1]):
+        labels = _mixed(recorder, call, labels,
+                        [d for d in range(labels.dim()) if d != 1])
+        vector = vector_along(labels, 1)
     if vector is None:
         raise NotUnderstood(f'{recorder.where} pools or resizes a tensor '
                             'whose channels vary over positions')
