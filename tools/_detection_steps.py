@@ -23,6 +23,10 @@ from dms_razor.subnet.files import write_text
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
 
 
+class SearchError(ValueError):
+    """A search cannot start."""
+
+
 @dataclass
 class Recipe:
     """What to train on, and how.
@@ -53,6 +57,10 @@ class Recipe:
     flip: bool = True
     batch_size: Optional[int] = None
 
+    def __post_init__(self) -> None:
+        # what is wrong with the data is told before anything runs
+        self.config(self.search, 'search', 0)
+
     def config(self, path: Path, folder: str, seed: int) -> Config:
         """One of the configs, ready to run in a folder of ``work_dir``."""
         cfg = prepare(path, self.work_dir / folder, seed, self.data, self.size,
@@ -80,12 +88,18 @@ def search(recipe: Recipe,
 
     Returns:
         dict: MACs and parameters of the supernet.
+
+    Raises:
+        SearchError: If the target cannot be met.
     """
     cfg = recipe.config(recipe.search, 'search', seed)
     cfg.model.target = recipe.target
     with logged(recipe.work_dir / 'search'):
         cfg.model.input_shape = input_shape_from_config(cfg)
-        runner = Runner.from_cfg(cfg)
+        try:
+            runner = Runner.from_cfg(cfg)
+        except ValueError as error:  # of the pre-flight
+            raise SearchError(f'the search cannot start: {error}') from error
         if progress is not None:
             runner.register_hook(progress(runner.model.search))
         runner.train()
