@@ -12,6 +12,8 @@ import cv2
 import pytest
 from in_process import call
 from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
 
 from dms_razor.datasets import write_digit_scenes
 
@@ -95,6 +97,14 @@ def test_quickstart(scenes, tmp_path, repo):
     for name in ('supernet', 'searched', 'narrowed uniformly', 'mAP'):
         assert name in table
     assert cv2.imread(str(tmp_path / 'detections.png')).shape[0] > 100
+    # what retrains it, and what inferencers read, knows data and image size
+    cfg = Config.fromfile(tmp_path / 'search/subnet/retrain.py')
+    assert 'work_dir' not in cfg and cfg.train_cfg.max_epochs == 5
+    init_default_scope('mmyolo')
+    loader = Runner.build_dataloader(cfg.val_dataloader)
+    assert loader.dataset.metainfo['classes'] == tuple('0123456789')
+    assert len(loader.dataset) == 4
+    assert next(iter(loader))['inputs'][0].shape == (3, 128, 128)
     done = subprocess.run([
         sys.executable, repo / 'tools/export.py', tmp_path / 'search/subnet',
         '--checkpoint', tmp_path / 'searched/epoch_5.pth', '--boxes'
