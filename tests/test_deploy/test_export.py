@@ -2,6 +2,7 @@
 """Subnets as files: as small as they are, the same outputs, any batch."""
 import dms_razor.openmmlab  # noqa: F401  isort: skip  (must come first)
 
+import json
 import re
 import runpy
 import shutil
@@ -70,6 +71,21 @@ def test_file_is_small_and_computes_the_same(case, format, folders, tmp_path):
             assert a.shape == b.shape and a.abs().max() > 0
             assert (a - b).abs().max() < 1e-4 * max(1, a.abs().max())
         assert difference(network, path, images) < 1e-4
+
+
+def test_file_without_removed_blocks(tmp_path, repo):
+    """C2f stages whose blocks have gone, in the file of every format."""
+    folder = tmp_path / 'subnet'
+    export(YOLO, folder, repo, blocks=.4)
+    removed = json.loads((folder / 'report.json').read_text())['removed']
+    assert len(removed) >= 2 and all('.blocks.' in name for name in removed)
+    model, images = subnet_of_folder(folder)
+    network = RawOutputs(model, images)
+    for format, suffix in FORMATS.items():
+        path = tmp_path / f'a{suffix}'
+        assert write_compared(network, images, path, format)[1] < 1e-4
+        params = sum(p.numel() for p in model.parameters())
+        assert path.stat().st_size <= 1.05 * 4 * params + 1e6
 
 
 @pytest.mark.parametrize('case', ['yolo', 'retina'])
