@@ -2,6 +2,11 @@
 """Rows of detectors: the paper's YOLOv8-n with what is known of it."""
 import dms_razor.openmmlab  # noqa: F401  isort: skip  (must come first)
 
+import json
+import logging
+import runpy
+import sys
+
 import pytest
 import torch
 from equality import assert_true, difference, unit_table
@@ -63,11 +68,43 @@ def test_removed_c2f_blocks():
     assert difference(model, space, keep, images) < 1e-5
 
 
-@pytest.mark.parametrize('name', ['YOLOv5-n', 'YOLOX-nano', 'FCOS-R18'])
-def test_rows(name):
+@pytest.mark.parametrize(
+    'name, units, elements',
+    [
+        ('YOLOv8-n', dict(width=59, depth=4), 4966),
+        # by hand, from the widths of its layers: 26 and 24 units in backbone
+        # and neck with 2,240 and 2,112 channels; 7 blocks
+        ('YOLOv5-n', dict(width=50, depth=4), 4359),
+        ('YOLOX-nano', dict(width=67, depth=3), 5479),
+        ('PPYOLOE-s', dict(width=58, depth=4), 8158),
+        ('FCOS-R18', dict(width=22, depth=4), 5445),
+    ])
+def test_rows(name, units, elements):
+    """Masked supernet against what was exported, removed blocks included."""
     row = check_network(name, *build_detector(name))
     assert row.equal, row.problem
-    assert row.share > .99
+    assert row.difference < 1e-5
+    assert (row.units, row.elements) == (units, elements)
+    assert row.share > .999
+    assert not any('not understood' in reason for reason in row.fixed)
+
+
+def test_yolov8_n_is_the_same_function():
+    """Cut in float64 nothing but its rounding is left, through the softmax
+    of the distances too, whatever weights and channels."""
+    model, images = build_detector('YOLOv8-n')
+    model, images = model.eval().double(), images.double()[..., :64, :64]
+    space = trace(model, images)
+    depth = [
+        space.layout.slice_of(number)
+        for number, unit in enumerate(space.units) if unit.kind == 'depth'
+    ]
+    for seed, blocks in enumerate((None, 0., 1.)):
+        keep = space.random_keep(torch.Generator().manual_seed(seed))
+        if blocks is not None:
+            for where in depth:
+                keep[where] = bool(blocks)
+        assert difference(model, space, keep, images) < 1e-12
 
 
 def test_the_page():
@@ -98,6 +135,24 @@ def test_the_page():
             '- **B**\n  - no forward\n') in page
     for name in NEEDS_FULL_MMCV:
         assert name in page
+
+
+def test_rows_of_several_files_make_the_page(repo, tmp_path, monkeypatch):
+    """They were looked for among the backbones, and the page was empty."""
+    for name in ('FCOS-R18', 'YOLOv5-n'):
+        row = Row(name, difference=1e-7)
+        (tmp_path / f'{name}.json').write_text(json.dumps([row.to_dict()]))
+    tool = runpy.run_path(str(repo / 'tools/coverage.py'))
+    page = tmp_path / 'page.md'
+    monkeypatch.setattr(sys, 'argv', [
+        'coverage.py', '--detectors', '--markdown',
+        str(page), '--merge', *map(str, tmp_path.glob('*.json'))
+    ])
+    tool['main']()
+    logging.disable(logging.NOTSET)
+    text = page.read_text()
+    assert '2 of these 2' in text
+    assert 0 < text.index('| YOLOv5-n |') < text.index('| FCOS-R18 |')
 
 
 def test_unknown_detector():

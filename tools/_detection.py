@@ -11,6 +11,12 @@ from typing import Any, Optional, Tuple, Union
 
 from mmengine.config import Config
 
+SPLITS = ('train', 'val', 'test')
+
+
+class DataError(ValueError):
+    """A folder cannot be trained on."""
+
 
 @dataclass
 class CocoFolder:
@@ -21,18 +27,63 @@ class CocoFolder:
             splits, in ``root/images/``.
 
     Raises:
-        ValueError: If the training annotations are not there.
+        DataError: If annotations or images are not there, or if the splits
+            do not have the same classes.
     """
     root: Path
 
     def __post_init__(self) -> None:
         self.root = Path(self.root).resolve()
-        if not self.annotations('train').is_file():
-            raise ValueError(
-                f'{self.annotations("train")} is not there; give a folder '
+        missing = None
+        if not self.has('train'):
+            missing = self.annotations('train')
+        elif not self.has('val') and not self.has('test'):
+            missing = self.annotations('val')
+        if missing is not None:
+            raise DataError(
+                f'{missing} is not there; give a folder '
                 'with annotations/train.json and annotations/val.json (or '
                 "test.json) in COCO's format and the images in images/, or "
                 'in train/ and val/')
+        for split in filter(self.has, SPLITS):
+            self._check(split)
+
+    def _check(self, split: str) -> None:
+        path, content = self.annotations(split), self._content(split)
+        for key in ('images', 'annotations', 'categories'):
+            if not content[key]:
+                raise DataError(f'{path} has no {key}; give a split with '
+                                'boxes')
+        image = self.root / self.images(split) / content['images'][0].get(
+            'file_name', '')
+        if not image.is_file():
+            raise DataError(
+                f'{image}, the first image of {path.name}, is not there; put '
+                'the images into images/, or into train/ and val/')
+        if self._categories(split) != self._categories('train'):
+            raise DataError(
+                f'{path} has the classes {self._categories(split)} and '
+                f'train.json {self._categories("train")}; labels would be '
+                'mixed up: give both the same categories in the same order')
+
+    def _content(self, split: str) -> dict:
+        path = self.annotations(split)
+        try:
+            content = json.loads(path.read_text(encoding='utf-8'))
+            return {
+                key: list(content[key])
+                for key in ('images', 'annotations', 'categories')
+            }
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(
+                f"{path} is not in COCO's format ({type(error).__name__}: "
+                f'{error}); it takes the keys images, annotations and '
+                'categories') from error
+
+    def _categories(self, split: str) -> Tuple[Tuple[int, str], ...]:
+        """(id, name) as they come: mmdet numbers them in this order."""
+        return tuple((category['id'], category['name'])
+                     for category in self._content(split)['categories'])
 
     def annotations(self, split: str) -> Path:
         """The file of a split's annotations."""
@@ -48,14 +99,12 @@ class CocoFolder:
 
     @property
     def classes(self) -> Tuple[str, ...]:
-        """Names of the classes, in the order of their ids."""
-        content = json.loads(self.annotations('train').read_text())
-        categories = sorted(content['categories'], key=lambda c: c['id'])
-        return tuple(category['name'] for category in categories)
+        """Names of the classes, in the order in which mmdet counts them."""
+        return tuple(name for _, name in self._categories('train'))
 
     def number(self, split: str) -> int:
         """Images of a split."""
-        return len(json.loads(self.annotations(split).read_text())['images'])
+        return len(self._content(split)['images'])
 
 
 def point_to(cfg: Config, data: CocoFolder, val: str = 'val') -> Config:
@@ -70,7 +119,14 @@ def point_to(cfg: Config, data: CocoFolder, val: str = 'val') -> Config:
 
     Returns:
         Config: ``cfg``.
+
+    Raises:
+        DataError: If the training images are fewer than a batch.
     """
+    batch, number = cfg.train_dataloader.batch_size, data.number('train')
+    if number < batch:
+        raise DataError(f'{data.root} has {number} training images, which '
+                        f'make no batch of {batch}; give more')
     test = 'test' if data.has('test') else val
     for kind, split in (('train', 'train'), ('val', val), ('test', test)):
         cfg[f'{kind}_dataloader'].dataset.update(
@@ -143,6 +199,8 @@ def prepare(path: Union[str, Path],
     cfg.experiment_name = '-'.join(work_dir.parts[-2:])
     cfg.randomness = dict(seed=seed)
     cfg.visualizer.vis_backends = []
+    # mmyolo has no log processor of its own, of which mmengine would warn
+    cfg.log_processor['_scope_'] = 'mmengine'
     if size is not None:
         resize_images(cfg, size)
     if epochs is not None:

@@ -18,9 +18,13 @@ from torch.utils.data import Dataset
 
 from dms_razor.engine.hooks.export_subnet_hook import averaged_weights
 from dms_razor.models.example_input import input_shape_from_config
-from dms_razor.subnet.files import write_text
+from dms_razor.subnet.files import whole_file, write_text
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
+
+
+class SearchError(ValueError):
+    """A search cannot start."""
 
 
 @dataclass
@@ -53,6 +57,10 @@ class Recipe:
     flip: bool = True
     batch_size: Optional[int] = None
 
+    def __post_init__(self) -> None:
+        # what is wrong with the data is told before anything runs
+        self.config(self.search, 'search', 0)
+
     def config(self, path: Path, folder: str, seed: int) -> Config:
         """One of the configs, ready to run in a folder of ``work_dir``."""
         cfg = prepare(path, self.work_dir / folder, seed, self.data, self.size,
@@ -80,12 +88,22 @@ def search(recipe: Recipe,
 
     Returns:
         dict: MACs and parameters of the supernet.
+
+    Raises:
+        SearchError: If the target cannot be met.
     """
     cfg = recipe.config(recipe.search, 'search', seed)
     cfg.model.target = recipe.target
+    for hook in cfg.custom_hooks:
+        if hook.type.endswith('ExportSubnetHook'):
+            # the file of the config knows nothing of the data
+            hook.retrain_base = str(_write_plain(recipe, seed))
     with logged(recipe.work_dir / 'search'):
         cfg.model.input_shape = input_shape_from_config(cfg)
-        runner = Runner.from_cfg(cfg)
+        try:
+            runner = Runner.from_cfg(cfg)
+        except ValueError as error:  # of the pre-flight
+            raise SearchError(f'the search cannot start: {error}') from error
         if progress is not None:
             runner.register_hook(progress(runner.model.search))
         runner.train()
@@ -93,6 +111,17 @@ def search(recipe: Recipe,
         whole = runner.model.search.preflight().supernet
     write_text(recipe.work_dir / 'supernet.json', json.dumps(whole))
     return whole
+
+
+def _write_plain(recipe: Recipe, seed: int) -> Path:
+    """Write the supernet's config with all that was filled in."""
+    cfg = recipe.config(recipe.supernet, 'supernet', seed)
+    for name in ('work_dir', 'experiment_name'):
+        cfg.pop(name)
+    recipe.work_dir.mkdir(parents=True, exist_ok=True)
+    with whole_file(recipe.work_dir / 'supernet.py') as file:
+        cfg.dump(file)
+    return recipe.work_dir / 'supernet.py'
 
 
 def train(recipe: Recipe,

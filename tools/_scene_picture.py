@@ -1,5 +1,7 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """Images with the boxes that networks found, one row a network."""
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Dict, List
 
@@ -24,7 +26,8 @@ def draw_detections(data: CocoFolder, split: str,
         detections (dict): Name of a network to what it found, by image.
         path (Path): The picture; it appears whole.
     """
-    coco = COCO(str(data.annotations(split)))
+    with redirect_stdout(StringIO()):  # it tells how long it took
+        coco = COCO(str(data.annotations(split)))
     number = len(next(iter(detections.values())))
     images = [coco.imgs[key] for key in sorted(coco.imgs)[:number]]
     rows = {'truth': [_truth(coco, image['id']) for image in images]}
@@ -51,7 +54,7 @@ def draw_detections(data: CocoFolder, split: str,
 
 def _truth(coco: COCO, image: int) -> Rows:
     """The annotated boxes, with a score of 1."""
-    order = {key: place for place, key in enumerate(sorted(coco.cats))}
+    order = {key: place for place, key in enumerate(coco.cats)}
     rows = []
     for note in coco.loadAnns(coco.getAnnIds(image)):
         x, y, w, h = note['bbox']

@@ -12,14 +12,14 @@ import json
 import statistics
 import sys
 from pathlib import Path
-from typing import Dict, List, Sequence
+from typing import Any, Dict, List, Sequence
 
 import dms_razor.openmmlab  # noqa: F401  isort: skip  (must come first)
 
 import torch
 from _comparison import Network, table
-from _detection import CocoFolder
-from _detection_steps import CONFIGS, Recipe, search, train
+from _detection import CocoFolder, DataError
+from _detection_steps import CONFIGS, Recipe, SearchError, search, train
 from _steps import say
 from mmengine.registry import MODELS, init_default_scope
 
@@ -29,6 +29,12 @@ from dms_razor.subnet import load_weights
 from dms_razor.subnet.files import write_text
 
 YOLO = CONFIGS / 'yolov8'
+SEARCHED = 'supernet.json'
+"""Written when the search is through."""
+
+
+class SettingsError(ValueError):
+    """Results of other settings are there."""
 
 
 def parse_args() -> argparse.Namespace:
@@ -48,18 +54,23 @@ def parse_args() -> argparse.Namespace:
         nargs='*',
         default=[1, 2],
         help='of ONNX Runtime; give none to leave latency out')
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.epochs < 5:
+        parser.error('--epochs: give at least 5')
+    if args.size < 32 or args.size % 32:
+        parser.error(f'--size {args.size}: YOLOv8 takes multiples of 32')
+    if min(args.seeds) < 0 or len(set(args.seeds)) < len(args.seeds):
+        parser.error('--seeds: give different numbers from 0 on')
+    if min(args.threads, default=1) < 1:
+        parser.error('--threads: give numbers from 1 on')
+    return args
 
 
-def main() -> None:
-    args = parse_args()
-    work_dir = Path(args.work_dir)
-    try:
-        data = CocoFolder(args.data)
-    except ValueError as error:
-        sys.exit(str(error))
-    recipe = Recipe(
-        work_dir,
+def recipe_of(args: argparse.Namespace) -> Recipe:
+    """What the command line asks for."""
+    data = CocoFolder(args.data)
+    return Recipe(
+        Path(args.work_dir),
         data,
         supernet=YOLO / 'yolov8-d0.33-w0.125_b8-60e_coco-format.py',
         search=YOLO / 'dms-yolov8-50p_b8-60e_coco-format.py',
@@ -68,7 +79,48 @@ def main() -> None:
         size=args.size,
         epochs=args.epochs,
         val='val' if data.has('val') else 'test')
-    networks = compare(recipe, args.seeds)
+
+
+def keep_apart(work_dir: Path, asked: Dict[str, Any]) -> None:
+    """Refuse a folder whose results were made with other settings.
+
+    They would be taken for those of these settings.
+
+    Args:
+        work_dir (Path): Folder of the results.
+        asked (dict): All that they depend on.
+
+    Raises:
+        SettingsError: If something differs.
+    """
+    path = work_dir / 'settings.json'
+    if path.is_file() and (work_dir / SEARCHED).is_file():
+        there = json.loads(path.read_text())
+        for name, value in asked.items():
+            if there.get(name) != value:
+                raise SettingsError(
+                    f'{work_dir} holds results with {name} {there.get(name)}, '
+                    f'not {value}; name another --work-dir, or delete it')
+    work_dir.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps(asked))
+
+
+def main() -> None:
+    args = parse_args()
+    work_dir = Path(args.work_dir)
+    try:
+        recipe = recipe_of(args)
+        keep_apart(
+            work_dir,
+            dict(
+                data=str(recipe.data.root),
+                target=args.target,
+                size=args.size,
+                epochs=args.epochs,
+                seed_of_the_search=args.seeds[0]))
+        networks = compare(recipe, args.seeds)
+    except (DataError, SearchError, SettingsError) as error:
+        sys.exit(f'{type(error).__name__}: {error}')
     more = scores(recipe, networks, args.seeds)
     if args.threads:
         times = latency(recipe, networks, args.seeds[0], args.threads)
@@ -87,7 +139,7 @@ def main() -> None:
 def compare(recipe: Recipe, seeds: List[int]) -> List[Network]:
     """Search and train whatever is not there yet."""
     work_dir = recipe.work_dir
-    told = work_dir / 'supernet.json'
+    told = work_dir / SEARCHED
     if told.is_file():
         whole = json.loads(told.read_text())
     else:

@@ -44,13 +44,13 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def merged(files) -> list:
-    """Rows of several files in the order of mmpretrain, the last one wins."""
+def merged(files, order) -> list:
+    """Rows of several files in this order of names, the last one wins."""
     found = {}
     for file in files:
         for item in json.loads(Path(file).read_text()):
             found[item['name']] = Row(**item)
-    return [found[name] for name in registered_backbones() if name in found]
+    return [found[name] for name in order if name in found]
 
 
 def main() -> None:
@@ -58,14 +58,13 @@ def main() -> None:
     args = parse_args()
     warnings.filterwarnings('ignore')
     logging.disable(logging.WARNING)
-    build, page = build_case, markdown
-    rows, names = merged(args.merge
-                         or []), args.names or registered_backbones()
+    build, page, known = build_case, markdown, registered_backbones()
     if args.detectors:
-        build, page = build_detector, detectors_markdown
-        names = args.names or list(DETECTORS)
+        build, page, known = build_detector, detectors_markdown, list(
+            DETECTORS)
+    names, rows = args.names or known, []
     if args.merge:
-        names = []
+        names, rows = [], merged(args.merge, known)
     for name in names:
         try:
             model, inputs = build(name)

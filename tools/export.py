@@ -58,6 +58,14 @@ def parse_args() -> argparse.Namespace:
     if not args.boxes and (args.score_thr, args.iou_thr) != (None, None):
         parser.error('--score-thr and --iou-thr have no effect without '
                      '--boxes')
+    for name in ('score_thr', 'iou_thr'):
+        value = getattr(args, name)
+        if value is not None and not 0 <= value <= 1:
+            parser.error(f'--{name.replace("_", "-")} {value}: give a number '
+                         'from 0 to 1')
+    if args.size is not None and min(args.size) < 1:
+        parser.error(f'--size {args.size[0]} {args.size[1]}: give numbers of '
+                     'pixels')
     return args
 
 

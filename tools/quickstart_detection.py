@@ -17,14 +17,15 @@ from typing import TextIO
 import dms_razor.openmmlab  # noqa: F401  isort: skip  (must come first)
 
 from _comparison import Network, table
-from _detection import CocoFolder
-from _detection_steps import CONFIGS, Recipe, search, train
+from _detection import CocoFolder, DataError
+from _detection_steps import CONFIGS, Recipe, SearchError, search, train
 from _scene_picture import draw_detections
 from _steps import say
 from mmengine.hooks import Hook
 
 from dms_razor.datasets import write_digit_scenes
 from dms_razor.search import Search
+from dms_razor.subnet import SubnetError
 from dms_razor.subnet.files import write_text
 
 YOLO = CONFIGS / 'yolov8'
@@ -56,6 +57,10 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if args.epochs < 5:
         parser.error('--epochs: give at least 5')
+    if args.seed < 0:
+        parser.error('--seed: give a number from 0 on')
+    if min(args.images) < 1:
+        parser.error('--images: give numbers of scenes')
     return args
 
 
@@ -86,6 +91,14 @@ class Progress(Hook):
 
 def main() -> None:
     args = parse_args()
+    try:
+        run(args)
+    except (DataError, SearchError, SubnetError) as error:
+        sys.exit(f'{type(error).__name__}: {error}')
+
+
+def run(args: argparse.Namespace) -> None:
+    """All steps."""
     start = time.time()
     work_dir = Path(args.work_dir)
     scenes = write_digit_scenes(

@@ -16,6 +16,7 @@ from typing import Any, List, NamedTuple, Optional, Tuple
 import torch
 from torch import Tensor, nn
 
+from .head_check import check_decoding, check_suppression
 from .outputs import RawOutputs, put_into_eval
 
 
@@ -56,7 +57,9 @@ class DetectedBoxes(nn.Module):
         names (list[str]): ``['detections']``.
 
     Raises:
-        ValueError: If the model has no head of a kind that is known.
+        ValueError: If the model has no head of a kind that is known, if its
+            own boxes are others than those decoded here, or if it asks for
+            another suppression.
     """
 
     names = ['detections']
@@ -82,6 +85,7 @@ class DetectedBoxes(nn.Module):
             raise ValueError(
                 f'{type(head).__name__} takes the softmax of its scores, '
                 'which is not decoded here; export its raw outputs')
+        check_suppression(head)
         raw = RawOutputs(model, images)
         cfg = head.test_cfg
         self.head = _Head(head)
@@ -93,7 +97,8 @@ class DetectedBoxes(nn.Module):
         self.least_size = cfg.get('min_bbox_size', -1)
         self.one_label = not cfg.get('multi_label', True)
         with torch.no_grad():
-            sizes = [scores.shape[2:] for scores in model(images)[0]]
+            outputs = model(images)
+            sizes = [scores.shape[2:] for scores in outputs[0]]
             priors = head.prior_generator.grid_priors(
                 sizes, dtype=images.dtype, device=images.device)
         self.register_buffer('priors', torch.cat(priors), persistent=False)
@@ -105,6 +110,7 @@ class DetectedBoxes(nn.Module):
             ]),
             persistent=False)
         put_into_eval(self)
+        check_decoding(head, outputs, self.decode)
 
     def forward(self, images: Tensor) -> Tuple[Tensor]:
         """Detect.

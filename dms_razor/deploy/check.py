@@ -3,6 +3,7 @@
 import statistics
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Callable, Dict, List, Sequence, Tuple, Union
 
 import torch
@@ -128,7 +129,8 @@ def write_compared(network: nn.Module,
     """Write a network if the file computes what the network does.
 
     It is compared, before it gets its name, on random images of another
-    batch size than the one it is written with.
+    batch size than the one it is written with. Where a detector finds nothing
+    in them, a file is compared too that differs in its threshold alone.
 
     Args:
         network (nn.Module): As for :func:`write_network`.
@@ -145,10 +147,10 @@ def write_compared(network: nn.Module,
             Nothing is left of it.
     """
     path = Path(path)
+    others = torch.randn(max(2, len(images)) + 1, *images.shape[1:])
     found: List[float] = []
 
     def check(file: Path) -> None:
-        others = torch.randn(max(2, len(images)) + 1, *images.shape[1:])
         try:
             worst = difference(network, file, others)
         except DeployError as error:  # by the name it would have got
@@ -160,7 +162,32 @@ def write_compared(network: nn.Module,
                 'of the largest output and was not kept; try another format')
         found.append(worst)
 
-    return write_network(network, images, path, format, check), found[0]
+    if isinstance(network, DetectedBoxes):
+        lower = _threshold_with_boxes(network, others)
+        if lower < network.score_thr:
+            asked, network.score_thr = network.score_thr, lower
+            try:
+                with TemporaryDirectory() as folder:
+                    write_network(network, images,
+                                  Path(folder) / path.name, format, check)
+            finally:
+                network.score_thr = asked
+    return write_network(network, images, path, format, check), max(found)
+
+
+def _threshold_with_boxes(network: DetectedBoxes,
+                          images: Tensor,
+                          number: int = 100) -> float:
+    """The threshold of scores, or a lower one if no box takes part with it.
+
+    Then about ``number`` scores are above it.
+    """
+    with torch.no_grad():
+        margin = network.decode(network.model(images)).margin.flatten()
+    if (margin > 0).any():
+        return network.score_thr
+    best = margin.topk(min(number, len(margin)))[0]
+    return network.score_thr + float(best[-1])
 
 
 def onnx_latency(paths: Dict[str, Union[str, Path]],

@@ -33,7 +33,9 @@ def write_network(network: nn.Module,
         images (Tensor): An example input (B, C, H, W); all sizes but the
             batch are fixed. At least two images, since torch.export takes a
             batch of one for a constant.
-        path (str | Path): The file; it appears whole.
+        path (str | Path): The file; it appears whole. It ends as
+            :data:`FORMATS` says, from which :func:`~dms_razor.deploy.load`
+            knows its format.
         format (str): A key of :data:`FORMATS`.
         check (callable, optional): Looks at the written file under its
             temporary name. If it raises a DeployError, there is no file.
@@ -42,17 +44,21 @@ def write_network(network: nn.Module,
         Path: ``path``.
 
     Raises:
-        DeployError: If the format is unknown, if torch cannot write this
-            network in it, or what ``check`` raises. Nothing is left of the
-            file; an older one at ``path`` stays as it is.
+        DeployError: If the format is unknown, if ``path`` is no file of it,
+            if torch cannot write this network in it, or what ``check``
+            raises. Nothing is left of the file; an older one at ``path``
+            stays as it is.
     """
     writers = dict(onnx=_onnx, torchscript=_torchscript, pt2=_pt2)
     if format not in writers:
         raise DeployError(f'there is no format {format!r}; use one of '
                           f'{list(writers)}')
+    path = Path(path)
+    if path.suffix != FORMATS[format] or path.is_dir():
+        raise DeployError(f'{path} is no file name for the format {format}; '
+                          f'name a file that ends with {FORMATS[format]}')
     if len(images) < 2:
         images = images.repeat(2, 1, 1, 1)
-    path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as file:

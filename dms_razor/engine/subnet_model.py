@@ -35,6 +35,9 @@ def subnet_of_folder(
     folder = Path(folder)
     if folder.name == 'subnet.json':
         folder = folder.parent
+    elif folder.is_file():
+        raise SubnetError(f'{folder} is a file; name the folder that a search '
+                          'has exported, or the subnet.json in it')
     manifest = Manifest.load(folder / 'subnet.json')
     path = Path(config or folder / 'retrain.py')
     if not path.is_file():
@@ -44,6 +47,12 @@ def subnet_of_folder(
     cfg = Config.fromfile(path)
     if not isinstance(cfg.get('model'), dict):
         raise SubnetError(f'{path} has no model; name a whole config')
+    kind = cfg.model.get('type')
+    kind = str(getattr(kind, '__name__', kind))
+    if kind.rpartition('.')[2] != 'DMSSubModel':
+        raise SubnetError(
+            f'the model of {path} is a {kind} and no DMSSubModel; name a '
+            'config whose model is this subnet, like its retrain.py')
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     settings = copy.deepcopy(cfg.model)
     settings.update(subnet=str(folder / 'subnet.json'), checkpoint=None)

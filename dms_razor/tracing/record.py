@@ -115,9 +115,14 @@ class OpCall:
     tensors: List[Tensor]
 
     def argument(self, position: int, name: str, default: Any = None) -> Any:
-        """An argument, given by position or by name."""
+        """An argument, given by position or by name.
+
+        Torch takes NumPy's ``axis`` for its own ``dim``.
+        """
         if len(self.args) > position:
             return self.args[position]
+        if name == 'dim' and 'axis' in self.kwargs:
+            return self.kwargs['axis']
         return self.kwargs.get(name, default)
 
 

@@ -43,8 +43,12 @@ SMALL = {
 """What makes the network of a config a small one."""
 
 
-def export(base, folder, repo, size=64):
-    """Half the MACs of a config's network, with random importances."""
+def export(base, folder, repo, size=64, blocks=1.):
+    """Half the MACs of a config's network, with random importances.
+
+    ``blocks`` is the share of the removable blocks that the search wants to
+    keep.
+    """
     path = base if '::' in base else str(repo / base)
     retrain = Config(read_config(path))
     init_default_scope(retrain.default_scope)
@@ -65,6 +69,10 @@ def export(base, folder, repo, size=64):
     search = Search(
         model, torch.randn(1, 3, size, size), target='50%', total_steps=1)
     search.bank.importance.copy_(torch.rand(search.space.layout.E))
+    with torch.no_grad():
+        for number, unit in enumerate(search.space.units):
+            if unit.kind == 'depth':
+                search.bank.ratios[number] = 1 - blocks
     search.bank.refresh()
     architecture = retrain.model.to_dict()
     architecture['backbone'].pop('init_cfg', None)

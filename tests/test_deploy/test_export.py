@@ -2,6 +2,8 @@
 """Subnets as files: as small as they are, the same outputs, any batch."""
 import dms_razor.openmmlab  # noqa: F401  isort: skip  (must come first)
 
+import json
+import re
 import runpy
 import shutil
 import subprocess
@@ -69,6 +71,21 @@ def test_file_is_small_and_computes_the_same(case, format, folders, tmp_path):
             assert a.shape == b.shape and a.abs().max() > 0
             assert (a - b).abs().max() < 1e-4 * max(1, a.abs().max())
         assert difference(network, path, images) < 1e-4
+
+
+def test_file_without_removed_blocks(tmp_path, repo):
+    """C2f stages whose blocks have gone, in the file of every format."""
+    folder = tmp_path / 'subnet'
+    export(YOLO, folder, repo, blocks=.4)
+    removed = json.loads((folder / 'report.json').read_text())['removed']
+    assert len(removed) >= 2 and all('.blocks.' in name for name in removed)
+    model, images = subnet_of_folder(folder)
+    network = RawOutputs(model, images)
+    for format, suffix in FORMATS.items():
+        path = tmp_path / f'a{suffix}'
+        assert write_compared(network, images, path, format)[1] < 1e-4
+        params = sum(p.numel() for p in model.parameters())
+        assert path.stat().st_size <= 1.05 * 4 * params + 1e6
 
 
 @pytest.mark.parametrize('case', ['yolo', 'retina'])
@@ -229,6 +246,71 @@ def test_tool_names_a_size_that_does_not_fit(folders, repo, monkeypatch):
         ['export.py', str(folders('yolo')), '--size', '40', '40'])
     with pytest.raises(SystemExit, match='DeployError.*another --size'):
         tool['main']()
+
+
+@pytest.mark.parametrize('arguments, told', [
+    (['--size', '0', '64'], '--size 0 64: give numbers of pixels'),
+    (['--boxes', '--score-thr', '2'], '--score-thr 2.0: .* from 0 to 1'),
+    (['--boxes', '--iou-thr', 'nan'], '--iou-thr nan: .* from 0 to 1'),
+    (['--out', 'FOLDER'], 'DeployError.*FOLDER is no file name.*ends with '
+     '.onnx'),
+    (['--out', 'FOLDER/a.pt'], 'DeployError.*a.pt is no file.*ends with '
+     '.onnx'),
+    (['--format', 'pt2', '--out', 'FOLDER/a.onnx'], 'ends with .pt2'),
+    (['--config', RESNET], 'is not there'),
+    (['--config', YOLO], 'is a YOLODetector and no DMSSubModel; name a'),
+    (['--config', 'configs/yolov8/dms-yolov8-50p_b8-60e_coco-format.py'
+      ], 'is a mmrazor.DMS and no DMSSubModel; name a'),
+])
+def test_tool_with_wrong_options(arguments, told, folders, tmp_path, repo,
+                                 monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'FOLDER').mkdir()
+    arguments = [
+        str(repo / text) if text.startswith('configs/') else text
+        for text in arguments
+    ]
+    tool = runpy.run_path(str(repo / 'tools/export.py'))
+    monkeypatch.setattr(
+        sys, 'argv',
+        ['export.py', str(folders('yolo')), *arguments])
+    with pytest.raises(SystemExit) as ended:
+        tool['main']()
+    assert re.search(told, str(ended.value) + capsys.readouterr().err)
+    assert not list((tmp_path / 'FOLDER').iterdir())
+    assert not list(folders('yolo').glob('*.onnx'))
+
+
+def test_a_file_is_no_folder(folders):
+    with pytest.raises(SubnetError, match='is a file; name the folder'):
+        subnet_of_folder(folders('yolo') / 'subnet.pth')
+
+
+def test_boxes_are_compared_where_noise_shows_none(folders, tmp_path,
+                                                   monkeypatch):
+    """With a high threshold there would be nothing to compare."""
+    from dms_razor.deploy import check
+    model, images = subnet_of_folder(folders('yolo'))
+    network = DetectedBoxes(model, images, score_thr=.9999)
+    with torch.no_grad():
+        assert not len(network(images)[0])
+    path = write_compared(network, images, tmp_path / 'a.onnx', 'onnx')[0]
+    assert network.score_thr == .9999
+    assert not len(load(path)(images)[0]), 'the file has the threshold'
+
+    def load_wrong(*args):
+        run = load(*args)
+
+        def moved(images):
+            found = run(images)[0]
+            return [found + 9. * (torch.arange(7) == 1)]
+
+        return moved
+
+    monkeypatch.setattr(check, 'load', load_wrong)
+    with pytest.raises(DeployError, match='a.onnx would differ'):
+        write_compared(network, images, tmp_path / 'a.onnx', 'onnx')
+    assert network.score_thr == .9999
 
 
 def test_folder_without_config(folders, tmp_path):

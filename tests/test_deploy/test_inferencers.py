@@ -26,13 +26,20 @@ def test_detector(tmp_path, repo):
         dict(
             state_dict=weights,
             meta=dict(dataset_meta=dict(CLASSES=('cell', )))), path)
-    inferencer = DetInferencer(
-        str(folder / 'retrain.py'), str(path), device='cpu', scope='mmyolo')
     model, _ = subnet_of_folder(folder)
-    for name, tensor in model.state_dict().items():
-        assert torch.equal(inferencer.model.state_dict()[name], tensor)
-    out = inferencer(image(), no_save_vis=True)
-    assert len(out['predictions'][0]['scores']) > 0
+    found = []
+    for file in (path, folder / 'subnet.pth'):
+        inferencer = DetInferencer(
+            str(folder / 'retrain.py'),
+            str(file),
+            device='cpu',
+            scope='mmyolo')
+        for name, tensor in model.state_dict().items():
+            assert torch.equal(inferencer.model.state_dict()[name], tensor)
+        out = inferencer(image(), no_save_vis=True)
+        found.append(out['predictions'][0])
+    assert len(found[0]['scores']) > 0
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize('base', [YOLO, RETINA], ids=['yolo', 'retina'])

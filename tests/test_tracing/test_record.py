@@ -60,3 +60,10 @@ def test_arguments_by_position_and_by_name():
     assert call.argument(1, 'other') == 2
     assert call.argument(2, 'alpha') == 3
     assert call.argument(3, 'out', 'none') == 'none'
+
+
+def test_numpys_name_of_a_dimension():
+    """``torch.cat(x, axis=1)`` is allowed, and used in mmyolo's PPYOLOE."""
+    call = OpCall(torch.cat, 'cat', ([], ), dict(axis=1), [], [])
+    assert call.argument(1, 'dim', 0) == 1
+    assert call.argument(1, 'dims') is None

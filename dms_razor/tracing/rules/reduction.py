@@ -45,7 +45,7 @@ def spatial(recorder, call) -> List[Tensor]:
 
 def _reduced_dims(call, dims: int) -> Sequence[int]:
     position = 2 if call.op in ('norm', 'linalg_vector_norm') else 1
-    dim = call.argument(position, 'dim', call.kwargs.get('axis'))
+    dim = call.argument(position, 'dim')
     if dim is None or isinstance(dim, bool) or dim in ((), []):
         return list(range(dims))
     dim = [dim] if isinstance(dim, int) else dim

@@ -37,6 +37,13 @@ def test_the_same_channels_twice():
     check(lambda net, x: net.out(torch.cat([x, x], 1)), BOTH, out=conv(32, 8))
 
 
+def test_numpys_name_of_a_dimension():
+    check(
+        lambda net, x: net.out(torch.cat([x, x], axis=1)),
+        BOTH,
+        out=conv(32, 8))
+
+
 def test_concatenation_of_several_widths():
     check(
         lambda net, x: net.out(torch.concat((x, net.a(x), net.b(x)), 1)), {
