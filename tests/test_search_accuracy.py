@@ -67,15 +67,20 @@ def top1(net, data):
 def test_fifty_steps_to_just_below_the_supernet(trained, digits, lr):
     before = top1(trained, digits[1])
     assert before > 95
-    search = Search(
-        trained, digits[0][0][:1], target=.98, total_steps=50, lr=lr)
-    for images, labels in batches(digits[0], 50):
-        search.loss(F.cross_entropy(trained(images), labels)).backward()
-        search.step()  # the ratios alone: no optimizer, BatchNorm in eval
-    assert search.bank.ratios.max() > .003
-    assert abs(top1(trained, digits[1]) - before) <= .5
-    search.bank.set_kept(search.project())
-    with search.masks('hard'):  # whole channels gone, nothing retrained
-        assert abs(top1(trained, digits[1]) - before) <= 1.5
-    search.close()
-    assert top1(trained, digits[1]) == before
+    changes = []
+    for seed in range(5):  # one test image is 0.17 points
+        torch.manual_seed(seed)
+        search = Search(
+            trained, digits[0][0][:1], target=.98, total_steps=50, lr=lr)
+        for images, labels in batches(digits[0], 50):
+            search.loss(F.cross_entropy(trained(images), labels)).backward()
+            search.step()  # the ratios alone: no optimizer, BatchNorm in eval
+        assert search.bank.ratios.max() > .003
+        changes.append(top1(trained, digits[1]) - before)
+        search.bank.set_kept(search.project())
+        with search.masks('hard'):  # whole channels gone, nothing retrained
+            assert abs(top1(trained, digits[1]) - before) <= 1.5
+        search.close()
+        assert top1(trained, digits[1]) == before
+    assert min(changes) >= -.5  # no search disturbs the network,
+    assert abs(sum(changes) / len(changes)) <= .5  # nor do all of them
