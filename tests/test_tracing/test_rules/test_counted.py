@@ -27,14 +27,15 @@ def test_multi_head_attention(weights):
 
 
 def test_a_transformer_layer_of_pytorch():
-    # Its fused form reads the weights of its parts itself, past all masks.
+    # Its fused form would read the weights of its parts past all masks; it is
+    # off while there are masks, on again in the subnet.
     space = assert_true(
         build(
             lambda net, x: net.out(net.layer(tokens(x))).mean(1),
             layer=nn.TransformerEncoderLayer(16, 4, 32, batch_first=True),
             out=nn.Linear(16, 8)), IMAGES)
-    assert widths(space) == {'out': (8, 1)}
-    assert 'layer.linear1' in reasons(space)
+    assert widths(space) == {'layer.linear1': (32, 1), 'out': (8, 1)}
+    assert 'layer.self_attn' in reasons(space)
 
 
 @pytest.mark.parametrize('product', [
