@@ -15,6 +15,7 @@ import dms_razor.openmmlab  # noqa: F401  isort: skip  (must come first)
 
 import pytest
 import torch
+from mmengine.registry import DefaultScope
 
 REPO = Path(__file__).resolve().parents[1]
 
@@ -54,6 +55,16 @@ torch.set_num_threads(int(os.environ.get('OMP_NUM_THREADS', 2)))
 # Tools that a test starts import this source tree, not an installed copy.
 os.environ['PYTHONPATH'] = os.pathsep.join(
     filter(None, [str(REPO), os.environ.get('PYTHONPATH')]))
+
+
+@pytest.fixture(autouse=True)
+def no_default_scope():
+    """Every test begins without a registry scope, as a new process does.
+
+    Runners and configs leave theirs behind, so that the outcome of a test
+    would depend on the tests before it.
+    """
+    DefaultScope._instance_dict.clear()
 
 
 @pytest.fixture(autouse=True)
