@@ -34,17 +34,24 @@ def digits():
     return (images[:1200], labels[:1200]), (images[1200:], labels[1200:])
 
 
+def shifted(images, down, right):
+    """Images moved by up to a pixel; (1, 1) leaves them where they are."""
+    padded = F.pad(images, (1, 1, 1, 1), value=-1.)
+    return padded[..., down:down + 8, right:right + 8]
+
+
 @pytest.fixture(scope='module')
 def trained(digits):
-    """A residual network of 32 and 64 channels, trained for 20 epochs."""
+    """A residual network of 32 and 64 channels, trained for 48 epochs."""
     torch.manual_seed(0)
     net = nn.Sequential(
         conv(1, 32), Block(32), Block(32), conv(32, 64, 2), Block(64),
         Block(64), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
     optimizer = torch.optim.SGD(
         net.parameters(), lr=.1, momentum=.9, weight_decay=5e-4)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 360)
-    for images, labels in batches(digits[0], 360):
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 900)
+    for images, labels in batches(digits[0], 900):
+        images = shifted(images, *torch.randint(3, (2, )).tolist())
         optimizer.zero_grad()
         F.cross_entropy(net(images), labels).backward()
         optimizer.step()
@@ -67,8 +74,7 @@ def top1(net, data):
 def test_fifty_steps_to_just_below_the_supernet(trained, digits, lr):
     before = top1(trained, digits[1])
     assert before > 95
-    changes = []
-    for seed in range(5):  # one test image is 0.17 points
+    for seed in range(5):
         torch.manual_seed(seed)
         search = Search(
             trained, digits[0][0][:1], target=.98, total_steps=50, lr=lr)
@@ -76,11 +82,9 @@ def test_fifty_steps_to_just_below_the_supernet(trained, digits, lr):
             search.loss(F.cross_entropy(trained(images), labels)).backward()
             search.step()  # the ratios alone: no optimizer, BatchNorm in eval
         assert search.bank.ratios.max() > .003
-        changes.append(top1(trained, digits[1]) - before)
+        assert abs(top1(trained, digits[1]) - before) <= .5
         search.bank.set_kept(search.project())
         with search.masks('hard'):  # whole channels gone, nothing retrained
             assert abs(top1(trained, digits[1]) - before) <= 1.5
         search.close()
         assert top1(trained, digits[1]) == before
-    assert min(changes) >= -.5  # no search disturbs the network,
-    assert abs(sum(changes) / len(changes)) <= .5  # nor do all of them
