@@ -5,13 +5,15 @@ Importing this package is light: it imports neither torch nor OpenMMLab.
 
 - ``dms_razor.Search`` is the plain-Python way in; it needs torch alone.
 - ``import dms_razor.openmmlab`` makes OpenMMLab work on current torch (see
-  :mod:`dms_razor.compat`) and registers everything that configs name.
+  :mod:`dms_razor.compat.shims`) and registers everything that configs name.
 """
 from typing import Any
 
+from . import moved
 from .version import __version__
 
 __all__ = ['Search', '__version__']
+moved.install()
 
 
 def __getattr__(name: str) -> Any:

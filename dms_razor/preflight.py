@@ -8,12 +8,16 @@ about how many steps the search needs to get there, and which modules keep
 their full width and why.
 """
 import json
+import math
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional, Union
 
+import torch
+
+from .core.budget import check_target, format_amount, parse_target
 from .core.layout import KINDS
-from .core.target import check_target, format_amount, parse_target
-from .estimate import steps_to_target
+from .core.topk import (initial_order, ranks_from_order, ratio_bounds,
+                        soft_masks)
 
 METRICS = ('macs', 'params')
 
@@ -161,9 +165,9 @@ def preflight(space,
     """Describe a search space and say whether a target can be reached in it.
 
     Args:
-        space (Space): What :func:`dms_razor.tracing.trace` returned.
+        space (Space): What :func:`dms_razor.trace` returned.
         target (str | float, optional): See
-            :func:`dms_razor.core.target.parse_target`.
+            :func:`dms_razor.core.budget.parse_target`.
         metric (str): ``'macs'`` or ``'params'``.
         lr (float): Step size of the ratios.
         loss_weight (float): λ_res, the weight of the resource loss.
@@ -219,3 +223,56 @@ def preflight(space,
     report.steps = steps_to_target(space, report.target, metric, lr,
                                    loss_weight)
     return report
+
+
+# How many steps a target needs, worked out without training.
+
+UNREACHED = 1_000_000  # more steps than any search has: "not in sight"
+STRIDE = 0.01  # largest change of a ratio in one leap
+
+
+def steps_to_target(space,
+                    target: float,
+                    metric: str = 'macs',
+                    lr: float = 5e-3,
+                    loss_weight: float = 1.) -> Optional[int]:
+    """About how many ratio updates lead from the supernet to the target.
+
+    Follows a ← a − lr·λ_res·∂log(r_c)/∂a (METHOD: sections 3 and 4, eq. 7)
+    from a = 0 without the task's gradient, which mostly holds against it but
+    can also help: an untrained network may need half as many. Many updates
+    are taken in one leap while no ratio moves by more than 0.01, so a slow lr
+    costs no more than a fast one.
+
+    Returns:
+        int | None: The steps; None if the ratios come to rest before the
+        target or it is not in sight after a million of them.
+    """
+    layout, resource = space.layout, space.resource
+    low, high = ratio_bounds(layout)
+    ranks = ranks_from_order(initial_order(layout), layout)
+    ratios = low.clone()
+    steps, before = 0., math.inf
+    leap = 0.
+    goal = math.log(target)
+    while steps < UNREACHED:
+        ratios.requires_grad_(True)
+        with torch.enable_grad():
+            counts = (1 - ratios) * layout.size
+            masks = soft_masks(ratios, ranks, layout)
+            cost = resource(counts, masks, metric).log()
+            slope, = torch.autograd.grad(cost, ratios)
+        now, ratios = float(cost.detach()), ratios.detach()
+        if now <= goal:
+            share = 1. if not leap else (before - goal) / (before - now)
+            return math.ceil(steps - leap * (1 - share))
+        speed = -lr * loss_weight * slope
+        blocked = ((speed > 0) & (ratios >= high)) | ((speed < 0) &
+                                                      (ratios <= low))
+        fastest = float(speed.masked_fill(blocked, 0.).abs().max())
+        if fastest == 0.:
+            return None
+        before, leap = now, max(1., math.floor(STRIDE / fastest))
+        ratios = (ratios + leap * speed).clamp(low, high)
+        steps += leap
+    return None

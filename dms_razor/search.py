@@ -5,22 +5,403 @@ Nothing of OpenMMLab is needed here: :class:`Search` ties the tracer, the bank
 of ratios and masks, the resource model and the export together for a loop of
 one's own. The OpenMMLab algorithm uses the same class.
 """
+from contextlib import contextmanager
 from functools import partial
 from numbers import Integral
-from typing import Any, Callable, Dict, Optional, Union
+from pathlib import Path
+from typing import (Any, Callable, Dict, Iterable, Iterator, List, Optional,
+                    Union)
 
 import torch
 from torch import Tensor, nn
 
-from .core.bank import Bank, check_lr
-from .core.constraint import check_weight, constraint_loss
-from .core.schedule import TargetSchedule
-from .masking import unmask
+from .core.bank import Bank, check_lr, make_bank
+from .core.budget import (TargetSchedule, check_target, check_weight,
+                          constraint_loss, parse_target)
+from .core.projection import project
+from .core.topk import hard_masks
+from .masking.attach import MaskReader, attach, unmask
 from .masking.layers import MaskedLayer
-from .preflight import preflight
-from .search_step import SearchStep
-from .subnet.costs import check_supernet
-from .tracing import trace
+from .preflight import Preflight, preflight
+from .subnet.checks import check_supernet
+from .subnet.export import Export, export_subnet
+from .trace import trace
+
+
+def drop_stale_gradient(bank: Bank, weights: Iterable[Tensor]) -> bool:
+    """Forget what the masks hold of a step that was skipped.
+
+    A ``GradScaler`` that sees infinities skips ``optimizer.step`` and with it
+    the bank's update. ``zero_grad`` clears the weights, which it knows, and
+    not the masks, which it does not. Between the micro-batches of one
+    accumulated step, however, the weights do have gradients.
+
+    Args:
+        bank (Bank): The search's state.
+        weights (Iterable[Tensor]): What the optimizer trains.
+
+    Returns:
+        bool: Whether something was dropped.
+    """
+    if bank.masks.grad is None:
+        return False
+    weights = list(weights)
+    # zero_grad(set_to_none=False) leaves zeros.
+    cleared = bool(weights) and not any(
+        weight.grad is not None and bool(weight.grad.any())
+        for weight in weights)
+    stale = cleared or not bool(bank.masks.grad.isfinite().all())
+    if stale:
+        bank.drop_gradient()
+    return stale
+
+
+class SearchView:
+    """The reading half of :class:`dms_razor.search.Search`.
+
+    Attributes:
+        model (nn.Module): The supernet, with masked layers.
+        space (Space): The traced space.
+        bank (Bank): Ratios, importances and masks.
+        metric (str): ``'macs'`` or ``'params'``.
+        target (float): The final target, in units of ``metric``.
+        schedule (TargetSchedule): Target by step.
+        step_count (int): Steps that lie behind.
+    """
+    model: nn.Module
+    space: Any
+    bank: Bank
+    metric: str
+    target: float
+    schedule: TargetSchedule
+    step_count: int
+    forward: Optional[Callable]
+    reader: MaskReader
+    _report: Preflight
+    _losses: bool
+
+    @property
+    def resource(self):
+        """ResourceModel: cost as a closed form in the kept counts."""
+        return self.space.resource
+
+    @property
+    def current_target(self) -> float:
+        """r_t, what the schedule asks for now (paper, eq. 10)."""
+        return self.schedule(self.step_count)
+
+    def current(self, hard: bool = False, metric: Optional[str] = None):
+        """Cost of the network as it stands.
+
+        Args:
+            hard (bool): Of the hard counts k, else of the continuous
+                (1 − a)·N that the loss sees. Defaults to False.
+            metric (str, optional): Defaults to the search's own.
+
+        Returns:
+            float: MACs or parameters.
+        """
+        with torch.no_grad():
+            return float(
+                self.resource(
+                    self.bank.counts(hard), self.bank.resource_masks(hard),
+                    metric or self.metric))
+
+    @property
+    def at_target(self) -> bool:
+        """Whether ratios have moved and the target has come to its end."""
+        return (self.bank.updates > 0
+                and self.schedule(self.step_count + 1) == self.target)
+
+    def structure(self) -> List[Dict[str, Any]]:
+        """What each unit keeps now: name, kind, ratio, kept, total.
+
+        Channels for width, blocks for depth; hard counts.
+        """
+        kept = self.bank.kept().tolist()
+        ratios = self.bank.ratios.tolist()
+        return [
+            dict(
+                name=unit.name,
+                kind=unit.kind,
+                ratio=ratio,
+                kept=k * unit.groups * unit.step,
+                total=unit.channels)
+            for unit, k, ratio in zip(self.space.layout.units, kept, ratios)
+        ]
+
+    def attach_masks(self) -> None:
+        """Mask the layers, by name; again after modules were replaced.
+
+        SyncBN conversion and the like put new modules in place of old ones.
+        """
+        self.reader = attach(self.model, self.space, lambda: self.bank.current)
+
+    def unread_units(self) -> List[str]:
+        """Units whose masks no layer has read since the masks were attached.
+
+        Empty after a forward pass; otherwise the names of units whose ratios
+        would move without any effect on the network.
+        """
+        element_of = self.space.layout.unit_of_element
+        read = torch.zeros(self.space.layout.U, dtype=torch.bool)
+        for site in self.space.mask_sites:
+            if site.module in self.reader.read:
+                read[element_of[site.index[site.index >= 0]]] = True
+        for block in self.space.blocks:
+            if any(tail.module in self.reader.read for tail in block.tails):
+                read[element_of[block.element]] = True
+        return [
+            unit.name for unit, seen in zip(self.space.layout.units, read)
+            if not seen
+        ]
+
+    def preflight(self) -> Preflight:
+        """The report that was made before the start."""
+        return self._report
+
+    def project(self, target: Optional[float] = None) -> Tensor:
+        """The hard counts nearest to the ratios that meet a budget.
+
+        Changes nothing in the search. Depth stays as it is once frozen.
+
+        Args:
+            target (float, optional): In units of the metric; defaults to the
+                search's final target.
+
+        Returns:
+            Tensor: Kept elements per group, int64 ``[U]``.
+
+        Raises:
+            TargetError: If no network of the space meets the target.
+        """
+        return project(
+            self.space.layout,
+            self.resource,
+            self.bank.ratios,
+            self.metric,
+            self.target if target is None else target,
+            ranks=self.bank.ranks,
+            depth_kept=self.bank.kept() if self.bank.depth_frozen else None)
+
+    def keep(self, kept: Optional[Tensor] = None) -> Tensor:
+        """Which elements the network with these counts keeps.
+
+        Args:
+            kept (Tensor, optional): Counts, int64 ``[U]``; defaults to
+                :meth:`project`.
+
+        Returns:
+            Tensor: bool ``[E]``, the k most important of each group.
+        """
+        kept = self.project() if kept is None else kept
+        ranks = self.bank.ranks
+        return hard_masks(kept.to(ranks.device), ranks, self.space.layout)
+
+    @contextmanager
+    def masks(self, mode: str = 'hard') -> Iterator[None]:
+        """Run the network with other masks for a while.
+
+        Args:
+            mode (str): ``'hard'``, what the ratios round to (the default),
+                ``'subnet'``, the network as it would be exported,
+                ``'soft'``, as in training, or ``'off'``, the supernet as it
+                was.
+        """
+        if mode == 'subnet':
+            mode = 'given'
+            if not self.bank.given:
+                self.bank.give(self.keep())
+        before, self.bank.mode = self.bank.mode, mode
+        try:
+            yield
+        finally:
+            self.bank.mode = before
+
+    def export(self,
+               out_dir: Union[str, Path],
+               target: Union[None, float, str] = None,
+               **kwargs: Any) -> Export:
+        """Write the network that meets the target to a folder.
+
+        Changes nothing in the search, so it can be called at any time and
+        for several targets.
+
+        Args:
+            out_dir (str | Path): Folder to write; it appears whole.
+            target (float | str, optional): Another budget than the search's.
+            **kwargs: ``retrain``, ``picture``, ``inputs``; see
+                :func:`dms_razor.subnet.export_subnet`.
+
+        Returns:
+            Export: ``model`` is the subnet, shrunk and without masks,
+            ``report`` says what it costs.
+
+        Raises:
+            RuntimeError: If losses were made and the ratios never updated.
+            TargetError: If no network of the space meets the target.
+        """
+        if self._losses and self.bank.updates == 0:
+            raise RuntimeError(
+                'this search has given losses and has not made a step: its '
+                'ratios are where they began. Call search.attach(optimizer) '
+                'before the loop, or search.step() after each backward.')
+        budget = self.budget(target)
+        return export_subnet(
+            out_dir,
+            self.model,
+            self.space,
+            self.keep(self.project(budget)),
+            target=budget,
+            metric=self.metric,
+            forward=self.forward,
+            **kwargs)
+
+    def budget(self, target: Union[None, float, str] = None) -> float:
+        """A target in units of the metric; by default the search's own.
+
+        Args:
+            target (float | str, optional): ``0.8``, ``'80%'``, ``'2.0G'``…
+
+        Raises:
+            TargetError: If it is unreadable or out of reach.
+        """
+        if target is None:
+            return self.target
+        whole = self._report.supernet[self.metric]
+        figure = parse_target(target, whole, self.metric)
+        check_target(figure, whole, self._report.minimum[self.metric],
+                     self.metric)
+        return figure
+
+
+class SearchStep(SearchView):
+    """The moving half of :class:`dms_razor.search.Search`.
+
+    Attributes:
+        constraint (callable): Weighted resource loss of the current and the
+            target cost.
+        total_steps (int): Length of the search proper.
+        width_only_steps (int): Length of the phase with frozen depth.
+        own_clock (bool): Whether :meth:`step` moves the target's clock.
+    """
+    constraint: Callable
+    total_steps: int
+    width_only_steps: int
+    own_clock: bool = True
+    _handle = None
+    _term: Optional[Tensor] = None
+    _losses: bool = False
+    _weights: List[nn.Parameter] = []
+
+    @property
+    def attached(self) -> bool:
+        """Whether an optimizer drives the ratios."""
+        return self._handle is not None
+
+    def attach(self, optimizer: torch.optim.Optimizer) -> 'SearchStep':
+        """Let every ``optimizer.step()`` update the ratios first.
+
+        A step that a ``GradScaler`` skips because of infinite gradients
+        skips the ratios too.
+
+        Args:
+            optimizer (torch.optim.Optimizer): The weights' optimizer; it does
+                not get to know the ratios.
+
+        Returns:
+            Search: self.
+        """
+        if self._handle is not None:
+            self._handle.remove()
+        self._weights = [
+            weight for group in optimizer.param_groups
+            for weight in group['params'] if weight.requires_grad
+        ]
+        self._handle = optimizer.register_step_pre_hook(self._before_step)
+        return self
+
+    def loss(self, task_loss: Tensor) -> Tensor:
+        """The loss to call backward on (paper, eq. 5): L_task + λ_res·L_res.
+
+        Args:
+            task_loss (Tensor): The task's loss, a scalar.
+
+        Returns:
+            Tensor: A scalar with the task's gradient. L_res is in it as a
+            number; its gradient goes to the ratios in closed form.
+        """
+        return task_loss + self.resource_term().to(task_loss.dtype)
+
+    def resource_term(self) -> Tensor:
+        """λ_res·L_res as a number, with the anchor that measures loss scales.
+
+        To be added once to each loss that is backpropagated. The anchor p − p
+        is zero; its gradient is the factor by which AMP and gradient
+        accumulation scale the loss, and the bank divides by it.
+
+        Returns:
+            Tensor: A scalar.
+        """
+        self._losses = True
+        drop_stale_gradient(self.bank, self._weights)
+        if self._term is None:
+            with torch.no_grad():
+                self._term = self._resource_loss(self.bank.counts(),
+                                                 self.bank.resource_masks())
+        anchor = self.bank.loss_anchor()
+        return self._term.to(anchor.dtype) + anchor
+
+    def step(self) -> bool:
+        """Update importance and ratios from the gradients of one step.
+
+        Called by the optimizer's hook; call it by hand, after backward, only
+        in a loop without an optimizer (ratios alone, the paper's DMS_p-).
+
+        Returns:
+            bool: False if the gradient was not finite and was dropped.
+        """
+        done = self.bank.update(self._resource_loss)
+        self._term = None
+        if self.own_clock:
+            self.advance(self.step_count + 1)
+        return done
+
+    def advance(self, step: int) -> None:
+        """Set the clock of the target schedule, and freeze depth in time.
+
+        :meth:`step` moves the clock by itself. A loop whose schedule counts
+        something else, such as iterations of which several make one optimizer
+        step, sets ``search.own_clock = False`` and calls this.
+
+        Args:
+            step (int): Steps that lie behind.
+        """
+        self.step_count = step
+        self._term = None
+        if (self.width_only_steps and step >= self.total_steps
+                and not self.bank.depth_frozen):
+            self.freeze_depth()
+
+    def freeze_depth(self) -> None:
+        """Project onto the budget and fix which blocks stay.
+
+        From here on depth is hard in the forward pass and in the resource,
+        and only widths move (METHOD: section 3).
+        """
+        kept = self.project()
+        self.bank.set_kept(kept)
+        self.bank.freeze_depth()
+        self._term = None
+
+    def _before_step(self, optimizer, args, kwargs) -> None:
+        """The optimizer's pre-hook."""
+        self.step()
+
+    def _resource_loss(self, counts: Tensor, masks: Tensor) -> Tensor:
+        """λ_res·L_res of soft counts (U, ) and masks (E, ); a scalar."""
+        cost = self.space.resource(counts, masks, self.metric)
+        return self.constraint(cost, self.current_target)
 
 
 class Search(SearchStep):
@@ -205,21 +586,6 @@ class Search(SearchStep):
             self._handle = None
         unmask(self.model)
         return self.model
-
-
-def make_bank(model: nn.Module, space, **settings: Any) -> Bank:
-    """The bank of a space, on the device of the model.
-
-    Args:
-        model (nn.Module): The supernet.
-        space (Space): Its space.
-        **settings: ``importance``, ``decay``, ``lr``, ``seed``; see
-            :class:`Bank`.
-    """
-    weight = next(model.parameters())
-    # Low precision is for activations: masks stay in float32 at least.
-    dtype = torch.promote_types(weight.dtype, torch.float32)
-    return Bank(space.layout, dtype=dtype, **settings).to(weight.device)
 
 
 def weighted_constraint(current: Tensor, target: float,

@@ -3,8 +3,7 @@
 from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
 
-from dms_razor.datasets import write_digit_scenes
-from dms_razor.datasets.digit_scenes import CLASSES
+from tools._digit_scenes import CLASSES, write_digit_scenes
 
 SIZE = 64
 

@@ -11,12 +11,12 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from dms_razor._flop_counter import flop_analyzer
+from dms_razor.compat.flop_counter import flop_analyzer
 from dms_razor.core.bank import Bank
 from dms_razor.masking import attach, unmask
+from dms_razor.network import tensors_of
 from dms_razor.subnet.slicing import slice_model
-from dms_razor.tracing import trace
-from dms_razor.tracing.record import tensors_of
+from dms_razor.trace import trace
 
 PRODUCTS = ('conv', 'linear', 'addmm', 'mm', 'bmm', 'matmul', 'einsum',
             'scaled_dot_product_attention')

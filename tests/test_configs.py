@@ -22,8 +22,8 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner
 
-from dms_razor.core.target import parse_target
-from dms_razor.models.example_input import input_shape_from_config
+from dms_razor.core.budget import parse_target
+from dms_razor.openmmlab.example_input import input_shape_from_config
 
 ROOT = Path(__file__).parents[1] / 'configs'
 DETECTORS = ('retinanet', 'yolov8', 'quickstart_detection')

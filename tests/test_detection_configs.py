@@ -19,9 +19,9 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmrazor.registry import MODELS
 
-from dms_razor.core.target import parse_target
-from dms_razor.engine.from_config import preflight_of_config
-from dms_razor.models.example_input import input_shape_from_config
+from dms_razor.core.budget import parse_target
+from dms_razor.openmmlab.example_input import input_shape_from_config
+from dms_razor.openmmlab.from_config import preflight_of_config
 
 ROOT = Path(__file__).parents[1] / 'configs'
 YOLO, RETINA = ROOT / 'yolov8', ROOT / 'retinanet'

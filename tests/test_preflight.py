@@ -6,10 +6,9 @@ import torch
 from torch import nn
 
 from dms_razor.core.bank import Bank
-from dms_razor.core.constraint import constraint_loss
-from dms_razor.estimate import steps_to_target
-from dms_razor.preflight import preflight
-from dms_razor.tracing import trace
+from dms_razor.core.budget import constraint_loss
+from dms_razor.preflight import preflight, steps_to_target
+from dms_razor.trace import trace
 
 
 @pytest.fixture

@@ -16,8 +16,8 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import Dataset
 
-from dms_razor.engine.hooks.export_subnet_hook import averaged_weights
-from dms_razor.models.example_input import input_shape_from_config
+from dms_razor.openmmlab.example_input import input_shape_from_config
+from dms_razor.openmmlab.hooks.export import averaged_weights
 from dms_razor.subnet.files import whole_file, write_text
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs'

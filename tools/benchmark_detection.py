@@ -24,7 +24,7 @@ from _steps import say
 from mmengine.registry import MODELS, init_default_scope
 
 from dms_razor.deploy import RawOutputs, onnx_latency, write_network
-from dms_razor.models.example_input import input_shape_from_config
+from dms_razor.openmmlab.example_input import input_shape_from_config
 from dms_razor.subnet import load_weights
 from dms_razor.subnet.files import write_text
 

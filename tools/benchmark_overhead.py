@@ -29,8 +29,8 @@ from mmengine.logging import MMLogger
 from mmengine.optim import build_optim_wrapper
 from mmpretrain.structures import DataSample
 
-from dms_razor.engine.from_config import algorithm_of_config
 from dms_razor.masking import unmask
+from dms_razor.openmmlab.from_config import algorithm_of_config
 from dms_razor.subnet.files import write_text
 
 

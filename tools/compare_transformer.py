@@ -33,7 +33,7 @@ from dms_razor.core.projection import project
 from dms_razor.core.topk import hard_masks
 from dms_razor.search import Search
 from dms_razor.subnet import count_macs, count_params, slice_model
-from dms_razor.tracing import trace
+from dms_razor.trace import trace
 
 
 def parse_args() -> argparse.Namespace:
@@ -87,7 +87,7 @@ class Classifier(nn.Module):
 
 def read_digits(split: str):
     """Images uint8 ``[N, 1, 8, 8]`` and labels."""
-    from dms_razor.datasets import DigitsDataset
+    from dms_razor.openmmlab.digits import DigitsDataset
     items = DigitsDataset(split).load_data_list()
     images = np.stack([item['img'][None] for item in items])
     return torch.from_numpy(images), torch.tensor(

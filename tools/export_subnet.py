@@ -8,8 +8,8 @@ import dms_razor.openmmlab  # noqa: F401  isort: skip  (must come first)
 
 from mmengine.config import Config, DictAction
 
-from dms_razor.engine.from_config import algorithm_of_config, load_search
-from dms_razor.engine.retrain import retrain_config
+from dms_razor.openmmlab.from_config import algorithm_of_config, load_search
+from dms_razor.openmmlab.retrain import retrain_config
 
 
 def parse_args() -> argparse.Namespace:

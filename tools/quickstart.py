@@ -22,7 +22,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from dms_razor.search import Search
-from dms_razor.structure import structure_table
+from dms_razor.subnet.structure import structure_table
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs' / 'quickstart'
 SUPERNET = CONFIGS / 'resnet34_digits.py'

@@ -19,11 +19,11 @@ import dms_razor.openmmlab  # noqa: F401  isort: skip  (must come first)
 from _comparison import Network, table
 from _detection import CocoFolder, DataError
 from _detection_steps import CONFIGS, Recipe, SearchError, search, train
+from _digit_scenes import write_digit_scenes
 from _scene_picture import draw_detections
 from _steps import say
 from mmengine.hooks import Hook
 
-from dms_razor.datasets import write_digit_scenes
 from dms_razor.search import Search
 from dms_razor.subnet import SubnetError
 from dms_razor.subnet.files import write_text

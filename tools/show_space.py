@@ -16,7 +16,7 @@ import dms_razor.openmmlab  # noqa: F401  isort: skip  (must come first)
 
 from mmengine.config import Config, DictAction
 
-from dms_razor.engine.from_config import preflight_of_config
+from dms_razor.openmmlab.from_config import preflight_of_config
 from dms_razor.subnet.files import write_text
 
 

@@ -10,13 +10,12 @@
 * :mod:`.projection`: from ratios to the network that meets the budget.
 """
 from .bank import Bank
-from .constraint import constraint_loss
+from .budget import (TargetError, TargetSchedule, check_target,
+                     constraint_loss, format_amount, parse_target)
 from .importance import METRICS
 from .layout import KINDS, Layout, Unit
 from .projection import project
 from .resource import Axis, Cost, ResourceModel, Term
-from .schedule import TargetSchedule
-from .target import TargetError, check_target, format_amount, parse_target
 from .topk import (hard_masks, initial_order, kept_counts, rank_order,
                    ranks_from_order, ratio_bounds, soft_masks, topk)
 

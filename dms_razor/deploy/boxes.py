@@ -210,7 +210,7 @@ class _Suppression(torch.autograd.Function):
         if torch.onnx.is_in_onnx_export():
             # symbolic() is what is written; any valid choice will do
             return torch.zeros((1, 3), dtype=torch.int64)
-        from .._mmcv_ext import nms
+        from ..compat.mmcv_ext import nms
         chosen = [boxes.new_zeros((0, 3), dtype=torch.int64)]
         for image, by_class in enumerate(scores):
             for label, score in enumerate(by_class):

@@ -4,7 +4,7 @@ from typing import List, Tuple
 
 from torch import Tensor, nn
 
-from ..subnet.calling import evaluating, tensors_in
+from ..network import evaluating, tensors_in
 
 
 class RawOutputs(nn.Module):

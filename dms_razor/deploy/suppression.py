@@ -8,7 +8,7 @@ must hold for any of them is checked instead.
 import torch
 from torch import Tensor
 
-from .._mmcv_ext import _iou
+from ..compat.mmcv_ext import _iou
 from .boxes import DetectedBoxes
 
 

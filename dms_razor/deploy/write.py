@@ -7,8 +7,7 @@ from typing import Callable, Optional, Union
 import torch
 from torch import Tensor, nn
 
-from .._mutable_widths import widths_without_mutables
-from .._window_batch import windows_of_any_batch
+from ..adapters.exporting import widths_without_mutables, windows_of_any_batch
 from ..subnet.files import whole_file
 
 FORMATS = {'onnx': '.onnx', 'torchscript': '.pt', 'pt2': '.pt2'}

@@ -4,7 +4,7 @@ from typing import Callable, Dict, Optional, Set
 
 from torch import Tensor, nn
 
-from ..tracing.space import Space
+from ..space import Space
 from .layers import InputMask, LayerMasks, MaskedLayer, masked_type
 
 

@@ -5,18 +5,20 @@
 into a folder of files; :func:`build_subnet` turns the standard network and
 such a folder back into the subnet, without tracing. torch is all they need.
 """
+from ..counting import Count, count_macs, count_params
+from ..errors import SubnetError
+from ..moved import moved_names
 from .build import apply_manifest, build_subnet
-from .counting import Count, count_macs, count_params
-from .errors import SubnetError
 from .export import Export, export_subnet
 from .manifest import Manifest
 from .report import Report
-from .retrain_config import RetrainConfig, standard_base
 from .slicing import slice_model
 from .weights import load_weights, read_weights
 
 __all__ = [
     'apply_manifest', 'build_subnet', 'Count', 'count_macs', 'count_params',
     'Export', 'export_subnet', 'load_weights', 'Manifest', 'read_weights',
-    'Report', 'RetrainConfig', 'slice_model', 'standard_base', 'SubnetError'
+    'Report', 'slice_model', 'SubnetError'
 ]
+
+__getattr__ = moved_names(__name__)

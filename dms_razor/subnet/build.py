@@ -10,15 +10,14 @@ from typing import Any, Callable, List, Mapping, Optional, Set, Union
 
 from torch import nn
 
-from .calling import make_inputs
-from .counting import count_macs, count_params
-from .errors import SubnetError, listed
+from ..adapters.registry import make_slim
+from ..counting import count_macs, count_params
+from ..errors import SubnetError, listed
+from ..network import (fingerprint, make_inputs, named_tensors,
+                       shape_differences, state_shapes)
 from .manifest import Manifest, joined
-from .shapes import fingerprint, named_tensors, shape_differences, state_shapes
-from .slicing import replace_by_identity
-from .slim import make_slim
+from .slicing import replace_by_identity, set_width
 from .weights import load_weights
-from .widths import set_width
 
 
 def build_subnet(model: nn.Module,

@@ -5,42 +5,12 @@ from typing import Any, Callable, Dict, List, Optional
 import torch
 from torch import Tensor, nn
 
-from .calling import call, describe_inputs, evaluating
-from .counting import Count, count_params
-from .keep import kept_counts, unit_rows
+from ..counting import Count, count_params
+from ..network import (call, describe_inputs, evaluating, fingerprint,
+                       named_tensors, state_shapes)
+from ..space import closed_form, unit_rows
 from .manifest import Manifest
-from .shapes import fingerprint, named_tensors, state_shapes
-from .slicing import inside, removed_blocks
-from .widths import get_width
-
-
-def closed_form(space, keep: Tensor, metric: str) -> int:
-    """Compute a subnet's figure from its kept counts (paper, eq. 8).
-
-    Args:
-        space (Space): The space.
-        keep (Tensor): Bool of shape [E].
-        metric (str): ``'macs'`` or ``'params'``.
-
-    Returns:
-        int: The figure that the search reckons with; hard counts make it a
-        whole number.
-    """
-    counts = hard_counts(space, keep)
-    return round(float(space.resource(counts, keep.double(), metric)))
-
-
-def hard_counts(space, keep: Tensor) -> Tensor:
-    """Put a subnet's kept counts into the closed form's type.
-
-    Args:
-        space (Space): The space.
-        keep (Tensor): Bool of shape [E].
-
-    Returns:
-        Tensor: k of each unit, float64 of shape [U].
-    """
-    return torch.tensor(kept_counts(space.units, keep), dtype=torch.float64)
+from .slicing import get_width, inside, removed_blocks
 
 
 def describe_subnet(supernet: nn.Module,

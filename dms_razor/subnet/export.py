@@ -17,16 +17,14 @@ from typing import Any, Callable, List, Optional, Union
 import torch
 from torch import Tensor, nn
 
-from .calling import to_device_of
-from .costs import check_counts
-from .counting import count_macs
+from ..counting import count_macs
+from ..network import to_device_of
+from ..space import check_keep
+from .checks import check_counts
 from .describe import describe_subnet
 from .files import whole_folder, write_text
-from .keep import check_keep
-from .layers import compare_layers
 from .manifest import Manifest
-from .report import Report
-from .retrain_config import RetrainConfig
+from .report import Report, compare_layers
 from .slicing import plain_copy, slice_model
 from .weights import save_weights
 
@@ -60,7 +58,7 @@ def export_subnet(out_dir: Union[str, Path],
                   metric: str = 'macs',
                   inputs: Any = None,
                   forward: Optional[Callable] = None,
-                  retrain: Optional[RetrainConfig] = None,
+                  retrain: Optional[Any] = None,
                   picture: bool = True) -> Export:
     """Cut out a subnet, check what it costs, and write it down.
 
@@ -130,7 +128,7 @@ def export_subnet(out_dir: Union[str, Path],
         if retrain_text is not None:
             write_text(folder / 'retrain.py', retrain_text)
         if picture and _can_draw():
-            from ..visualization import draw_structure
+            from .picture import draw_structure
             draw_structure(report.to_dict(), folder / 'structure.png')
     return Export(Path(out_dir), subnet, manifest, report)
 

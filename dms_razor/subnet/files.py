@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Iterator, Sequence, Union
 
-from .errors import SubnetError
+from ..errors import SubnetError
 
 
 def write_text(path: Union[str, Path], text: str) -> None:

@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Union
 
-from .errors import SubnetError
+from ..errors import SubnetError
+from ..network import fingerprint
 from .files import write_text
-from .shapes import fingerprint
 
 FORMAT = 'dms_razor.subnet'
 VERSION = 1
@@ -30,7 +30,7 @@ class Manifest:
         model (dict): The supernet: ``type`` (class name), ``tensors`` (shape
             of every entry of its state dict) and their ``fingerprint``.
         inputs (Any): The example inputs that ``macs`` are counted on, as
-            :func:`dms_razor.subnet.calling.describe_inputs` puts it.
+            :func:`dms_razor.network.describe_inputs` puts it.
         metric (str): What was limited, ``'macs'`` or ``'params'``.
         target (float, optional): The limit in units of ``metric``.
         macs (dict): Multiply-accumulates of one forward pass: ``supernet``,
@@ -44,7 +44,7 @@ class Manifest:
         modules (dict): Per module of the subnet ``type``, ``tensors`` (name
             to shape), ``attributes`` (name to width), ``macs`` (its own on
             all of ``inputs``, without its children's) and, for some, ``slim``
-            (see :func:`dms_razor.subnet.slim.make_slim`).
+            (see :func:`dms_razor.adapters.registry.make_slim`).
         receives (dict): Shape of the one tensor that a module is called
             with, for modules with children: the input of a part.
     """

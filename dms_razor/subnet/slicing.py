@@ -7,16 +7,16 @@ to the space (its slice sites); nothing is traced here.
 """
 import copy
 from collections import defaultdict
-from typing import Dict, List, Sequence, Tuple
+from typing import Any, Dict, List, Sequence, Tuple
 
+import torch
 from torch import Tensor, nn
 
-from .errors import SubnetError
-from .keep import check_keep
-from .shapes import named_tensors
-from .slim import RemovedBlock, make_slim
-from .tensor_slicing import kept, slice_tensor
-from .widths import set_width
+from ..adapters.registry import RemovedBlock, make_slim
+from ..errors import SubnetError
+from ..masking.attach import unmask
+from ..network import named_tensors
+from ..space import check_keep
 
 
 def slice_model(model: nn.Module, space, keep: Tensor) -> nn.Module:
@@ -64,7 +64,6 @@ def plain_copy(model: nn.Module) -> nn.Module:
     Returns:
         nn.Module: The network as its author wrote it, without gradients.
     """
-    from ..masking import unmask
     plain = copy.deepcopy(model)
     unmask(plain)
     for parameter in plain.parameters():
@@ -149,3 +148,166 @@ def _same_sites(first: List, second: List) -> bool:
             (site.axis, site.groups, site.index.tolist()) for site in sites)
 
     return content(first) == content(second)
+
+
+# Which entries of one parameter or buffer a subnet keeps.
+
+
+def kept(index: Tensor, keep: Tensor) -> Tensor:
+    """Look up which entries of a site stay.
+
+    Args:
+        index (Tensor): Element ids ``[n]``, -1 where nothing is pruned;
+            ``[n, 2]`` where an entry stays only if both elements do.
+        keep (Tensor): Bool of shape [E].
+
+    Returns:
+        Tensor: Bool ``[n]``.
+    """
+    index = index.cpu()
+    stays = (index < 0) | keep[index.clamp(min=0)]
+    return stays if index.dim() == 1 else stays.all(-1)
+
+
+def slice_tensor(tensor: Tensor, sites: Sequence, keep: Tensor) -> Tensor:
+    """Select the kept entries of one tensor along all its sliced axes.
+
+    Args:
+        tensor (Tensor): A parameter's or buffer's data.
+        sites (Sequence[SliceSite]): Its sites, at most one per axis. A site
+            with ``groups`` > 1 belongs to a grouped convolution, whose rows
+            of group j (along axis 0) have kept entries of their own.
+        keep (Tensor): Bool of shape [E].
+
+    Returns:
+        Tensor: A new contiguous tensor; it shares no memory with ``tensor``.
+
+    Raises:
+        SubnetError: A site does not fit the tensor.
+    """
+    _check_sites(tensor, sites)
+    # the grouped axis first: its groups are counted along the full axis 0
+    for site in sorted(sites, key=lambda site: site.groups, reverse=True):
+        if site.fold is not None:
+            tensor = fold_slots(tensor, site, keep)
+        rows = kept(site.index, keep).view(site.groups, -1)
+        widths = rows.sum(1).tolist()
+        if len(set(widths)) != 1:
+            raise SubnetError(
+                f'The groups of {site.name!r} keep {widths} channels, but a '
+                'grouped convolution needs equally wide groups. Declare its '
+                'units fixed in the search.')
+        entries = [row.nonzero().flatten().to(tensor.device) for row in rows]
+        tensor = torch.cat([
+            chunk.index_select(site.axis, kept_entries)
+            for chunk, kept_entries in zip(
+                tensor.chunk(site.groups, 0), entries)
+        ])
+    return tensor.clone(memory_format=torch.contiguous_format)
+
+
+def fold_slots(tensor: Tensor, site, keep: Tensor) -> Tensor:
+    """Add the entries of removed blocks to the slot before them.
+
+    Without its block a slot of a concatenation repeats the slot before it,
+    so one slot with the sum of both weights computes the same.
+
+    Args:
+        tensor (Tensor): The weight that reads the concatenation.
+        site (SliceSite): A site with ``fold``.
+        keep (Tensor): Bool of shape [E].
+
+    Returns:
+        Tensor: A new tensor of the same shape.
+    """
+    tensor = tensor.clone()
+    blocks = site.index[:, -1].cpu()
+    for block in blocks[blocks >= 0].unique_consecutive().flip(0).tolist():
+        if not keep[block]:
+            entries = (blocks == block).nonzero().flatten()
+            target = site.fold.cpu()[entries].to(tensor.device)
+            entries = entries.to(tensor.device)
+            tensor.index_add_(site.axis, target,
+                              tensor.index_select(site.axis, entries))
+    return tensor
+
+
+def _check_sites(tensor: Tensor, sites: Sequence) -> None:
+    """Refuse sites that do not fit the tensor they are for."""
+    axes = [site.axis for site in sites]
+    for site in sites:
+        fits = (0 <= site.axis < tensor.dim() and axes.count(site.axis) == 1
+                and len(site.index) == tensor.shape[site.axis] * site.groups
+                and (site.groups == 1 or
+                     (site.axis > 0 and tensor.shape[0] % site.groups == 0)))
+        if not fits:
+            raise SubnetError(
+                f'The site on axis {site.axis} of {site.name!r} has '
+                f'{len(site.index)} entries in {site.groups} groups, but the '
+                f'tensor has shape {tuple(tensor.shape)}. Use the network '
+                'that the space was traced from.')
+
+
+# Attributes that say how wide a module is, such as ``in_channels``.
+#
+# A width is a whole number, the last entry of a tuple of such numbers
+# (``nn.LayerNorm.normalized_shape``), or, named with its place, an entry of a
+# list (``'num_features.3'``, the width of a backbone's fourth stage).
+
+
+def get_width(module: nn.Module, path: str, name: str) -> int:
+    """Read a width of a module.
+
+    Args:
+        module (nn.Module): The module.
+        path (str): Its path, for messages.
+        name (str): The width, e.g. ``'in_channels'``.
+
+    Returns:
+        int: The width.
+
+    Raises:
+        SubnetError: The module has no such width.
+    """
+    value, place = _find(module, path, name)
+    return value if place is None else value[place]
+
+
+def set_width(module: nn.Module, path: str, name: str, width: int) -> None:
+    """Set a width of a module, on the module itself and never on its class.
+
+    Args:
+        module (nn.Module): The module.
+        path (str): Its path, for messages.
+        name (str): The width, e.g. ``'in_channels'``.
+        width (int): Entries that stay.
+
+    Raises:
+        SubnetError: The module has no such width.
+    """
+    value, place = _find(module, path, name)
+    if place is not None:
+        entries = list(value)
+        entries[place] = width
+        width = type(value)(entries)
+    setattr(module, name.partition('.')[0], width)
+
+
+def _find(module: nn.Module, path: str, name: str) -> Tuple[Any, Any]:
+    """Return the attribute and, if it is a list, the place of the width."""
+    attribute, _, place = name.partition('.')
+    value = getattr(module, attribute, None)
+    if isinstance(value, (list, tuple)):
+        index = int(place) if place else -1
+        if -len(value) <= index < len(value) and _whole(value[index]):
+            return value, index
+    elif not place and _whole(value):
+        return value, None
+    raise SubnetError(
+        f'Module {path!r} ({type(module).__name__}) has no width {name!r}. '
+        'The description is that of another network: use the network that '
+        'was searched.')
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

@@ -6,10 +6,10 @@ from typing import Any, Dict, Mapping, Union
 import torch
 from torch import Tensor, nn
 
-from .._checkpoint_loading import load_checkpoint, load_url
-from .errors import SubnetError, listed
+from ..compat.checkpoint import load_checkpoint, load_url
+from ..errors import SubnetError, listed
+from ..network import shape_differences, state_shapes
 from .files import whole_file
-from .shapes import shape_differences, state_shapes
 
 
 def save_weights(model: nn.Module, path: Union[str, Path]) -> None:

@@ -1,10 +1,8 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
-"""From a model and an example input to its search space, in plain PyTorch."""
+"""From one forward pass to a search space; the front door is ``trace.py``."""
+from ..moved import moved_names
 from .rules import RULES, register_rule
-from .space import Block, FullWidth, MaskSite, SliceSite, Space
-from .trace import trace
 
-__all__ = [
-    'trace', 'Space', 'Block', 'FullWidth', 'MaskSite', 'SliceSite', 'RULES',
-    'register_rule'
-]
+__all__ = ['RULES', 'register_rule']
+
+__getattr__ = moved_names(__name__)

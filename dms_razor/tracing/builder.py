@@ -6,17 +6,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..adapters.registry import slim_class, slim_name
 from ..core.layout import KINDS, Layout, Unit
-from ..subnet.slim import slim_class, slim_name
-from .attention_units import AttentionGroup
+from ..space import Block, FullWidth, Space
+from .blocks import NotRemovable, ResidualFinder, group_stages
 from .costs import CostBuilder
-from .elements import Elements
 from .labels import compress, core
 from .options import check_options, make_unit, matches
-from .residual import NotRemovable, ResidualFinder, group_stages
 from .sites import SiteBuilder
-from .space import Block, FullWidth, Space
-from .units import UnitFinder, WidthGroup
+from .units import AttentionGroup, Elements, UnitFinder, WidthGroup
 
 
 class SpaceBuilder:
@@ -25,7 +23,7 @@ class SpaceBuilder:
     Args:
         recorder (Recorder): A finished recording.
         units (dict[str, dict], optional): Name pattern -> options, see
-            :func:`dms_razor.tracing.trace`.
+            :func:`dms_razor.trace`.
         kinds (Sequence[str]): Kinds of units to search. Defaults to all.
     """
 

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from ..core.layout import Layout
 from ..core.resource import Axis, Cost, ResourceModel, Term
-from .elements import Elements
-from .space import Block, SliceSite
+from ..space import Block, SliceSite
+from .units import Elements
 
 
 class CostBuilder:

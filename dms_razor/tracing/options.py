@@ -17,7 +17,7 @@ def matches(name: str, pattern: str) -> bool:
 
 
 def check_options(units: Dict[str, dict]) -> Dict[str, dict]:
-    """Check the options of units; see :func:`dms_razor.tracing.trace`.
+    """Check the options of units; see :func:`dms_razor.trace`.
 
     Raises:
         TypeError: Options are no dict, or ``fixed`` is no bool.

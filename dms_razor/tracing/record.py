@@ -1,10 +1,9 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """What a recording consists of: operations, module calls, tensors."""
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Callable, List, Optional, Set, Tuple
+from typing import Any, Callable, List, Optional, Tuple
 
-from torch import Tensor, nn
+from torch import Tensor
 
 #: Several spellings of one operation -> the name rules are registered under.
 ALIASES = dict(
@@ -133,24 +132,3 @@ def op_name(func: Callable) -> str:
         name = getattr(getattr(func, '__self__', None), '__name__', name)
     name = name.partition('.')[0].strip('_')  # torch.ops: 'relu.default'
     return ALIASES.get(name, name)
-
-
-def tensors_of(value: Any, seen: Optional[Set[int]] = None) -> List[Tensor]:
-    """All tensors in what a network takes or returns, in order.
-
-    Looks into lists, tuples, mappings and objects (data classes, the data
-    samples of OpenMMLab), not into modules.
-    """
-    seen = set() if seen is None else seen
-    if isinstance(value, Tensor):
-        return [value]
-    if isinstance(value, (nn.Module, type)) or id(value) in seen:
-        return []
-    if isinstance(value, Mapping):
-        parts = list(value.values())
-    elif isinstance(value, (list, tuple)):
-        parts = list(value)
-    else:
-        parts = list(getattr(value, '__dict__', {}).values())
-    seen.add(id(value))
-    return [tensor for part in parts for tensor in tensors_of(part, seen)]

@@ -15,9 +15,10 @@ from torch.nn.modules.module import register_module_forward_hook
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten
 
+from ..network import tensors_of
+from .facts import Facts
 from .labels import Variables, compress
-from .record import (ModuleCall, Node, NotUnderstood, OpCall, Value, op_name,
-                     tensors_of)
+from .record import ModuleCall, Node, NotUnderstood, OpCall, Value, op_name
 
 #: Operations whose result is a constant of a shape that is given in numbers.
 CONSTANTS = ('new_zeros', 'new_ones', 'new_full', 'new_empty', 'new_tensor',
@@ -39,7 +40,6 @@ class Recorder(TorchFunctionMode):
 
     def __init__(self, model: nn.Module, rules: Dict[str, Callable]) -> None:
         super().__init__()
-        from .facts import Facts
         self.model = model
         self.rules = rules
         self.variables = Variables()

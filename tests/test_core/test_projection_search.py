@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from dms_razor.core import Axis, Cost, Layout, ResourceModel, Term, Unit
-from dms_razor.core import projection_search as search
+from dms_razor.core import projection as search
 from dms_razor.core.projection import BudgetProblem
 from .helpers import random_ranks, random_resource
 

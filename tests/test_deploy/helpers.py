@@ -4,9 +4,8 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
+from dms_razor.openmmlab.retrain import RetrainConfig, read_config
 from dms_razor.search import Search
-from dms_razor.subnet import RetrainConfig
-from dms_razor.subnet.retrain_config import read_config
 
 YOLO = 'configs/yolov8/yolov8-d0.33-w0.125_b8-60e_coco-format.py'
 RETINA = 'mmdet::retinanet/retinanet_r18_fpn_1x_coco.py'

@@ -18,7 +18,7 @@ from dms_razor.deploy import (FORMATS, DeployError, DetectedBoxes, RawOutputs,
                               difference, load, onnx_latency, write_compared,
                               write_network)
 from dms_razor.deploy.suppression import detection_difference
-from dms_razor.engine.subnet_model import subnet_of_folder
+from dms_razor.openmmlab.subnet_model import subnet_of_folder
 from dms_razor.subnet import SubnetError
 from .helpers import CONVNEXT, DEIT, RESNET, RETINA, SWIN, YOLO, export
 

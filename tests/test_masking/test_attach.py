@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 from toy_nets import plain_data, plain_net
 
 from dms_razor.masking import MaskedLayer, attach, unmask
-from dms_razor.tracing import trace
+from dms_razor.trace import trace
 
 
 def masked_net():

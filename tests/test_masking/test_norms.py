@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from dms_razor.masking import layer_norm
+from dms_razor.masking import norms as layer_norm
 from dms_razor.masking.norms import (NormInterceptor, masked_group_norm,
                                      masked_layer_norm)
 

@@ -10,8 +10,8 @@ from torch import nn
 
 from dms_razor.core.layout import Layout, Unit
 from dms_razor.core.resource import Axis, Cost, ResourceModel, Term
-from dms_razor.tracing import Block as RemovableBlock
-from dms_razor.tracing import FullWidth, SliceSite, Space
+from dms_razor.space import Block as RemovableBlock
+from dms_razor.space import FullWidth, SliceSite, Space
 
 SIZE = 8
 """Height and width of the images."""

@@ -137,7 +137,7 @@ def test_an_inconsistent_manifest(exported):
 def test_attention_becomes_slim():
     from mmpretrain.models.utils import MultiheadAttention
 
-    from dms_razor.tracing import trace
+    from dms_razor.trace import trace
     torch.manual_seed(0)
     attention = MultiheadAttention(24, 3)
     space = trace(attention, torch.rand(1, 5, 24))

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from dms_razor.core.resource import Cost, ResourceModel
-from dms_razor.subnet import (Manifest, RetrainConfig, SubnetError, count_macs,
-                              export_subnet)
+from dms_razor.openmmlab.retrain import RetrainConfig
+from dms_razor.subnet import Manifest, SubnetError, count_macs, export_subnet
 from dms_razor.subnet.export import FILES
 from .helpers import images, net, some_keep, space
 

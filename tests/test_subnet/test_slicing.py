@@ -6,9 +6,10 @@ import torch
 from torch import nn
 
 from dms_razor.masking import MaskedLayer, attach
+from dms_razor.space import SliceSite
 from dms_razor.subnet import SubnetError, slice_model
 from dms_razor.subnet.slicing import inside
-from dms_razor.tracing import SliceSite, trace
+from dms_razor.trace import trace
 from .helpers import images, net, some_keep, space
 
 

@@ -15,7 +15,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
-from dms_razor.datasets import write_digit_scenes
+from tools._digit_scenes import write_digit_scenes
 
 YOLO = 'configs/yolov8/'
 NAMES = ('yolov8-d0.33-w0.125_b8-60e_coco-format.py',

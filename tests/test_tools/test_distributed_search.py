@@ -46,7 +46,7 @@ import torch
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
-from dms_razor.engine.hooks.dms_hook import dms_of
+from dms_razor.openmmlab.hooks.search import dms_of
 
 
 @HOOKS.register_module()

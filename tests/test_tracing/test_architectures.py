@@ -6,7 +6,7 @@ from equality import assert_counts, assert_true, keep_of
 from mmpretrain.registry import MODELS
 from small_nets import depths
 
-from dms_razor.tracing import trace
+from dms_razor.trace import trace
 
 SMALL = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(5))
 

@@ -5,7 +5,7 @@ from transformer_nets import tiny_vit
 
 from dms_razor.core.topk import initial_order, ranks_from_order, soft_masks
 from dms_razor.masking import attach
-from dms_razor.tracing import trace
+from dms_razor.trace import trace
 
 
 def test_gradients_of_all_ratios_task_and_resource():

@@ -5,7 +5,7 @@ from equality import assert_true, closed_form, keep_of
 from small_nets import Block, build, conv
 from torch import nn
 
-from dms_razor.tracing import trace
+from dms_razor.trace import trace
 
 IMAGES = torch.randn(1, 3, 8, 8)
 

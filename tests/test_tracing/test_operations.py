@@ -6,7 +6,7 @@ from equality import assert_true, reasons, unit_table
 from torch import nn
 from torch.nn import functional as F
 
-from dms_razor.tracing import trace
+from dms_razor.trace import trace
 
 IMAGE = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 

@@ -6,7 +6,7 @@ from equality import assert_true, reasons
 from small_nets import IMAGES, Block, build, conv, depths, widths
 from torch import nn
 
-from dms_razor.tracing import trace
+from dms_razor.trace import trace
 from dms_razor.tracing.options import check_options, make_unit
 
 

@@ -8,7 +8,8 @@ from mmengine.structures import BaseDataElement
 from torch import nn
 from torch.nn import functional as F
 
-from dms_razor.tracing.record import OpCall, op_name, tensors_of
+from dms_razor.network import tensors_of
+from dms_razor.tracing.record import OpCall, op_name
 
 
 @pytest.mark.parametrize('func,name', [

@@ -10,7 +10,8 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from dms_razor.tracing import RULES, trace
+from dms_razor.trace import trace
+from dms_razor.tracing import RULES
 from dms_razor.tracing.recorder import Recorder
 
 OUT = dict(out=conv(16, 8))

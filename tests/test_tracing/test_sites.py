@@ -6,7 +6,7 @@ from small_nets import IMAGES, Block, build, conv
 from torch import nn
 
 from dms_razor.subnet.slicing import slice_model
-from dms_razor.tracing import trace
+from dms_razor.trace import trace
 
 
 def net():

@@ -5,7 +5,7 @@ import torch
 from equality import assert_true, counted, unit_table
 from mmpretrain.registry import MODELS
 
-from dms_razor.tracing import trace
+from dms_razor.trace import trace
 
 
 def classifier(width, **backbone):

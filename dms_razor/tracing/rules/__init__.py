@@ -25,6 +25,6 @@ def register_rule(*names: str) -> Callable:
 
 
 # The modules register their rules; they import this one, hence the place.
-for _name in ('attention', 'contraction', 'counted', 'cutting', 'elementwise',
-              'lookup', 'movement', 'norm', 'reduction'):
+for _name in ('attention', 'contraction', 'cutting', 'elementwise', 'movement',
+              'norm', 'reduction'):
     import_module(f'{__name__}.{_name}')

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..facts import Operation, Partition
 from ..labels import compress, core, expand_vector, vector_along
-from ..recorder import NotUnderstood
+from ..record import NotUnderstood
 from . import register_rule
 
 
@@ -201,3 +201,24 @@ def linear(recorder, call) -> List[Tensor]:
     count(recorder, call, positions, vector, result)
     _carry_bias(recorder, bias, result)
     return [expand_vector(result, out.dim() - 1, out.shape)]
+
+
+# Rows looked up in a table: embeddings.
+
+
+@register_rule('embedding')
+def embedding(recorder, call) -> List[Tensor]:
+    """The features of a row are channels that the table makes."""
+    weight, out = call.argument(1, 'weight'), call.outs[0]
+    name = owned_weight(recorder, weight)
+    if name is None:
+        raise NotUnderstood(f'{recorder.where} looks up rows in a table that '
+                            'is computed or belongs to another module')
+    if call.argument(3, 'max_norm') is not None:
+        raise NotUnderstood(f'{recorder.where} rescales its rows (max_norm)')
+    recorder.fix([call.argument(0, 'input')],
+                 f'{recorder.where} takes them as indices')
+    labels = recorder.facts.outputs(
+        name, recorder.path, weight.shape[1], axis=1)
+    recorder.facts.axis(name, 1, labels)
+    return [expand_vector(labels, out.dim() - 1, out.shape)]

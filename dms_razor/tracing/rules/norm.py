@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..facts import NormAxis, Partition
 from ..labels import expand_vector, varies_along
-from ..recorder import NotUnderstood
+from ..record import NotUnderstood
 from . import register_rule
 from .contraction import channel_vector, owned_weight
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten
 
 from ..labels import compress, core, expand_vector, varies_along, vector_along
-from ..recorder import NotUnderstood
+from ..record import NotUnderstood
 from . import register_rule
 
 SPATIAL = [

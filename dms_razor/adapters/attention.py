@@ -1,0 +1,83 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""Attention layers whose heads have fewer query/key dims than value dims.
+
+Standard attention classes take one head size for queries, keys and values.
+A searched layer has a size for queries and keys and another for values, and
+keeps the softmax scale of the supernet (METHOD section 2). A *slim* class is
+the standard class with a forward for that; parameters keep their names. A
+layer becomes slim by :func:`.slim.make_slim`; its numbers are then set like
+those of any other layer.
+"""
+from typing import Optional
+
+from torch import Tensor, nn
+
+from .registry import register_slim
+
+
+def split_heads(qkv: Tensor, heads: int, qk_dims: int, v_dims: int):
+    """``[B, N, heads * (2 * qk + v)]`` -> q, k ``[B, heads, N, qk]`` and v."""
+    batch, tokens, _ = qkv.shape
+    parts = qkv.split([heads * qk_dims, heads * qk_dims, heads * v_dims], -1)
+    return [
+        part.reshape(batch, tokens, heads, -1).transpose(1, 2)
+        for part in parts
+    ]
+
+
+@register_slim('mmpretrain.models.utils.attention', 'MultiheadAttention')
+class SlimMultiheadAttention:
+    """mmpretrain's ``MultiheadAttention`` (ViT, DeiT and many others)."""
+
+    dms_numbers = ('num_heads', 'embed_dims')
+
+    def _dms_setup(self) -> None:
+        self.qk_dims = self.v_dims = self.head_dims
+        self.scale = self.head_dims**-0.5
+        own = getattr(self.scaled_dot_product_attention, 'keywords', {})
+        if own.get('scale'):
+            # mmpretrain divides by a scale that it was given (T2T-ViT).
+            self.scale = 1 / own['scale']
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape ``[B, N, C]`` to ``[B, N, C']``."""
+        q, k, v = split_heads(
+            self.qkv(x), self.num_heads, self.qk_dims, self.v_dims)
+        drop = self.attn_drop if self.training else 0.
+        # q carries the scale: scaled_dot_product_attention has no argument
+        # for it before torch 2.1, and its default follows the slim size.
+        x = nn.functional.scaled_dot_product_attention(
+            q * (self.scale * self.qk_dims**0.5), k, v, dropout_p=drop)
+        x = x.transpose(1, 2).flatten(2)
+        x = self.out_drop(self.gamma1(self.proj_drop(self.proj(x))))
+        return x + v.squeeze(1) if self.v_shortcut else x
+
+
+@register_slim('mmpretrain.models.utils.attention', 'WindowMSA')
+class SlimWindowMSA:
+    """mmpretrain's ``WindowMSA`` (Swin); its scale is a number of its own."""
+
+    dms_numbers = ('num_heads', 'embed_dims')
+
+    def _dms_setup(self) -> None:
+        self.qk_dims = self.v_dims = self.embed_dims // self.num_heads
+
+    def forward(self, x: Tensor, mask: Optional[Tensor] = None) -> Tensor:
+        """Shape ``[windows * B, N, C]``, mask ``[windows, N, N]``."""
+        q, k, v = split_heads(
+            self.qkv(x), self.num_heads, self.qk_dims, self.v_dims)
+        scores = (q * self.scale) @ k.transpose(-2, -1)
+        tokens = self.window_size[0] * self.window_size[1]
+        table = self.relative_position_bias_table
+        bias = table[self.relative_position_index.view(-1)]
+        bias = bias.view(tokens, tokens, -1).permute(2, 0, 1)
+        scores = scores + bias.contiguous().unsqueeze(0)
+        if mask is not None:
+            windows, count = mask.shape[0], x.shape[1]
+            scores = scores.view(x.shape[0] // windows, windows,
+                                 self.num_heads, count, count)
+            scores = scores + mask.unsqueeze(1).unsqueeze(0)
+            scores = scores.view(-1, self.num_heads, count, count)
+        scores = self.attn_drop(self.softmax(scores))
+        x = (scores @ v).transpose(1, 2).flatten(2)
+        return self.proj_drop(self.proj(x))

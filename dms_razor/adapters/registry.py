@@ -1,0 +1,84 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""Slim classes: layers whose subnet the standard class cannot express.
+
+Most subnets are the standard classes with other numbers. Some layers compute
+with equal sizes where a searched one has two: attention takes one head size,
+a C2f stage cuts its channels into equal halves. A *slim* class is the
+standard class with a forward for that; parameters keep their names. Which
+layer becomes which slim class stands in the manifest.
+"""
+from typing import Callable, Dict, Optional, Tuple
+
+from torch import Tensor, nn
+
+#: (module, class name) -> slim mixin; the class name is its manifest name.
+_SLIM: Dict[Tuple[str, str], type] = {}
+_TYPES: Dict[type, type] = {}
+
+
+def register_slim(home: str, name: str) -> Callable[[type], type]:
+    """Decorator: the class is the slim form of a standard class.
+
+    The slim class has ``_dms_setup()``, which gives the layer its further
+    numbers at full size, and a ``forward``. It may have ``dms_numbers``
+    (attributes that follow heads) and ``slots`` (see :mod:`.csp`).
+
+    Args:
+        home (str): Module that defines the standard class.
+        name (str): Name of the standard class.
+    """
+
+    def register(mixin: type) -> type:
+        _SLIM[home, name] = mixin
+        return mixin
+
+    return register
+
+
+def slim_class(module: nn.Module) -> Optional[type]:
+    """The slim mixin for a layer of a standard class; None if it has none."""
+    kind = type(module)
+    return _SLIM.get((kind.__module__, kind.__name__))
+
+
+def slim_name(module: nn.Module) -> Optional[str]:
+    """Manifest name of the slim class for a layer; None if it has none."""
+    return None if slim_class(module) is None else type(module).__name__
+
+
+def make_slim(module: nn.Module, name: str) -> nn.Module:
+    """Give a standard layer its slim class, in place.
+
+    Args:
+        module (nn.Module): The layer, of full size.
+        name (str): Name of the slim class, from the space or a manifest.
+
+    Raises:
+        ValueError: There is no such class, or the layer is of another one.
+    """
+    if type(module) in _TYPES.values():
+        return module
+    mixin = slim_class(module)
+    if mixin is None or slim_name(module) != name:
+        raise ValueError(
+            f'a layer of class {type(module).__name__} cannot become a slim '
+            f'"{name}"; the supernet or dms_razor is another one than that '
+            'of the search. Use those of the search.')
+    kind = type(module)
+    if kind not in _TYPES:
+        _TYPES[kind] = type(f'Slim{name}', (mixin, kind),
+                            dict(__module__=mixin.__module__))
+    module.__class__ = _TYPES[kind]
+    module._dms_setup()
+    return module
+
+
+class RemovedBlock(nn.Identity):
+    """What stands where a residual block was removed.
+
+    An identity for the first input, whatever else the block was given.
+    """
+
+    def forward(self, input: Tensor, *args, **kwargs) -> Tensor:
+        """``input``, unchanged."""
+        return input

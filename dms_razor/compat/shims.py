@@ -1,0 +1,248 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""MMRazor 1.0.0 and its friends on current PyTorch.
+
+MMRazor and MMYOLO have been frozen since 2023 and, as they are, do not import
+on torch 2. :func:`apply` puts that right. Nothing else in this project knows
+about versions. Each shim is a function of its own that says what it mends,
+does nothing where there is nothing to mend, and takes nothing away.
+
+:func:`apply` must run before ``mmrazor.models``, ``mmdet.models``,
+``mmpretrain.models`` or ``mmyolo`` is imported; ``import dms_razor.openmmlab``
+sees to that.
+"""
+import importlib
+import importlib.util
+import sys
+from importlib.machinery import PathFinder
+from typing import Callable, Dict, Iterable, List
+
+from .checkpoint import UnsafeCheckpointError, load_checkpoint
+from .cpu_distributed import default_model_wrapper
+from .flop_counter import flop_analyzer
+
+__all__ = [
+    'SHIMS', 'UnsafeCheckpointError', 'apply', 'default_model_wrapper',
+    'flop_analyzer', 'load_checkpoint'
+]
+
+_applied: set = set()
+_libraries: List[object] = []  # torch.library registrations live as long
+
+
+def _installed(package: str) -> bool:
+    return package in sys.modules or bool(importlib.util.find_spec(package))
+
+
+def pkg_resources_warning() -> None:
+    """setuptools 80 announces the end of pkg_resources at every import of it.
+
+    MMEngine and mim import it, and a run that builds several runners would
+    print the announcement dozens of times. It is about them and not about
+    the user's code; the versions here are pinned below setuptools 82.
+    """
+    import warnings
+    warnings.filterwarnings('ignore', 'pkg_resources is deprecated',
+                            UserWarning)
+
+
+def quantization_names() -> None:
+    """torch 2.0 dropped private helpers of its quantization tables.
+
+    MMRazor builds such tables while ``mmrazor.models`` is imported. The
+    names are given back so that the import works; quantization itself is
+    not made to work by that.
+    """
+    if not _installed('mmrazor'):
+        return
+    # MMRazor reads this submodule as an attribute and never imports it.
+    import torch.ao.quantization.backend_config.utils  # noqa: F401
+    import torch.ao.quantization.fuser_method_mappings as mappings
+    from torch.ao.quantization.backend_config import BackendPatternConfig
+
+    def reverse2(fuse: Callable) -> Callable:
+        return lambda is_qat, x, y: fuse(is_qat, y, x)
+
+    def reverse3(fuse: Callable) -> Callable:
+        return lambda is_qat, x, pair: fuse(is_qat, pair[1], pair[0], x)
+
+    def reverse_sequential_wrapper2(sequential: Callable) -> Callable:
+        return lambda is_qat, x, y: sequential(y, x)
+
+    def setter(attribute: str) -> Callable:
+
+        def set_attribute(self, value):
+            setattr(self, attribute, value)
+            return self
+
+        return set_attribute
+
+    for helper in (reverse2, reverse3, reverse_sequential_wrapper2):
+        if not hasattr(mappings, helper.__name__):
+            setattr(mappings, helper.__name__, helper)
+    for attribute in ('_overwrite_output_observer',
+                      '_overwrite_output_fake_quantize',
+                      '_input_output_observed'):
+        if not hasattr(BackendPatternConfig, f'_set{attribute}'):
+            setattr(BackendPatternConfig, f'_set{attribute}',
+                    setter(attribute))
+
+
+def torchvision_schemas() -> None:
+    """torchvision without its C++ library cannot be imported.
+
+    That is so for PyPI's torchvision beside a CPU-only torch: its Python
+    files register a fake kernel for ``torchvision::nms``, whose schema only
+    the C++ library declares. Declare the schemas, then import again.
+    """
+    if not _installed('torchvision'):
+        return
+    try:
+        import torchvision  # noqa: F401
+        return
+    except RuntimeError as error:
+        if 'torchvision::' not in str(error):
+            raise
+    import torch
+    library = torch.library.Library('torchvision', 'DEF')
+    for name in ('nms', 'qnms'):
+        library.define(f'{name}(Tensor dets, Tensor scores, '
+                       'float iou_threshold) -> Tensor')
+    _libraries.append(library)
+    for name in list(sys.modules):
+        if name.split('.')[0] == 'torchvision':
+            del sys.modules[name]
+    import torchvision  # noqa: F401,F811
+
+
+def mmcv_operators() -> None:
+    """mmcv-lite has no ``mmcv._ext``, which MMDetection and MMYOLO import.
+
+    See :mod:`dms_razor.compat.mmcv_ext`. The full mmcv is left alone.
+    """
+    spec = importlib.util.find_spec('mmcv')
+    if 'mmcv._ext' in sys.modules or spec is None:
+        return
+    if PathFinder.find_spec('mmcv._ext', spec.submodule_search_locations):
+        return
+    from .mmcv_ext import StandIn
+    sys.modules['mmcv._ext'] = StandIn()
+
+
+def mmyolo_version_check() -> None:
+    """MMYOLO 0.6.0 refuses mmcv 2.1, the one that compiles on torch 2.13.
+
+    The check is in ``mmyolo/__init__.py`` and nowhere else: import that
+    under the last version number it takes.
+    """
+    if 'mmyolo' in sys.modules or not (_installed('mmyolo')
+                                       and _installed('mmcv')):
+        return
+    import mmcv
+    version = mmcv.__version__
+    if not version.startswith('2.1.'):
+        return
+    mmcv.__version__ = '2.0.1'
+    try:
+        importlib.import_module('mmyolo')
+    finally:
+        mmcv.__version__ = version
+
+
+def mmcls_alias() -> None:
+    """MMRazor's OFA, Autoformer and other supernets import ``mmcls``.
+
+    MMPretrain is MMCls under its new name. Without the alias MMRazor's
+    supernets subclass a placeholder and fail when they are built; configs of
+    them also need ``default_scope = 'mmrazor'``.
+    """
+    if _installed('mmcls') or not _installed('mmpretrain'):
+        return
+    from .mmcls_alias import finder
+
+    # first: the ordinary finder would take mmcls.x from mmpretrain's folder
+    sys.meta_path.insert(0, finder())
+
+
+def checkpoint_loading() -> None:
+    """torch 2.6 made ``weights_only=True`` the default of ``torch.load``.
+
+    MMEngine's checkpoints hold other things than weights, so ``resume`` and
+    ``load_from`` fail; before 2.6, and for downloads up to now, they run
+    code from the file. Both are replaced by loading through an allow-list,
+    on every version of torch: see :mod:`dms_razor.compat.checkpoint`.
+    """
+    if not _installed('mmengine'):
+        return
+    from mmengine.runner import checkpoint
+
+    from .checkpoint import load_checkpoint, load_url
+
+    def load_from_local(filename, map_location):
+        return load_checkpoint(filename, map_location)
+
+    checkpoint.CheckpointLoader.register_scheme(
+        prefixes='', loader=load_from_local, force=True)
+    checkpoint.load_url = load_url
+
+
+def cpu_distributed() -> None:
+    """Distributed runs without a GPU: gloo, and SyncBatchNorm on the CPU.
+
+    See :mod:`dms_razor.compat.cpu_distributed`; the replacements call the
+    original where there is an accelerator.
+    """
+    from torch.nn import SyncBatchNorm
+    from torch.nn.parallel import DistributedDataParallel as Parallel
+
+    from . import cpu_distributed as cpu
+    SyncBatchNorm.forward = cpu.sync_batch_norm(SyncBatchNorm.forward)
+    Parallel._passing_sync_batchnorm_handle = cpu.sync_batch_norm_check(
+        Parallel._passing_sync_batchnorm_handle)
+    if not _installed('mmengine'):
+        return
+    import mmengine.dist.utils as utils
+    utils._init_dist_pytorch = cpu.init_pytorch(utils._init_dist_pytorch)
+    utils._init_dist_slurm = cpu.init_slurm(utils._init_dist_slurm)
+
+
+def cpu_amp() -> None:
+    """MMEngine's AmpOptimWrapper refuses to run without an accelerator.
+
+    Its autocast knows bfloat16 on the CPU, which needs no loss scaling; only
+    a check of ``is_cuda_available`` in the constructor is in the way.
+    """
+    if not _installed('mmengine'):
+        return
+    from mmengine.device import get_device
+    from mmengine.optim.optimizer import amp_optimizer_wrapper
+    if get_device() == 'cpu':
+        amp_optimizer_wrapper.is_cuda_available = lambda: True
+
+
+SHIMS: Dict[str, Callable[[], None]] = {
+    shim.__name__: shim
+    for shim in (pkg_resources_warning, quantization_names,
+                 torchvision_schemas, mmcv_operators, mmyolo_version_check,
+                 mmcls_alias, checkpoint_loading, cpu_distributed, cpu_amp)
+}
+"""All shims by name, in the order in which they are applied."""
+
+
+def apply(skip: Iterable[str] = ()) -> None:
+    """Apply every shim once; later calls apply only what was skipped.
+
+    Args:
+        skip (Iterable[str]): Names from :data:`SHIMS` to leave out.
+
+    Raises:
+        ValueError: ``skip`` names no shim.
+    """
+    skip = set(skip)
+    unknown = sorted(skip - set(SHIMS))
+    if unknown:
+        raise ValueError(f'No compatibility shim is called {unknown[0]!r}. '
+                         f'The shims are: {", ".join(SHIMS)}.')
+    for name, shim in SHIMS.items():
+        if name not in skip and name not in _applied:
+            shim()
+            _applied.add(name)

@@ -1,0 +1,196 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""Reading a resource target: ``0.5``, ``'50%'``, ``'2.0G'`` or ``4.1e9``."""
+import math
+import re
+from numbers import Real
+from typing import Union
+
+import torch
+from torch import Tensor
+
+_POWERS = {'': 1, 'K': 10**3, 'M': 10**6, 'G': 10**9, 'T': 10**12}
+_PATTERN = re.compile(
+    r'\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*(%|[kmgt])?\s*\Z',
+    re.IGNORECASE)
+_FORMS = ('write a fraction of the supernet (0.5 or "50%") or an absolute '
+          'number ("2.0G", "350M", 4.1e9)')
+
+
+class TargetError(ValueError):
+    """A target that cannot be read or cannot be met."""
+
+
+def parse_target(target: Union[str, float],
+                 supernet: float,
+                 metric: str = 'macs') -> float:
+    """The absolute figure that a target asks for.
+
+    Args:
+        target (str | float): A fraction of the supernet (numbers up to 1, or
+            percent) or an absolute figure (numbers above 1, or with one of
+            the suffixes K, M, G, T for powers of 1,000, in any case).
+        supernet (float): Figure of the supernet.
+        metric (str): What is counted, for messages. Defaults to 'macs'.
+
+    Returns:
+        float: Absolute figure.
+
+    Raises:
+        TargetError: If the target cannot be read, is not positive or lies
+            above the supernet.
+    """
+    shown = repr(target)
+    if isinstance(target, str):
+        match = _PATTERN.match(target)
+        if match is None:
+            raise TargetError(f'{metric} target {shown} cannot be read: '
+                              f'{_FORMS}')
+        number, suffix = float(match[1]), (match[2] or '').upper()
+    elif isinstance(target, Real) and not isinstance(target, bool):
+        number, suffix = float(target), ''
+    else:
+        raise TargetError(f'{metric} target {shown} is a '
+                          f'{type(target).__name__}: {_FORMS}')
+    if not (math.isfinite(number) and number > 0):
+        raise TargetError(f'{metric} target {shown} is not a positive '
+                          f'number: {_FORMS}')
+    if suffix == '%':
+        figure = number / 100 * supernet
+    elif suffix == '' and number <= 1:
+        figure = number * supernet
+    else:
+        figure = number * _POWERS[suffix]
+    if figure > supernet:
+        raise TargetError(
+            f'{metric} target {shown} is {format_amount(figure)}, above the '
+            f'supernet\'s {format_amount(supernet)}: there is nothing to '
+            'prune; lower the target or take a larger supernet')
+    return figure
+
+
+def check_target(target: float,
+                 supernet: float,
+                 minimum: float,
+                 metric: str = 'macs') -> None:
+    """Raise if no network of the space meets ``target``.
+
+    Args:
+        target (float): Absolute figure, see :func:`parse_target`.
+        supernet (float): Figure of the supernet.
+        minimum (float): Figure of the smallest network in the space.
+        metric (str): What is counted, for messages. Defaults to 'macs'.
+
+    Raises:
+        TargetError: If the target lies outside [minimum, supernet].
+    """
+    span = (f'this space reaches from {format_amount(minimum)} to '
+            f'{format_amount(supernet)} {metric}')
+    if target < minimum:
+        raise TargetError(
+            f'{metric} target {format_amount(target)} cannot be reached, '
+            f'{span}: raise the target, or let more be pruned (fewer fixed '
+            'units, lower "least", a smaller "divisor")')
+    if target > supernet:
+        raise TargetError(
+            f'{metric} target {format_amount(target)} lies above the '
+            f'supernet, {span}: lower the target or take a larger supernet')
+
+
+def format_amount(figure: float) -> str:
+    """``figure`` for people, four digits: '4.089 G', '350 M', '512'."""
+    for suffix in 'TGMK':
+        if abs(figure) >= _POWERS[suffix]:
+            return f'{figure / _POWERS[suffix]:.4g} {suffix}'
+    return f'{figure:.4g}'
+
+
+# How the resource target falls during a search (paper, equation 10).
+
+
+class TargetSchedule:
+    """``r_t(e) = r_0·(r_target / r_0)^(e / E)``, an exponential decay.
+
+    Steps may be iterations or epochs, and count from 0. During a warm-up,
+    while importances settle, the target stays at its start; after the search
+    proper it stays at its end, while only width trains.
+
+    Args:
+        start (float): r_0, figure of the supernet.
+        target (float): r_target, figure to reach, same unit.
+        total (int): Length of the search proper, warm-up included (DeiT's 30
+            epochs in the paper).
+        warmup (int): Length of the warm-up (DeiT's 20). Defaults to 0.
+
+    Raises:
+        ValueError: If a number is out of range.
+    """
+
+    def __init__(self,
+                 start: float,
+                 target: float,
+                 total: int,
+                 warmup: int = 0) -> None:
+        if not 0 < target <= start < float('inf'):
+            raise ValueError(
+                f'the target is to fall from {start} to {target}: both must '
+                'be positive and the target not above the start')
+        if not 0 <= warmup < total:
+            raise ValueError(
+                f'a search of {total} steps with {warmup} steps of warm-up '
+                'leaves no step to fall in; make total larger than warmup, '
+                'and warmup not negative')
+        self.start, self.target = float(start), float(target)
+        self.total, self.warmup = total, warmup
+
+    def __call__(self, step: float) -> float:
+        """Target at ``step``, counted from 0; exact at both ends."""
+        if step <= self.warmup:
+            return self.start
+        if step >= self.total:
+            return self.target
+        progress = (step - self.warmup) / (self.total - self.warmup)
+        return self.start * (self.target / self.start)**progress
+
+    def __repr__(self) -> str:
+        return (f'TargetSchedule({self.start:g} -> {self.target:g}, '
+                f'total={self.total}, warmup={self.warmup})')
+
+
+# The resource constraint loss (paper, equations 5 to 7).
+
+
+def check_weight(weight: float) -> float:
+    """λ_res, unless it is below 0 or no number.
+
+    Raises:
+        ValueError: It is: the search would run away from its target.
+    """
+    if not (isinstance(weight, Real) and 0 <= weight < float('inf')):
+        raise ValueError(f'loss_weight is {weight!r}; give a number from 0 '
+                         'on, e.g. 1.0')
+    return weight
+
+
+def constraint_loss(current: Tensor, target: float) -> Tensor:
+    """``log(current / target)`` above the target, 0 at and below it.
+
+    The loss pulls the network down to the target and never pushes it up.
+    Its gradient ``1 / current`` depends on the relative size of a change
+    only, so one weight serves networks of any size.
+
+    Args:
+        current (Tensor): Resource figure, a positive scalar or ``[...]``.
+        target (float): What it may be at most, positive, same unit.
+
+    Returns:
+        Tensor: Loss of the shape of ``current``, differentiable in it.
+
+    Raises:
+        ValueError: If the target is not positive.
+    """
+    if not target > 0:
+        raise ValueError(f'the resource target is {target}, it must be '
+                         'positive')
+    # Strictly above: at the start the network lies exactly on its target.
+    excess = torch.where(current > target, current / target, 1.)
+    return torch.log(excess)

@@ -1,0 +1,324 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""Running a network in eval mode so that nothing of it shows afterwards."""
+import dataclasses
+import hashlib
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Set
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from .errors import SubnetError
+
+
+@contextmanager
+def untouched(model: nn.Module) -> Iterator[None]:
+    """Run the body with ``model`` in eval mode and without gradients.
+
+    Training flags are set and put back one by one (``train()`` of many
+    networks does more than that), and so are buffers that a forward changes
+    and the state of PyTorch's random number generators. The body draws the
+    same random numbers each time.
+
+    Args:
+        model (nn.Module): Any network.
+    """
+    flags = [(module, module.training) for module in model.modules()]
+    buffers = list(_buffers(model))
+    devices = {p.device.index for p in model.parameters() if p.is_cuda}
+    try:
+        for module, _ in flags:
+            module.training = False
+        with torch.no_grad(), torch.random.fork_rng(devices=sorted(devices)):
+            torch.default_generator.manual_seed(0)
+            for device in devices:
+                torch.cuda.default_generators[device].manual_seed(0)
+            yield
+    finally:
+        for module, flag in flags:
+            module.training = flag
+        for buffer in buffers:
+            buffer.restore()
+
+
+@dataclass
+class _Buffer:
+    """A buffer as it was."""
+    module: nn.Module
+    name: str
+    tensor: Tensor
+    version: int
+    value: Tensor
+
+    def restore(self) -> None:
+        self.module._buffers[self.name] = self.tensor
+        if self.tensor._version != self.version:
+            with torch.no_grad():
+                self.tensor.copy_(self.value)
+
+
+def _buffers(model: nn.Module) -> Iterator[_Buffer]:
+    for module in model.modules():
+        for name, tensor in module._buffers.items():
+            if tensor is not None and not tensor.is_inference():
+                yield _Buffer(module, name, tensor, tensor._version,
+                              tensor.clone())
+
+
+# Calling a network on example inputs, quietly and without a trace.
+#
+# Example inputs are a tensor, a tuple or list of arguments, or a dict of
+# keyword arguments, as everywhere in this project. They can be described by
+# their shapes and types, which is how a manifest stores them.
+
+
+class _PlainOperations(TorchFunctionMode):
+    """Changes nothing, but keeps torch from taking fused shortcuts.
+
+    Without it ``nn.MultiheadAttention`` in eval mode runs as one operation
+    that no counter knows.
+    """
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        return function(*args, **(kwargs or {}))
+
+
+@contextmanager
+def evaluating(model: nn.Module):
+    """Run the body with ``model`` in eval mode, without gradients.
+
+    The ``training`` flags are set and put back one by one: ``train()`` of
+    many networks does more than that (frozen stages, ``norm_eval``). The
+    random state of the CPU is put back as well.
+
+    Args:
+        model (nn.Module): Any network.
+    """
+    flags = [(module, module.training) for module in model.modules()]
+    try:
+        for module, _ in flags:
+            module.training = False
+        with torch.random.fork_rng(devices=[]), torch.no_grad(), \
+                _PlainOperations():
+            yield
+    finally:
+        for module, flag in flags:
+            module.training = flag
+
+
+def call(model: nn.Module,
+         inputs: Any,
+         forward: Optional[Callable] = None) -> Any:
+    """Call a network on example inputs.
+
+    Args:
+        model (nn.Module): The network.
+        inputs (Any): A tensor, a tuple or list of arguments, or a dict of
+            keyword arguments.
+        forward (callable, optional): ``forward(model, *inputs)`` for
+            networks that are not simply called.
+
+    Returns:
+        Any: What the network returns.
+    """
+    forward = forward or _simply
+    if isinstance(inputs, Mapping):
+        return forward(model, **inputs)
+    if isinstance(inputs, (tuple, list)):
+        return forward(model, *inputs)
+    return forward(model, inputs)
+
+
+def _simply(model: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    return model(*args, **kwargs)
+
+
+def tensors_in(value: Any) -> List[Tensor]:
+    """List the tensors in nested lists, tuples, dicts and dataclasses.
+
+    Args:
+        value (Any): What a network returns or takes.
+
+    Returns:
+        list[Tensor]: In order of occurrence.
+    """
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    elif dataclasses.is_dataclass(value):
+        value = list(vars(value).values())
+    if isinstance(value, (list, tuple)):
+        return [tensor for part in value for tensor in tensors_in(part)]
+    return []
+
+
+def describe_inputs(inputs: Any) -> Any:
+    """Describe example inputs in JSON's terms.
+
+    Args:
+        inputs (Any): A tensor, or a list, tuple or dict of tensors and plain
+            values.
+
+    Returns:
+        Any: The same nesting, each tensor as ``{'shape': [1, 3, 224, 224],
+        'dtype': 'float32'}``.
+
+    Raises:
+        SubnetError: Something is neither a tensor nor a plain value.
+    """
+    if isinstance(inputs, Tensor):
+        return dict(
+            shape=list(inputs.shape), dtype=str(inputs.dtype).split('.')[-1])
+    if isinstance(inputs, Mapping):
+        return {
+            'named': {
+                str(k): describe_inputs(v)
+                for k, v in inputs.items()
+            }
+        }
+    if isinstance(inputs, (list, tuple)):
+        return [describe_inputs(value) for value in inputs]
+    if inputs is None or isinstance(inputs, (bool, int, float, str)):
+        return dict(value=inputs)
+    raise SubnetError(
+        f'The example inputs hold a {type(inputs).__name__}, which a '
+        'manifest cannot describe. Pass tensors and plain values.')
+
+
+def make_inputs(description: Any, like: nn.Module) -> Any:
+    """Make inputs of zeros from what :func:`describe_inputs` returned.
+
+    Args:
+        description (Any): The description.
+        like (nn.Module): Tensors are put where its first parameter is.
+
+    Returns:
+        Any: Example inputs; MACs do not depend on their values.
+    """
+    if isinstance(description, list):
+        return tuple(make_inputs(part, like) for part in description)
+    if 'named' in description:
+        named: Dict[str, Any] = description['named']
+        return {name: make_inputs(part, like) for name, part in named.items()}
+    if 'value' in description:
+        return description['value']
+    return torch.zeros(
+        description['shape'],
+        dtype=getattr(torch, description['dtype']),
+        device=_device_of(like))
+
+
+def to_device_of(model: nn.Module, inputs: Any) -> Any:
+    """Move example inputs to where a network is.
+
+    Args:
+        model (nn.Module): The network; its first parameter decides.
+        inputs (Any): A tensor, or a list, tuple or dict with tensors.
+
+    Returns:
+        Any: The same nesting.
+    """
+    if isinstance(inputs, Tensor):
+        return inputs.to(_device_of(model))
+    if isinstance(inputs, Mapping):
+        return {k: to_device_of(model, v) for k, v in inputs.items()}
+    if isinstance(inputs, (list, tuple)):
+        return tuple(to_device_of(model, value) for value in inputs)
+    return inputs
+
+
+def _device_of(model: nn.Module) -> torch.device:
+    return next((p.device for p in model.parameters()), torch.device('cpu'))
+
+
+# Names and shapes of a network's tensors, and how two of them differ.
+
+
+def named_tensors(model: nn.Module) -> Dict[str, Tensor]:
+    """Name every parameter and buffer, shared ones under each of their names.
+
+    Args:
+        model (nn.Module): Any network.
+
+    Returns:
+        dict[str, Tensor]: Name to the very tensor object.
+    """
+    tensors = dict(model.named_parameters(remove_duplicate=False))
+    tensors.update(model.named_buffers(remove_duplicate=False))
+    return tensors
+
+
+def state_shapes(model: nn.Module) -> Dict[str, List[int]]:
+    """Name the shape of every tensor in a network's state dict.
+
+    Args:
+        model (nn.Module): Any network.
+
+    Returns:
+        dict[str, list[int]]: Full name to shape.
+    """
+    return {
+        name: list(value.shape)
+        for name, value in model.state_dict().items()
+        if isinstance(value, Tensor)
+    }
+
+
+def shape_differences(expected: Mapping[str, List[int]],
+                      found: Mapping[str, List[int]]) -> List[str]:
+    """Put into words how two lists of shapes differ.
+
+    Args:
+        expected (Mapping): Name to shape, as it should be.
+        found (Mapping): Name to shape, as it is.
+
+    Returns:
+        list[str]: One phrase per difference, shapes before names.
+    """
+    shared = [name for name in expected if name in found]
+    return (
+        [
+            f'{name} has shape {tuple(found[name])} instead of '
+            f'{tuple(expected[name])}'
+            for name in shared if list(found[name]) != list(expected[name])
+        ] + [f'{name} is missing' for name in expected if name not in found] +
+        [f'{name} is not expected' for name in found if name not in expected])
+
+
+def fingerprint(shapes: Mapping[str, Any]) -> str:
+    """Reduce the shapes of a state dict to one string.
+
+    Args:
+        shapes (Mapping): Name to shape.
+
+    Returns:
+        str: SHA-256 of the sorted names and shapes, in hexadecimal. Two
+        networks with the same have the same architecture as far as their
+        weights know.
+    """
+    lines = [f'{name}:{list(shapes[name])}' for name in sorted(shapes)]
+    return hashlib.sha256('\n'.join(lines).encode()).hexdigest()
+
+
+def tensors_of(value: Any, seen: Optional[Set[int]] = None) -> List[Tensor]:
+    """All tensors in what a network takes or returns, in order.
+
+    Looks into lists, tuples, mappings and objects (data classes, the data
+    samples of OpenMMLab), not into modules.
+    """
+    seen = set() if seen is None else seen
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, (nn.Module, type)) or id(value) in seen:
+        return []
+    if isinstance(value, Mapping):
+        parts = list(value.values())
+    elif isinstance(value, (list, tuple)):
+        parts = list(value)
+    else:
+        parts = list(getattr(value, '__dict__', {}).values())
+    seen.add(id(value))
+    return [tensor for part in parts for tensor in tensors_of(part, seen)]

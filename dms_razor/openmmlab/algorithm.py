@@ -1,0 +1,261 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""The DMS algorithm: a network in which training also searches."""
+import copy
+from contextlib import contextmanager
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Union
+
+from mmengine.model import BaseModel
+from mmrazor.models.algorithms import BaseAlgorithm
+from mmrazor.registry import MODELS
+from torch import Tensor, nn
+
+from ..masking.attach import unmask
+from ..preflight import Preflight
+from ..search import Search
+from .schedule import SearchSchedule
+
+
+@MODELS.register_module()
+class DMS(BaseAlgorithm):
+    """Differentiable Model Scaling of a model of any OpenMMLab package.
+
+    Trains the architecture as its own config says and, beside it, one
+    pruning ratio for each unit. The ratios are no parameters: optimizer,
+    schedules, clipping, EMA and ``state_dict`` do not see them. They are
+    driven by :class:`DMSHook`, which has to be among the ``custom_hooks``.
+
+    Args:
+        architecture (dict | BaseModel): The supernet.
+        target (float | str): Budget: ``0.5``, ``'50%'``, ``'2.0G'``, 4.1e9.
+        metric (str): What it limits, ``'macs'`` or ``'params'``.
+            Defaults to ``'macs'``.
+        search (dict, optional): Length of the search, in epochs
+            (``epochs``, ``width_only_epochs``, ``warmup_epochs``) or in
+            iterations (``iters``, …); see :class:`SearchSchedule`. By
+            default it is as long as the training.
+        mutator (dict | nn.Module, optional): Of type ``DMSMutator``.
+        resource_loss (dict | nn.Module, optional): Of type
+            ``ResourceConstraintLoss``.
+        input_shape (Sequence[int] | int, optional): What MACs are counted
+            for. Without it :class:`DMSHook` reads it off the pipelines.
+        eval_masks (str): What validation runs, ``'hard'`` (while the target
+            falls what the ratios round to, then the subnet as it would be
+            exported; the default) or ``'soft'`` (the network that is being
+            trained).
+        data_preprocessor (dict | nn.Module, optional): Handed on to the
+            architecture, which may build batch augmentations into it.
+        init_cfg (dict, optional): See mmengine's ``BaseModule``.
+
+    Attributes:
+        search (Search): The search; None until :meth:`prepare`, which runs
+            at once where ``input_shape`` is given.
+
+    Raises:
+        ValueError: If the target is unreadable or out of reach, nothing can
+            be pruned, or a pattern of units matches nothing.
+    """
+
+    def __init__(self,
+                 architecture: Union[BaseModel, Dict],
+                 target: Union[float, str],
+                 metric: str = 'macs',
+                 search: Optional[dict] = None,
+                 mutator: Union[Dict, nn.Module, None] = None,
+                 resource_loss: Union[Dict, nn.Module, None] = None,
+                 input_shape: Union[None, int, Sequence[int]] = None,
+                 eval_masks: str = 'hard',
+                 data_preprocessor: Union[Dict, nn.Module, None] = None,
+                 init_cfg: Optional[dict] = None) -> None:
+        if eval_masks not in ('hard', 'soft'):
+            raise ValueError(f"eval_masks is {eval_masks!r}; use 'hard' or "
+                             "'soft'")
+        # `module_inplace=True` leaves the modules' inplace flags alone.
+        super().__init__(
+            build_architecture(architecture, data_preprocessor),
+            init_cfg=init_cfg,
+            module_inplace=True)
+        self.target, self.metric = target, metric
+        self.schedule = SearchSchedule(**(search or {}))
+        self.eval_masks = eval_masks
+        self.mutator = build_part(mutator, 'DMSMutator')
+        self.resource_loss = build_part(resource_loss,
+                                        'ResourceConstraintLoss')
+        self.search: Optional[Search] = None
+        if input_shape is not None:
+            self.mutator.input_shape = input_shape
+        if self.mutator.input_shape is not None:
+            self.prepare(self.mutator.input_shape)
+
+    # preparation
+
+    def prepare(self, input_shape: Union[int, Sequence[int]]) -> Preflight:
+        """Trace the architecture and mask its layers; does nothing twice.
+
+        Args:
+            input_shape (Sequence[int] | int): What MACs are counted for.
+
+        Returns:
+            Preflight: The space and the target's place in it.
+        """
+        if self.search is None:
+            self.mutator.input_shape = input_shape
+            self.mutator.prepare_from_supernet(self.architecture)
+            self.search = Search(
+                self.architecture,
+                target=self.target,
+                metric=self.metric,
+                total_steps=1,  # until set_length knows the loop
+                constraint=self.resource_loss,
+                space=self.mutator.space,
+                bank=self.mutator.bank)
+        return self.search.preflight()
+
+    def set_length(self,
+                   max_iters: int,
+                   iters_per_epoch: Optional[int] = None) -> None:
+        """Fit the target schedule to the training loop.
+
+        Args:
+            max_iters (int): Iterations of the training.
+            iters_per_epoch (int, optional): None in a loop without epochs.
+
+        Raises:
+            ValueError: If the search does not fit into the training.
+        """
+        steps = self.schedule.steps(max_iters, iters_per_epoch)
+        self.prepared().set_length(steps.total, steps.warmup, steps.width_only)
+
+    def prepared(self) -> Search:
+        """The search, or an error that says what it waits for."""
+        if self.search is None:
+            raise RuntimeError(
+                'the DMS algorithm has not been prepared: set model.'
+                'input_shape, or put dict(type=\'mmrazor.DMSHook\') into '
+                'custom_hooks, which reads it off the pipelines')
+        return self.search
+
+    def init_weights(self) -> None:
+        """Initialise the plain layers.
+
+        mmengine's initialisers match classes by name, their own and that of
+        direct bases only, and would pass over some masked layers.
+        """
+        unmask(self.architecture)
+        super().init_weights()
+        if self.search is not None:
+            self.search.attach_masks()
+
+    # the three modes of an OpenMMLab model
+
+    def loss(self,
+             inputs: Tensor,
+             data_samples: Optional[List[Any]] = None) -> Dict[str, Tensor]:
+        """The architecture's losses and ``loss_resource`` (paper, eq. 5).
+
+        Args:
+            inputs (Tensor): A batch, as the data preprocessor gives it.
+            data_samples (list, optional): Its annotations.
+
+        Returns:
+            dict[str, Tensor]: The task's losses, untouched, and
+            λ_res·L_res, which has a value and no gradient for the weights.
+
+        Raises:
+            RuntimeError: If no optimizer drives the ratios.
+        """
+        search = self.prepared()
+        if not search.attached:
+            raise RuntimeError(
+                'training without DMSHook would leave the ratios alone: put '
+                "dict(type='mmrazor.DMSHook') into custom_hooks")
+        search.bank.mode = 'soft'
+        losses = super().loss(inputs, data_samples)
+        losses['loss_resource'] = search.resource_term()
+        return losses
+
+    def _forward(self,
+                 inputs: Tensor,
+                 data_samples: Optional[List[Any]] = None) -> Any:
+        """Features or logits of the network that is evaluated."""
+        with self._evaluated():
+            return super()._forward(inputs, data_samples)
+
+    def _predict(self,
+                 inputs: Tensor,
+                 data_samples: Optional[List[Any]] = None) -> List[Any]:
+        """Predictions of the network that is evaluated."""
+        with self._evaluated():
+            return super()._predict(inputs, data_samples)
+
+    @contextmanager
+    def _evaluated(self) -> Iterator[None]:
+        """Masks for evaluation, as ``eval_masks`` says."""
+        if self.search is None:
+            yield
+            return
+        mode = self.eval_masks
+        # Choices that somebody set, e.g. an evolution, are not projected.
+        if (mode == 'hard' and self.search.at_target
+                and self.search.bank.mode != 'hard'):
+            mode = 'subnet'
+        with self.search.masks(mode):
+            yield
+
+
+# Builds the parts of an algorithm from their configs.
+
+
+def build_architecture(
+        architecture: Union[BaseModel, Dict],
+        data_preprocessor: Union[Dict, nn.Module, None] = None) -> BaseModel:
+    """Build the supernet, with the data preprocessor that is meant for it.
+
+    A runner gives the config's top-level ``data_preprocessor`` to the
+    algorithm. Built there, without the architecture's ``train_cfg``, it would
+    lose batch augmentations such as mixup; so it is handed on.
+
+    Args:
+        architecture (dict | BaseModel): The supernet or its config.
+        data_preprocessor (dict | nn.Module, optional): What the runner gave.
+            An architecture's own one has precedence.
+
+    Returns:
+        BaseModel: The supernet.
+
+    Raises:
+        TypeError: If ``architecture`` is neither.
+    """
+    if isinstance(architecture, nn.Module):
+        if data_preprocessor is not None:
+            if isinstance(data_preprocessor, dict):
+                data_preprocessor = MODELS.build(data_preprocessor)
+            architecture.data_preprocessor = data_preprocessor
+        return architecture
+    if not isinstance(architecture, dict):
+        raise TypeError(f'the architecture is {architecture!r}; give a model '
+                        'or the config of one, e.g. _base_.model')
+    architecture = copy.copy(architecture)
+    if data_preprocessor is not None and 'cfg_path' not in architecture:
+        architecture.setdefault('data_preprocessor', data_preprocessor)
+    return MODELS.build(architecture)
+
+
+def build_part(part: Union[Dict, nn.Module, None],
+               default_type: str) -> nn.Module:
+    """Build a part of the algorithm; its type may be left out.
+
+    Args:
+        part (dict | nn.Module | None): The part or its config.
+        default_type (str): The type it has unless the config names one.
+
+    Returns:
+        nn.Module: The part.
+    """
+    if isinstance(part, nn.Module):
+        return part
+    config: Optional[dict] = copy.copy(part) if part is not None else {}
+    config.setdefault('type', default_type)
+    # The scope is spelled out: default_scope is often another package's.
+    if config['type'] in MODELS.module_dict:
+        config['type'] = f'mmrazor.{config["type"]}'
+    return MODELS.build(config)

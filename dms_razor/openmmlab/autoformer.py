@@ -1,0 +1,230 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""MMRazor's own supernets, to be searched by DMS.
+
+Autoformer and OFA's MobileNetV3 are built of dynamic layers that look up
+their present width in mutables. A search by DMS needs none of this: its
+masks act on plain layers. :func:`DMSStaticSupernet` builds such a supernet
+and turns it into its largest network, of plain layers with the same weights::
+
+    architecture=dict(type='DMSStaticSupernet', cfg=_base_.supernet)
+
+The published space is then given by ``units`` with ``choices``; see
+configs/autoformer and configs/ofa.
+"""
+import copy
+from typing import Any, Dict, List, Optional, Tuple
+
+import torch
+from mmengine.registry import MODELS, Registry
+from mmrazor.models.architectures.ops.transformer_series import \
+    MultiheadAttention
+from torch import Tensor, nn
+from torch.overrides import handle_torch_function, has_torch_function
+
+from ..tracing.labels import compress, core
+from ..tracing.rules import register_rule
+from ..tracing.rules.contraction import count
+
+
+# In mmengine's root registry, so that a config finds it under any scope.
+@MODELS.register_module()
+def DMSStaticSupernet(cfg: dict,
+                      data_preprocessor: Optional[dict] = None) -> nn.Module:
+    """Build one of MMRazor's supernets as its largest plain network.
+
+    Args:
+        cfg (dict): Config of the searchable network, e.g.
+            ``SearchableImageClassifier``. MMRazor's own configs name
+            MMPretrain ``mmcls``; both names are understood.
+        data_preprocessor (dict, optional): Handed on to the model; the
+            runner passes it when this is a config's top-level ``model``.
+
+    Returns:
+        nn.Module: The largest network of the space. It has no mutables.
+
+    Raises:
+        TypeError: If ``cfg`` is not a config dict with a ``type``.
+        ValueError: If the network has no mutables.
+    """
+    if not isinstance(cfg, dict) or 'type' not in cfg:
+        raise TypeError('DMSStaticSupernet needs the config of a searchable '
+                        f"network, a dict with a 'type'; got {cfg!r}.")
+    cfg = _renamed(copy.deepcopy(cfg))
+    if data_preprocessor is not None:
+        cfg['data_preprocessor'] = _renamed(data_preprocessor)
+    with MODELS.switch_scope_and_registry('mmrazor') as registry:
+        if _is_classifier(cfg['type'], registry):
+            # MMPretrain's default, which it would look for in MMRazor's scope
+            preprocessor = cfg.get('data_preprocessor') or {}
+            if isinstance(preprocessor, dict):
+                preprocessor.setdefault('type',
+                                        'mmpretrain.ClsDataPreprocessor')
+            cfg['data_preprocessor'] = preprocessor
+        return largest_network(registry.build(cfg))
+
+
+def _is_classifier(kind: Any, registry: Registry) -> bool:
+    """Whether a config's ``type`` is one of MMPretrain's classifiers."""
+    from mmpretrain.models import ImageClassifier
+    cls = registry.get(kind) if isinstance(kind, str) else kind
+    return isinstance(cls, type) and issubclass(cls, ImageClassifier)
+
+
+def largest_network(model: nn.Module) -> nn.Module:
+    """The largest network of a supernet, with the supernet's weights.
+
+    Args:
+        model (nn.Module): A network of MMRazor's dynamic layers; it is used
+            up.
+
+    Returns:
+        nn.Module: The same classes with plain layers inside.
+
+    Raises:
+        ValueError: If the network has no mutables.
+    """
+    from mmrazor.models.mutables import BaseMutable
+    from mmrazor.models.mutators import NasMutator
+    from mmrazor.structures.subnet import export_fix_subnet
+    mutator = NasMutator()
+    mutator.prepare_from_supernet(model)
+    if not mutator.search_groups:
+        raise ValueError(
+            f'{type(model).__name__} has no mutables: it is no supernet of '
+            'MMRazor. Use its config as the architecture itself.')
+    mutator.set_choices(mutator.sample_choices(kind='max'))
+    training, lists = model.training, _lists(model)
+    _, static = export_fix_subnet(model, slice_weight=True)
+    for module in static.modules():
+        module.training = training
+        for name, child in list(module.named_children()):
+            if isinstance(child, BaseMutable) and not _is_read(module, name):
+                delattr(module, name)
+    modules = dict(static.named_modules())
+    for (path, name), members in lists.items():
+        if set(members) <= set(modules):  # else they were mutables
+            setattr(modules[path], name, [modules[m] for m in members])
+    _traceable(static)
+    return static
+
+
+def _lists(model: nn.Module) -> Dict[Tuple[str, str], List[str]]:
+    """Plain lists of modules: (owner, attribute) -> paths of the members.
+
+    A backbone that runs such a list would go on running dynamic layers,
+    since only registered modules are replaced.
+    """
+    paths = {id(module): path for path, module in model.named_modules()}
+    found = {}
+    for path, module in model.named_modules():
+        for name, value in vars(module).items():
+            if isinstance(value, list) and value and all(
+                    id(item) in paths for item in value):
+                found[path, name] = [paths[id(item)] for item in value]
+    return found
+
+
+def _is_read(module: nn.Module, name: str) -> bool:
+    """Whether a backbone's forward still asks for this number."""
+    return name == 'mutable_embed_dims' and hasattr(module, 'cls_token')
+
+
+def _traceable(model: nn.Module) -> None:
+    """Give attention with relative positions the form that traces."""
+    for module in model.modules():
+        if type(module) is MultiheadAttention:
+            module.__class__ = RelativeAttention
+
+
+def _renamed(value: Any) -> Any:
+    """``mmcls`` is called ``mmpretrain`` today, in types and scopes."""
+    if isinstance(value, dict):
+        return {key: _renamed(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_renamed(item) for item in value)
+    if isinstance(value, str) and (value == 'mmcls'
+                                   or value.startswith('mmcls.')):
+        return 'mmpretrain' + value[len('mmcls'):]
+    return value
+
+
+# Autoformer's attention with relative positions, in a form that traces.
+#
+# MMRazor's layer folds batch and heads into one dimension, in which heads can
+# no longer be told apart. Here the two products with the table of relative
+# positions are functions of their own with a tracing rule each; the layer
+# computes the same and keeps its parameters. The table is shared by all
+# heads, so the dims of a head stay and the number of heads is searched, as in
+# Autoformer's space.
+
+
+def relative_scores(q: Tensor, table: Tensor) -> Tensor:
+    """Queries ``[B, H, N, d]`` times table ``[N, M, d]``: ``[B, H, N, M]``."""
+    if has_torch_function((q, table)):
+        return handle_torch_function(relative_scores, (q, table), q, table)
+    batch, heads, tokens, dims = q.shape
+    rows = q.permute(2, 0, 1, 3).reshape(tokens, batch * heads, dims)
+    out = rows @ table.transpose(2, 1)
+    return out.transpose(1, 0).reshape(batch, heads, tokens, -1)
+
+
+def relative_values(weights: Tensor, table: Tensor) -> Tensor:
+    """Weights ``[B, H, N, M]`` times ``[N, M, d]``: ``[B, H, N, d]``."""
+    if has_torch_function((weights, table)):
+        return handle_torch_function(relative_values, (weights, table),
+                                     weights, table)
+    return relative_scores(weights, table.transpose(2, 1))
+
+
+def relative_table(vertical: Tensor, horizontal: Tensor, layer: nn.Module,
+                   tokens: int) -> Tensor:
+    """What the layer looks up in its two tables: ``[N, N, d]``."""
+    tables = (vertical, horizontal)
+    if has_torch_function(tables):
+        return handle_torch_function(relative_table, tables, *tables, layer,
+                                     tokens)
+    return layer(tokens, tokens)
+
+
+def _tables(layer: nn.Module) -> tuple:
+    return layer.embeddings_table_v, layer.embeddings_table_h, layer
+
+
+@register_rule('relative_table')
+def looked_up(recorder, call) -> List[Tensor]:
+    """The tables are those of all heads: they hold no channels."""
+    return [torch.zeros((), dtype=torch.long).expand(call.outs[0].shape)]
+
+
+@register_rule('relative_scores', 'relative_values')
+def relative_product(recorder, call) -> List[Tensor]:
+    """MACs follow the heads; the result belongs to what it is added to."""
+    data, out = call.args[0], call.outs[0]
+    total = out.numel() * data.shape[-1]
+    labels = core(compress(recorder.labels_of(data))).reshape(-1)
+    count(recorder, call, total / len(labels), labels)
+    return [torch.zeros((), dtype=torch.long).expand(out.shape)]
+
+
+class RelativeAttention(MultiheadAttention):
+    """MMRazor's static ``MultiheadAttention`` of Autoformer."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape ``[B, N, C]`` to ``[B, N, C']``."""
+        batch, tokens, _ = x.shape
+        q, k, v = (
+            layer(x).view(batch, tokens, self.num_heads,
+                          self.head_dims).transpose(1, 2)
+            for layer in (self.w_qs, self.w_ks, self.w_vs))
+        scores = (q @ k.transpose(-2, -1)) * self.scale
+        if self.relative_position:
+            table = relative_table(*_tables(self.rel_pos_embed_k), tokens)
+            scores = scores + relative_scores(q, table) * self.scale
+        weights = self.attn_drop(scores.softmax(dim=-1))
+        out = weights @ v
+        if self.relative_position:
+            table = relative_table(*_tables(self.rel_pos_embed_v), tokens)
+            out = out + relative_values(weights, table)
+        out = out.transpose(1, 2).reshape(batch, tokens, -1)
+        out = self.out_drop(self.proj_drop(self.proj(out)))
+        return v.squeeze(1) + out if self.v_shortcut else out

@@ -1,0 +1,120 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""What the tools make of a config, without a runner."""
+import copy
+from pathlib import Path
+from typing import Optional, Union
+
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmengine.runner.checkpoint import _load_checkpoint
+from mmrazor.registry import MODELS
+
+from ..preflight import Preflight, preflight
+from .algorithm import DMS, build_architecture, build_part
+from .checkpoints import check_weights, compare_weights
+from .example_input import input_shape_from_config
+from .schedule import SearchSchedule
+
+
+def is_search(cfg: Config) -> bool:
+    """Whether a config's model is a DMS algorithm.
+
+    Raises:
+        ValueError: If it has no model.
+    """
+    if not isinstance(cfg.get('model'), dict):
+        raise ValueError(f'{cfg.filename or "the config"} has no model; name '
+                         'a whole config')
+    return 'architecture' in cfg.model
+
+
+def preflight_of_config(cfg: Config) -> Preflight:
+    """Trace a config's network and describe its space.
+
+    Args:
+        cfg (Config): Config of a search, or of a plain model, which is shown
+            with the default settings of a search and without a target.
+
+    Returns:
+        Preflight: A target that cannot be met is told in its ``problem``.
+
+    Raises:
+        ValueError: If the config does not say the input size, nothing can be
+            pruned, or a pattern of units matches nothing.
+        RuntimeError: If the network fails on an input of that size.
+    """
+    search = is_search(cfg)
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    settings = copy.deepcopy(cfg.model)
+    if not search:
+        settings = dict(architecture=settings)
+    architecture = build_architecture(settings['architecture'],
+                                      cfg.get('data_preprocessor'))
+    mutator = build_part(settings.get('mutator'), 'DMSMutator')
+    mutator.input_shape = (
+        settings.get('input_shape') or mutator.input_shape
+        or input_shape_from_config(cfg))
+    mutator.prepare_from_supernet(architecture)
+    loss = build_part(settings.get('resource_loss'), 'ResourceConstraintLoss')
+    return preflight(
+        mutator.space,
+        settings.get('target'),
+        settings.get('metric', 'macs'),
+        lr=mutator.bank.lr,
+        loss_weight=getattr(loss, 'loss_weight', 1.),
+        total_steps=_steps(cfg, settings.get('search')))
+
+
+def _steps(cfg: Config, search: Optional[dict]) -> Optional[int]:
+    """Steps in which the target falls; None where only data would tell."""
+    train_cfg = cfg.get('train_cfg') or {}
+    schedule = SearchSchedule(**(search or {}))
+    if schedule.by_epoch or 'max_iters' not in train_cfg:
+        return None
+    steps = schedule.steps(train_cfg['max_iters'])
+    return steps.total - steps.warmup
+
+
+def algorithm_of_config(cfg: Config) -> DMS:
+    """Build a search's algorithm, traced and ready.
+
+    Raises:
+        ValueError: If the config is no search's.
+    """
+    if not is_search(cfg):
+        raise ValueError(
+            f'{cfg.filename or "the config"} describes a plain model, no '
+            'search; name the config that the search was run with')
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    settings = copy.deepcopy(cfg.model)
+    if cfg.get('data_preprocessor') is not None:
+        settings.setdefault('data_preprocessor', cfg.data_preprocessor)
+    model = MODELS.build(settings)
+    if model.search is None:
+        model.prepare(input_shape_from_config(cfg))
+    return model
+
+
+def load_search(model: DMS, checkpoint: Union[str, Path]) -> DMS:
+    """Put a search's checkpoint into its algorithm.
+
+    Args:
+        model (DMS): From :func:`algorithm_of_config`.
+        checkpoint (str | Path): File that the search saved.
+
+    Returns:
+        DMS: The same model, with weights, ratios and importances.
+
+    Raises:
+        ValueError: If it is not the checkpoint of a search of this network.
+    """
+    name = str(checkpoint)
+    state = _load_checkpoint(name, map_location='cpu')
+    if not isinstance(state, dict) or 'dms' not in state:
+        raise ValueError(
+            f'{name} holds no search; give a checkpoint that a training with '
+            'DMSHook has saved')
+    check_weights(compare_weights(state, model), name)
+    model.load_state_dict(state['state_dict'])
+    model.search.load_state_dict(state['dms'])
+    return model

@@ -1,0 +1,139 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""Writes the subnets that a search finds."""
+import os.path as osp
+from contextlib import contextmanager
+from typing import Dict, Iterator, Optional, Sequence, Union
+
+from mmengine.dist import master_only
+from mmengine.hooks import EMAHook, Hook
+from mmengine.runner import Runner
+from mmrazor.registry import HOOKS
+
+from ...core.budget import format_amount
+from ..retrain import retrain_config
+from .search import dms_of
+
+Budget = Union[float, str]
+
+
+@HOOKS.register_module()
+class ExportSubnetHook(Hook):
+    """Exports the searched network to ``work_dir/subnet``.
+
+    At the end of the training, and each time the falling target passes one
+    of the ``budgets``: one search gives several networks. Each is projected
+    onto its budget; the search itself goes on undisturbed. With an
+    ``EMAHook`` the averaged weights are exported, as they are what is
+    validated.
+
+    Args:
+        out_dir (str): Folder, relative to the runner's ``work_dir``.
+            Defaults to ``'subnet'``. A budget adds itself to the name:
+            ``subnet_80pct``, ``subnet_2.0G``.
+        budgets (Sequence[float | str]): Larger budgets than the target, e.g.
+            ``('80%', '60%')``. Defaults to none.
+        retrain_base (str, optional): Config whose training recipe the
+            retrain config takes, e.g.
+            ``'mmpretrain::resnet/resnet50_8xb256-rsb-a1-600e_in1k.py'``.
+            Defaults to the standard config that the search's own config
+            inherits.
+        retrain_overrides (dict, optional): Other settings of the retrain
+            config, e.g. ``dict(train_dataloader=dict(batch_size=64))``.
+        finetune (bool): Whether the retrain config starts from the searched
+            weights and not from scratch. Defaults to False.
+        picture (bool): Whether to draw the structure. Defaults to True.
+    """
+
+    # After StructureLogHook and before CheckpointHook.
+    priority = 'LOW'
+
+    def __init__(self,
+                 out_dir: str = 'subnet',
+                 budgets: Sequence[Budget] = (),
+                 retrain_base: Optional[str] = None,
+                 retrain_overrides: Optional[dict] = None,
+                 finetune: bool = False,
+                 picture: bool = True) -> None:
+        self.out_dir = out_dir
+        self.budgets = tuple(budgets)
+        self.retrain_args = dict(
+            base=retrain_base,
+            overrides=retrain_overrides,
+            from_search=finetune)
+        self.picture = picture
+        self._retrain = None
+        self._figures: Dict[Budget, float] = {}
+
+    def before_train(self, runner: Runner) -> None:
+        """Read budgets and retrain config while an error is still cheap."""
+        search = dms_of(runner).search
+        self._figures = {b: search.budget(b) for b in self.budgets}
+        idle = [
+            budget for budget, figure in self._figures.items()
+            if not search.target < figure < search.schedule.start
+        ]
+        if idle:
+            raise ValueError(
+                f'the budget {idle[0]!r} of ExportSubnetHook does not lie '
+                'between the supernet and the target of the search '
+                f'({format_amount(search.target)} {search.metric}, which is '
+                'exported anyway); leave it out or lower the target')
+        self._retrain = retrain_config(runner.cfg, **self.retrain_args)
+
+    def after_train_iter(self,
+                         runner: Runner,
+                         batch_idx: int,
+                         data_batch=None,
+                         outputs: Optional[dict] = None) -> None:
+        """Export the budgets that the target passes with this step."""
+        schedule = dms_of(runner).search.schedule
+        before, now = schedule(runner.iter), schedule(runner.iter + 1)
+        for budget, figure in self._figures.items():
+            if now <= figure < before:
+                name = str(budget).replace('%', 'pct')
+                if isinstance(budget, float) and budget < 1:
+                    name = f'{100 * budget:g}pct'
+                self.export(runner, f'{self.out_dir}_{name}', figure)
+
+    def after_train(self, runner: Runner) -> None:
+        """Export the network that was searched for."""
+        self.export(runner, self.out_dir)
+
+    @master_only
+    def export(self,
+               runner: Runner,
+               out_dir: str,
+               target: Optional[float] = None) -> None:
+        """Export one network, on the first rank only.
+
+        Args:
+            runner (Runner): The runner.
+            out_dir (str): Folder, relative to ``work_dir``.
+            target (float, optional): In units of the metric; defaults to the
+                search's own.
+        """
+        search = dms_of(runner).search
+        with averaged_weights(runner):
+            export = search.export(
+                osp.join(runner.work_dir, out_dir),
+                target,
+                retrain=self._retrain,
+                picture=self.picture)
+        costs = export.report.to_dict()
+        runner.logger.info(f'Exported to {export.path}: ' + ', '.join(
+            f'{costs[metric]["counted"]:,} {metric} '
+            f'({costs[metric]["counted"] / costs[metric]["supernet"]:.1%})'
+            for metric in ('macs', 'params')))
+
+
+@contextmanager
+def averaged_weights(runner: Runner) -> Iterator[None]:
+    """The model with the weights of its EMA, where there is one."""
+    hooks = [hook for hook in runner.hooks if isinstance(hook, EMAHook)]
+    for hook in hooks:
+        hook._swap_ema_parameters()
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook._swap_ema_parameters()

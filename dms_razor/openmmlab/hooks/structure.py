@@ -1,0 +1,98 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""Writes down what a search keeps while it goes on."""
+from typing import Dict, Optional
+
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from mmrazor.registry import HOOKS
+
+from ...core.budget import format_amount
+from ...search import Search
+from ...subnet.structure import by_stage, structure_table
+from .search import dms_of
+
+
+@HOOKS.register_module()
+class StructureLogHook(Hook):
+    """Logs the cost that is asked for and reached, and what stages keep.
+
+    Scalars go through mmengine's Visualizer, hence to TensorBoard and the
+    like: ``dms/asked``, ``dms/current`` and ``dms/hard`` as shares of the
+    supernet's cost, ``dms/kept/<stage>`` and ``dms/blocks/<stage>`` as shares
+    of the stage. The first two are in the log line as well. A table goes into
+    the log now and then.
+
+    Args:
+        interval (int): Iterations between scalars. Defaults to 50.
+        table_interval (int, optional): Iterations between tables. Defaults
+            to 10 intervals; a last table is written after the training.
+    """
+
+    # Before LoggerHook (BELOW_NORMAL) writes the line.
+    priority = 'NORMAL'
+
+    def __init__(self,
+                 interval: int = 50,
+                 table_interval: Optional[int] = None) -> None:
+        for name, value in (('interval', interval), ('table_interval',
+                                                     table_interval)):
+            if value is not None and value < 1:
+                raise ValueError(f'{name} is {value}; give a number of '
+                                 'iterations, at least 1')
+        self.interval = interval
+        self.table_interval = table_interval or 10 * interval
+
+    def after_train_iter(self,
+                         runner: Runner,
+                         batch_idx: int,
+                         data_batch=None,
+                         outputs: Optional[dict] = None) -> None:
+        """Log, if it is time."""
+        search = dms_of(runner).search
+        if self.every_n_train_iters(runner, self.interval):
+            scalars = structure_scalars(search)
+            for name in ('dms/asked', 'dms/current'):
+                runner.message_hub.update_scalar(f'train/{name}',
+                                                 scalars.pop(name))
+            runner.visualizer.add_scalars(scalars, step=runner.iter + 1)
+        if self.every_n_train_iters(runner, self.table_interval):
+            self._log_table(runner, search, runner.iter + 1)
+
+    def after_train(self, runner: Runner) -> None:
+        """Log the last structure."""
+        self._log_table(runner, dms_of(runner).search, runner.iter)
+
+    def _log_table(self, runner: Runner, search: Search, step: int) -> None:
+        whole = search.preflight().supernet[search.metric]
+        figures = ', '.join(
+            f'{name} {format_amount(value)} ({value / whole:.1%})'
+            for name, value in (('asked', search.current_target),
+                                ('now', search.current()),
+                                ('rounded', search.current(hard=True))))
+        runner.logger.info(
+            f'Structure after {step} iterations, {search.metric}: {figures}\n'
+            f'{structure_table(search.structure())}')
+
+
+def structure_scalars(search: Search) -> Dict[str, float]:
+    """What :class:`StructureLogHook` writes, by tag.
+
+    Args:
+        search (Search): The search.
+
+    Returns:
+        dict[str, float]: Shares from 0 to 1.
+    """
+    whole = search.preflight().supernet[search.metric]
+    scalars = {
+        'dms/asked': search.current_target / whole,
+        'dms/current': search.current() / whole,
+        'dms/hard': search.current(hard=True) / whole
+    }
+    for stage in by_stage(search.structure()):
+        if stage.channels:
+            scalars[f'dms/kept/{stage.name}'] = stage.kept / stage.channels
+        if stage.blocks:
+            scalars[f'dms/blocks/{stage.name}'] = (
+                stage.kept_blocks / stage.blocks)
+    return scalars

@@ -1,0 +1,39 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""The resource loss as a module that configs can name."""
+from mmrazor.registry import MODELS
+from torch import Tensor, nn
+
+from ..core.budget import check_weight, constraint_loss
+
+
+@MODELS.register_module()
+class ResourceConstraintLoss(nn.Module):
+    """λ_res·L_res: log(r_c / r_t) above the target, else 0 (eq. 6, 7).
+
+    Args:
+        loss_weight (float): λ_res; the paper uses 0.1 to 10.
+            Defaults to 1.
+
+    Raises:
+        ValueError: If the weight is below 0 or no number.
+    """
+
+    def __init__(self, loss_weight: float = 1.) -> None:
+        super().__init__()
+        self.loss_weight = check_weight(loss_weight)
+
+    def forward(self, current: Tensor, target: float) -> Tensor:
+        """Compute the weighted loss.
+
+        Args:
+            current (Tensor): r_c, cost of the network, a scalar.
+            target (float): r_t, what it may cost now, in the same units.
+
+        Returns:
+            Tensor: A scalar, 0 where the network is within the target.
+        """
+        return self.loss_weight * constraint_loss(current, target)
+
+    def extra_repr(self) -> str:
+        """The weight, for ``print``."""
+        return f'loss_weight={self.loss_weight}'

@@ -1,0 +1,226 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""The mutator: a network's units as MMRazor sees them, over one bank."""
+from typing import Any, Dict, List, Optional, Sequence, Union
+
+from mmrazor.models.mutators import ChannelMutator
+from mmrazor.registry import MODELS
+from torch import Tensor, nn
+
+from ..core.bank import Bank, make_bank
+from ..core.topk import hard_masks
+from ..masking.attach import attach
+from ..subnet.checks import check_supernet
+from ..trace import trace
+from .example_input import example_image
+from .units import (BankUnit, DiffTopkChannelUnit, DiffTopkDepthUnit,
+                    spans_by_unit)
+
+
+@MODELS.register_module()
+class DMSMutator(ChannelMutator):
+    """Finds the units of a network and masks its layers.
+
+    Unlike the stock :class:`ChannelMutator` it runs the network once on an
+    example input and follows the channels (see :mod:`dms_razor.tracing`), so
+    it needs no symbolic tracing, and it prunes depth as well as width. No
+    layer is replaced: its class is swapped for a masked subclass, weights
+    and flags stay.
+
+    Args:
+        input_shape (Sequence[int] | int, optional): Shape of an example
+            input, with or without the batch axis, or the side of a square
+            image. Without it, :meth:`prepare_from_supernet` needs
+            ``example_inputs``.
+        units (dict, optional): Constraints by name pattern, e.g.
+            ``{'backbone.layer1.*': dict(divisor=8)}``; also ``fixed=True``,
+            ``least=…``, ``most=…`` and ``choices=[…]``.
+        width (bool): Whether channels may be removed. Defaults to True.
+        depth (bool): Whether blocks may be removed. Defaults to True.
+        heads (bool): Whether attention heads may be removed. Defaults to
+            True.
+        qk (bool): Whether query/key dims may be removed. Defaults to True.
+        v (bool): Whether value dims may be removed. Defaults to True.
+        importance (str): ``'taylor'``, ``'snip'``, ``'fisher'``, ``'index'``
+            or ``'taylor_no_average'``. Defaults to ``'taylor'``.
+        decay (float): Moving average of the importance. Defaults to 0.99.
+        lr (float): Step size of the ratios. Defaults to 5e-3.
+        seed (int): Of the order in which equally important elements go.
+            Defaults to 0.
+        channel_unit_cfg (dict): ``dict(type='DiffTopkChannelUnit')`` or a
+            subclass; in ``units`` it may carry choices, as
+            :meth:`config_template` writes them.
+        depth_unit_cfg (dict): The same for depth.
+        init_cfg (dict, optional): See mmengine's ``BaseModule``.
+    """
+
+    def __init__(self,
+                 input_shape: Union[None, int, Sequence[int]] = None,
+                 units: Optional[Dict[str, dict]] = None,
+                 width: bool = True,
+                 depth: bool = True,
+                 heads: bool = True,
+                 qk: bool = True,
+                 v: bool = True,
+                 importance: str = 'taylor',
+                 decay: float = .99,
+                 lr: float = 5e-3,
+                 seed: int = 0,
+                 channel_unit_cfg: dict = dict(type='DiffTopkChannelUnit'),
+                 depth_unit_cfg: dict = dict(type='DiffTopkDepthUnit'),
+                 init_cfg: Optional[dict] = None) -> None:
+        # MMRazor's parser is never asked; 'Predefined' is its least
+        # demanding configuration.
+        channel_class = MODELS.get(channel_unit_cfg['type'])
+        super().__init__(
+            channel_unit_cfg=dict(
+                channel_unit_cfg, type=channel_class.__name__),
+            parse_cfg=dict(type='Predefined'),
+            init_cfg=init_cfg)
+        self.depth_unit_class = MODELS.get(depth_unit_cfg['type'])
+        self.input_shape = input_shape
+        self.trace_args = dict(
+            units=units, width=width, depth=depth, heads=heads, qk=qk, v=v)
+        self.bank_args = dict(
+            importance=importance, decay=decay, lr=lr, seed=seed)
+        self.space = None
+        self.bank: Optional[Bank] = None
+
+    def prepare_from_supernet(self,
+                              supernet: nn.Module,
+                              example_inputs: Any = None) -> None:
+        """Trace the network, make its bank and units, and mask its layers.
+
+        Args:
+            supernet (nn.Module): The network.
+            example_inputs (Any, optional): What its forward takes; defaults
+                to an image of ``input_shape``.
+
+        Raises:
+            ValueError: If there is no example input, the network fails on
+                it, a pattern of ``units`` matches nothing, or nothing can be
+                pruned.
+        """
+        if example_inputs is None:
+            example_inputs = example_image(self.input_shape, supernet)
+        self.space = trace(supernet, example_inputs, **self.trace_args)
+        check_supernet(supernet, self.space)
+        self.bank = make_bank(supernet, self.space, **self.bank_args)
+        attach(supernet, self.space, lambda: self.bank.current)
+        self._build_units(supernet)
+        for name, config in self.units_cfg.items():
+            if 'choice' in config:
+                self.set_choices({name: config['choice']})
+
+    def _build_units(self, supernet: nn.Module) -> None:
+        """One view of the bank for each unit of the space."""
+        spans = spans_by_unit(self.space)
+        units: List[BankUnit] = []
+        for index, spec in enumerate(self.space.layout.units):
+            if spec.kind == 'depth':
+                unit = self.depth_unit_class.from_bank(self.bank, index)
+            else:
+                unit = self.unit_class.from_bank(self.bank, index)
+                unit.relate(supernet, spans.get(index, ()))
+            units.append(unit)
+        self.units = nn.ModuleList(units)
+        self._name2unit = {unit.name: unit for unit in units}
+        self._name2module = dict(supernet.named_modules())
+
+    # choices
+
+    @property
+    def search_groups(self) -> Dict[int, List[BankUnit]]:
+        """Each unit that can change, as a group of its own."""
+        return {i: [unit] for i, unit in enumerate(self.mutable_units)}
+
+    @property
+    def channel_units(self) -> List[DiffTopkChannelUnit]:
+        """The width units."""
+        return [u for u in self.units if not isinstance(u, DiffTopkDepthUnit)]
+
+    @property
+    def depth_units(self) -> List[DiffTopkDepthUnit]:
+        """The depth units."""
+        return [u for u in self.units if isinstance(u, DiffTopkDepthUnit)]
+
+    def set_choices(self, choices: Dict[str, int]) -> None:
+        """Set what units keep, all in one write to the bank.
+
+        Args:
+            choices (dict): Unit name to channels or blocks kept; units that
+                are not named stay.
+
+        Raises:
+            KeyError: If there is no unit of that name.
+            ValueError: If a unit cannot keep that many.
+        """
+        self.bank.set_kept(self._counts(choices))
+        self.bank.mode = 'hard'
+
+    def _counts(self, choices: Dict[str, int]) -> Tensor:
+        """Kept elements per group, int64 (U, ), with ``choices`` made."""
+        counts = self.bank.kept()
+        for name, choice in choices.items():
+            if name not in self._name2unit:
+                raise KeyError(
+                    f'there is no unit {name!r} in this network; the names '
+                    'are those of mutator.choice_template')
+            unit = self._name2unit[name]
+            counts[unit.index] = unit.elements_of(choice)
+        return counts
+
+    def sample_choices(self, kind: str = 'random') -> Dict[str, int]:
+        """A random choice for each unit that can change.
+
+        Args:
+            kind (str): ``'random'``, ``'max'`` or ``'min'``.
+                Defaults to ``'random'``.
+
+        Returns:
+            dict[str, int]: Unit name to channels or blocks kept.
+        """
+        picks = dict(
+            random=lambda unit: unit.sample_choice(),
+            max=lambda unit: unit.max_choice,
+            min=lambda unit: unit.min_choice)
+        if kind not in picks:
+            raise ValueError(f'there is no sampling of kind {kind!r}; use one '
+                             f'of {list(picks)}')
+        return {unit.name: picks[kind](unit) for unit in self.mutable_units}
+
+    def resource_of(self,
+                    choices: Dict[str, int],
+                    metric: str = 'macs') -> float:
+        """What a network would cost, without touching the bank.
+
+        Args:
+            choices (dict): As for :meth:`set_choices`.
+            metric (str): ``'macs'`` or ``'params'``.
+
+        Returns:
+            float: MACs or parameters.
+        """
+        counts = self._counts(choices)
+        masks = hard_masks(counts, self.bank.ranks, self.space.layout)
+        return float(
+            self.space.resource(counts.double(), masks.double(), metric))
+
+    def config_template(self,
+                        only_mutable_units: bool = False,
+                        with_unit_init_args: bool = False,
+                        with_channels: bool = False) -> Dict[str, Any]:
+        """A config that builds this mutator with its present choices."""
+        units = self.mutable_units if only_mutable_units else self.units
+        return dict(
+            type=f'mmrazor.{type(self).__name__}',
+            input_shape=self.input_shape,
+            **self.trace_args,
+            **self.bank_args,
+            channel_unit_cfg=dict(
+                type=self.unit_class.__name__,
+                units={
+                    unit.name:
+                    unit.config_template(with_unit_init_args, with_channels)
+                    for unit in units
+                }),
+            depth_unit_cfg=dict(type=self.depth_unit_class.__name__))

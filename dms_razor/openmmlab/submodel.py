@@ -1,0 +1,96 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""``DMSSubModel``: a searched subnet in any OpenMMLab config.
+
+It is a registered function and not a class around the network: what it
+returns *is* the network, of its own class, so that inferencers, EMA, hooks
+and ``isinstance`` checks see nothing unusual::
+
+    model = dict(
+        type='DMSSubModel',
+        cfg=dict(type='ImageClassifier', ...),  # of the supernet
+        subnet='work_dirs/search/subnet/subnet.json')
+
+The backbone alone goes into a detector::
+
+    backbone=dict(
+        type='DMSSubModel',
+        cfg=dict(type='mmpretrain.ResNet', depth=50, ...),
+        subnet='work_dirs/search/subnet/subnet.json',
+        checkpoint='work_dirs/search/subnet/subnet.pth',
+        part='backbone')
+"""
+from typing import Any, Dict, Optional, Union
+
+from mmengine.config import ConfigDict
+from mmengine.model import BaseModule
+from mmengine.registry import MODELS
+from mmrazor.registry import MODELS as RAZOR_MODELS
+from torch import nn
+
+from ..subnet.build import build_subnet
+from .retrain_recipe import without_pretrained
+
+
+# In mmengine's root registry a config finds it under any default scope; in
+# MMRazor's it has its name among MMRazor's models.
+@RAZOR_MODELS.register_module()
+@MODELS.register_module()
+def DMSSubModel(cfg: Union[Dict, ConfigDict],
+                subnet: str,
+                checkpoint: Optional[str] = None,
+                part: str = '',
+                data_preprocessor: Union[None, Dict, nn.Module] = None,
+                **kwargs: Any) -> nn.Module:
+    """Build a subnet from the standard config of its supernet.
+
+    Nothing is traced. The supernet is built from ``cfg``, without pretrained
+    weights, compared with the manifest, shrunk, and compared again: every
+    shape, the parameters and the MACs.
+
+    Without ``checkpoint`` the subnet starts from scratch: its
+    ``init_weights``, which a runner calls, works on the shrunken layers as it
+    does on those of any network. With ``checkpoint``, ``init_weights`` leaves
+    the loaded weights as they are.
+
+    Args:
+        cfg (dict): Model config of the supernet, e.g. the standard config's
+            ``model``, or that of its part.
+        subnet (str): The subnet.json of an export.
+        checkpoint (str, optional): Weights of the subnet: its subnet.pth or
+            a checkpoint of its training. Not those of the supernet.
+        part (str): The part of the subnet that ``cfg`` describes, e.g.
+            ``'backbone'``; empty for all of it.
+        data_preprocessor (dict | nn.Module, optional): Handed on to the
+            network unless ``cfg`` has one; the runner passes the config's
+            top-level one. So batch augmentations of ``train_cfg`` work.
+        **kwargs: Further arguments are put into ``cfg``, e.g. the
+            ``init_cfg`` or ``test_cfg`` that a framework adds to a model. An
+            empty ``backbone`` is not; a retrain.py has it for mmdet's
+            ``init_detector``, which looks into it.
+
+    Returns:
+        nn.Module: The plain subnet, of the class that ``cfg`` names.
+
+    Raises:
+        TypeError: ``cfg`` is no config with a type.
+        SubnetError: Config, manifest and checkpoint do not belong together.
+    """
+    if not isinstance(cfg, dict) or 'type' not in cfg:
+        raise TypeError(
+            'DMSSubModel needs the config of the supernet, a dict with a '
+            f"'type', as cfg; got {cfg!r}. Pass the standard config's model.")
+    config = ConfigDict(without_pretrained(cfg))
+    if not kwargs.get('backbone', True):
+        kwargs.pop('backbone')
+    config.update(kwargs)
+    if data_preprocessor is not None:
+        config.setdefault('data_preprocessor', data_preprocessor)
+    model = MODELS.build(config)
+    build_subnet(model, subnet, weights=checkpoint, part=part)
+    if checkpoint is not None and isinstance(model, BaseModule):
+        # init_weights then ends by loading these weights; the overrides of
+        # it that set some layers to zero know this kind and stop before
+        prefix = f'{part.rstrip(".")}.' if part else None
+        model.init_cfg = dict(
+            type='Pretrained', checkpoint=checkpoint, prefix=prefix)
+    return model

@@ -1,0 +1,222 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""Repairs of a space that the self-check found wrong."""
+from typing import Callable, List, Optional, Sequence
+
+import torch
+from torch import Tensor
+
+from ..space import Space
+from ..tracing.labels import compress, core
+
+
+def repair(checker, builder, space: Space, problem) -> Space:
+    """Let a module's own numbers follow, else fix the channels involved.
+
+    Args:
+        checker (Checker): Compares the networks.
+        builder (SpaceBuilder): Builds the space anew.
+        space (Space): The space that does not hold.
+        problem (Problem): What does not hold.
+
+    Returns:
+        Space: Another space, to be checked again.
+
+    Raises:
+        RuntimeError: The network does not even compute the same twice.
+    """
+    stages = _stages_of_removed(space, problem)
+    if stages:
+        # Its owner asks a removed block for something: no width is at fault.
+        return _fix(checker, builder, space, problem, stages)
+    if _follow(builder, problem):
+        return builder.build()
+    labels = _labels_of_failing_class(builder, problem.module)
+    if len(labels):
+        kind = type(builder.recorder.modules[problem.module]).__name__
+        builder.recorder.variables.fix(
+            labels, f'{kind} "{problem.module}" cannot run with fewer '
+            f'channels ({problem.reason})')
+        return builder.build()
+    suspects = _units_within(builder, space, problem.module)
+    return _fix(checker, builder, space, problem, suspects)
+
+
+def _stages_of_removed(space: Space, problem) -> List[int]:
+    """The depth unit of the removed block that fails, if that is what does."""
+    removed = [
+        block.element for block in space.blocks
+        if block.path == problem.module and not problem.keep[block.element]
+    ]
+    return space.layout.unit_of_element[removed].unique().tolist()
+
+
+def _fix(checker, builder, space: Space, problem,
+         suspects: List[int]) -> Space:
+    """Let the channels or blocks of the unit at fault stay."""
+    unit = space.units[_culprit(checker, space, problem.keep, suspects)]
+    if unit.kind == 'depth':
+        builder.keep_blocks(unit.members,
+                            f'removing blocks fails: {problem.reason}')
+    else:
+        place = space.layout.slice_of(space.layout.index(unit.name))
+        own = builder.elements.own
+        classes = ((own >= place.start) & (own < place.stop)).nonzero()[0]
+        builder.recorder.variables.fix(
+            torch.from_numpy(classes), 'pruning it changes what the network '
+            f'computes ({problem.reason})')
+    return builder.build()
+
+
+def _follow(builder, problem) -> bool:
+    """Whether some number was found that can follow a pruned width."""
+    path = problem.module
+    if path is None:  # a wrong number need not fail, it may just be wrong
+        modules = {piece.module for piece in builder.facts.pieces}
+        return any([_follow_numbers(builder, m) for m in sorted(modules)])
+    parts = path.split('.')
+    callers = ['.'.join(parts[:n]) for n in range(len(parts), -1, -1)]
+    if any(_follow_numbers(builder, caller) for caller in callers):
+        return True
+    return bool(path) and _follow_outputs(builder, path)
+
+
+def _follow_numbers(builder, path: str) -> bool:
+    """Attributes of a module that give the size of a piece it cuts off.
+
+    A module such as Res2Net's splits its channels by a number of its own;
+    that number follows the pruned width, in all modules of this class.
+    """
+    kind = type(builder.recorder.modules[path])
+    new = False
+    for piece in builder.facts.pieces:
+        module = builder.recorder.modules[piece.module]
+        if type(module) is not kind or piece.module in builder.followed:
+            continue
+        for name, number in vars(module).items():
+            if type(number) is int and number == piece.size > 1:
+                numbers = builder.extra_attributes.setdefault(piece.module, {})
+                numbers.setdefault(name, piece.labels)
+                new = True
+    builder.followed.update(builder.extra_attributes)
+    return new
+
+
+def _follow_outputs(builder, path: str) -> bool:
+    """Attributes that tell a module's callers how wide its output is.
+
+    A backbone such as Swin's shapes the output of a stage by a number that
+    it asks the stage for; such numbers follow the width of the output.
+    """
+    if path in builder.asked:
+        return False
+    builder.asked.add(path)
+    recorder, widths = builder.recorder, {}
+    found = builder.extra_attributes
+    before = sum(map(len, found.values()))
+    for call in recorder.calls:
+        module = recorder.modules[call.path]
+        if not call.path.startswith(path) or len(call.outputs) != 1:
+            continue
+        labels = recorder.nodes[call.outputs[0]].labels[0]
+        classes = torch.from_numpy(builder.finder.classes[labels.numpy()])
+        vector = core(compress(classes)).reshape(-1)
+        widths[len(vector)] = vector
+        if call.path in builder.replacements or not len(
+                list(module.children())):
+            continue  # a layer's own numbers follow its weight
+        for name, number in vars(module).items():
+            if type(number) is int and number == len(vector) > 1:
+                found.setdefault(call.path, {}).setdefault(name, vector)
+    for name, numbers in vars(recorder.modules[path]).items():
+        # Lists of widths, not of indices or kernel sizes.
+        if isinstance(numbers, (list, tuple)) and numbers and all(
+                type(number) is int and number >= 8 for number in numbers):
+            for place, number in enumerate(numbers):
+                if number in widths:
+                    found.setdefault(path,
+                                     {}).setdefault(f'{name}.{place}',
+                                                    widths[number])
+    return sum(map(len, found.values())) > before
+
+
+def _labels_of_failing_class(builder, path: Optional[str]) -> Tensor:
+    """Prunable variables in the code of a class of which many modules fail.
+
+    Empty as long as no two modules of the class have failed.
+    """
+    none = torch.zeros(0, dtype=torch.long)
+    modules = builder.recorder.modules
+    while path and type(modules[path]).__module__.startswith('torch.nn'):
+        path = path.rpartition('.')[0]  # it was given the wrong thing
+    if not path:
+        return none
+    kind = type(modules[path])
+    builder.failed.setdefault(kind, set()).add(path)
+    if len(builder.failed[kind]) < 2:
+        return none
+    return _variables_of(builder,
+                         lambda call: type(modules[call.path]) is kind)
+
+
+def _units_within(builder, space: Space, path: Optional[str]) -> List[int]:
+    """Units whose channels a module's own code or that of its owner touches.
+    """
+    if path is None:
+        return []
+    owner = path.rpartition('.')[0]
+    variables = _variables_of(builder, lambda call: call.path in (path, owner))
+    elements = builder.elements.own_index(variables)
+    return space.layout.unit_of_element[elements].unique().tolist()
+
+
+def _variables_of(builder, wanted: Callable) -> Tensor:
+    """Prunable variables that operations in the wanted calls touch."""
+    calls, nodes = builder.recorder.calls, builder.recorder.nodes
+    labels = [torch.zeros(0, dtype=torch.long)]
+    for node in nodes:
+        if node.call >= 0 and wanted(calls[node.call]):
+            labels += node.labels
+            for source in node.inputs:
+                labels += nodes[source].labels
+    flat = torch.cat([core(x).reshape(-1) for x in labels]).unique()
+    return flat[builder.elements.own_index(flat) >= 0]
+
+
+def _culprit(checker, space: Space, keep: Tensor, suspects: List[int]) -> int:
+    """A unit that makes the networks differ when it is pruned too.
+
+    With no unit pruned they agree, with all they differ: halving finds two
+    neighbouring numbers of pruned units between which that changes.
+
+    Args:
+        checker (Checker): Compares the networks.
+        space (Space): The space.
+        keep (Tensor): The subnet that fails, bool ``[E]``.
+        suspects (list[int]): Units to try first.
+    """
+
+    def fails(units: Sequence[int]) -> bool:
+        some = torch.ones_like(keep)
+        for unit in units:
+            place = space.layout.slice_of(unit)
+            some[place] = keep[place]
+        return checker.problem(space, some) is not None
+
+    if not checker.same_twice and fails([]):
+        raise RuntimeError(
+            'two runs of the network with nothing pruned differ: it does not '
+            'compute the same twice, e.g. since it changes buffers in its '
+            'forward. Make it repeatable in eval mode, or trace it with '
+            'check=False.')
+    checker.same_twice = True
+    units = list(range(len(space.units)))
+    if 0 < len(suspects) < len(units) and fails(suspects):
+        units = suspects
+    good, bad = 0, len(units)
+    while bad - good > 1:
+        middle = (good + bad) // 2
+        if fails(units[:middle]):
+            bad = middle
+        else:
+            good = middle
+    return units[bad - 1]

@@ -1,0 +1,287 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""The search space of a network: everything later stages need to know.
+
+A :class:`Space` says what can be pruned (units), where masks act (mask
+sites), how tensors shrink (slice sites), which blocks can go and what the
+network costs in closed form. It refers to modules and tensors by name, so it
+stays valid when the model is moved, copied or wrapped.
+"""
+from dataclasses import dataclass, field
+from typing import Dict, List, Optional, Sequence, Tuple
+
+import torch
+from torch import Tensor
+
+from .core.layout import Layout, Unit
+from .core.resource import ResourceModel
+from .errors import SubnetError
+
+
+@dataclass(frozen=True, eq=False)
+class MaskSite:
+    """An axis of a weight that masks multiply.
+
+    Attributes:
+        module (str): Path of the layer.
+        tensor (str): Name of its parameter, e.g. 'weight'.
+        axis (int): The axis that is contracted with the activation.
+        index (Tensor): Element of each entry, -1 where the mask is always 1;
+            int64 ``[size]``, or ``[groups * size]`` group-major. ``[size,
+            2]`` where an entry has two masks: its own and its head's.
+        groups (int): Groups of a grouped convolution, else 1.
+    """
+    module: str
+    tensor: str
+    axis: int
+    index: Tensor
+    groups: int = 1
+
+
+@dataclass(frozen=True, eq=False)
+class SliceSite:
+    """An axis of a parameter or buffer that shrinks with its elements.
+
+    Attributes:
+        name (str): Full name of the tensor.
+        axis (int): The axis.
+        index (Tensor): Element of each entry, -1 if it always stays; int64
+            ``[size]``, or ``[groups * size]`` group-major. ``[size, 2]``
+            where an entry stays only if both its elements do.
+        groups (int): Groups of a grouped convolution's input axis, else 1.
+        fold (Tensor, optional): Entry that each entry is added to when its
+            block goes, -1 for none, int64 ``[size]``; the block is the last
+            column of ``index``. See :mod:`dms_razor.adapters.csp`.
+    """
+    name: str
+    axis: int
+    index: Tensor
+    groups: int = 1
+    fold: Optional[Tensor] = None
+
+
+@dataclass(frozen=True, eq=False)
+class NormSite:
+    """A norm whose statistics are to be those of the kept channels.
+
+    Attributes:
+        module (str): Path of the module that runs it.
+        op (str): 'layer_norm', 'rms_norm' or 'group_norm'.
+        index (Tensor): Element of each channel, like :class:`SliceSite`.
+        groups (int): Groups of a group norm, else 1.
+    """
+    module: str
+    op: str
+    index: Tensor
+    groups: int = 1
+
+
+@dataclass(frozen=True)
+class Tail:
+    """Where a branch is scaled by its block's mask.
+
+    Attributes:
+        module (str): Path of the module at the end of the branch.
+        fold (bool): The mask multiplies the module's weight and bias (exact,
+            and costs no activation memory); else its output.
+    """
+    module: str
+    fold: bool
+
+
+@dataclass(frozen=True)
+class Block:
+    """A removable block: an identity takes its place when it goes.
+
+    Attributes:
+        path (str): Path of the module.
+        element (int): Flat id of its element.
+        tails (tuple[Tail]): Where its mask acts.
+    """
+    path: str
+    element: int
+    tails: Tuple[Tail, ...]
+
+
+@dataclass(frozen=True)
+class FullWidth:
+    """A module that stays as it is, and why."""
+    module: str
+    reason: str
+
+
+@dataclass(eq=False)
+class Space:
+    """What can be searched in a network.
+
+    Attributes:
+        units (list[Unit]): Width units in network order, then depth units.
+        layout (Layout): Their flat order.
+        mask_sites (list[MaskSite]): Where width masks act.
+        slice_sites (dict[str, list[SliceSite]]): Tensor name -> its axes.
+        blocks (list[Block]): Removable blocks.
+        resource (ResourceModel): MACs and parameters in closed form.
+        full_width (list[FullWidth]): What stays at full width and why.
+        attributes (dict[str, dict[str, Tensor]]): Module path -> attribute
+            -> index; the attribute becomes the number of kept entries.
+        producers (dict[str, list[tuple[str, str]]]): Width unit -> path and
+            type of the layers whose outputs it holds.
+        norm_sites (list[NormSite]): Norms over prunable channels.
+        replacements (dict[str, str]): Layers whose subnet is a slim class,
+            see :mod:`dms_razor.adapters.registry`, and its name.
+        input_shape (tuple[int]): Shape of the first example input.
+        example_inputs (tuple): The example inputs.
+        batch_size (int): Samples in them; ``resource`` is that of one.
+    """
+    units: List[Unit]
+    layout: Layout
+    mask_sites: List[MaskSite]
+    slice_sites: Dict[str, List[SliceSite]]
+    blocks: List[Block]
+    resource: ResourceModel
+    full_width: List[FullWidth]
+    attributes: Dict[str, Dict[str, Tensor]]
+    producers: Dict[str, List[Tuple[str, str]]]
+    norm_sites: List[NormSite] = field(default_factory=list)
+    replacements: Dict[str, str] = field(default_factory=dict)
+    input_shape: Tuple[int, ...] = ()
+    example_inputs: Tuple = field(default=(), repr=False)
+    batch_size: int = 1
+
+    def count(self, *kinds: str) -> Tuple[int, int]:
+        """Number of units and of elements of the given kinds."""
+        units = [u for u in self.units if not kinds or u.kind in kinds]
+        return len(units), sum(u.elements for u in units)
+
+    def random_keep(
+        self,
+        generator: torch.Generator,
+        shares: Sequence[float] = (.25, .5, .75)
+    ) -> Tensor:
+        """A random subnet, bool ``[E]``, for checks of equality.
+
+        Args:
+            generator (torch.Generator): Source of the choice.
+            shares (Sequence[float]): Share of elements to keep, drawn for
+                each unit.
+        """
+        keep = torch.zeros(self.layout.E, dtype=torch.bool)
+        for number, unit in enumerate(self.units):
+            choice = int(torch.randint(len(shares), (), generator=generator))
+            wanted = round(shares[choice] * unit.size)
+            kept = min(unit.allowed, key=lambda count: abs(count - wanted))
+            start = self.layout.slice_of(number).start
+            for group in range(unit.groups):
+                order = torch.randperm(unit.size, generator=generator)
+                keep[start + group * unit.size + order[:kept]] = True
+        return keep
+
+
+# ``keep``: which elements of a space a subnet has.
+#
+# ``keep`` is a bool tensor of shape [E], one entry per element in the flat
+# order of the space: units in order and, inside a unit, group by group. It
+# says everything about a subnet, so it is checked here before anything is
+# cut.
+
+
+def unit_rows(units: Sequence, keep: Tensor) -> List[Tensor]:
+    """Split ``keep`` into one [groups, size] tensor per unit.
+
+    Args:
+        units (Sequence[Unit]): The units of the space, in its order.
+        keep (Tensor): Any tensor of shape [E].
+
+    Returns:
+        list[Tensor]: Views of ``keep``, one per unit.
+    """
+    rows, start = [], 0
+    for unit in units:
+        stop = start + unit.size * unit.groups
+        rows.append(keep[start:stop].view(unit.groups, unit.size))
+        start = stop
+    return rows
+
+
+def kept_counts(units: Sequence, keep: Tensor) -> List[int]:
+    """Count the kept elements of each unit, per group.
+
+    Args:
+        units (Sequence[Unit]): The units of the space, in its order.
+        keep (Tensor): Bool of shape [E] that :func:`check_keep` accepted.
+
+    Returns:
+        list[int]: k of each unit (section 3.1 of the paper: k of N stay).
+    """
+    return [int(rows[0].sum()) for rows in unit_rows(units, keep)]
+
+
+def check_keep(units: Sequence, keep: Tensor) -> Tensor:
+    """Refuse a ``keep`` that is no network of the space.
+
+    Args:
+        units (Sequence[Unit]): The units of the space, in its order.
+        keep (Tensor): Bool of shape [E].
+
+    Returns:
+        Tensor: ``keep`` on the CPU, detached.
+
+    Raises:
+        TypeError: ``keep`` is not a bool tensor.
+        SubnetError: Wrong length, a unit below its lower bound, or groups of
+            a unit that keep different numbers of elements.
+    """
+    if not isinstance(keep, Tensor) or keep.dtype != torch.bool:
+        kind = keep.dtype if isinstance(keep, Tensor) else type(keep).__name__
+        raise TypeError(f'keep must be a bool tensor, got {kind}. Pass '
+                        'bank.hard() or a tensor of True and False with one '
+                        'entry per element of the space.')
+    keep = keep.detach().cpu()
+    elements = sum(unit.size * unit.groups for unit in units)
+    if tuple(keep.shape) != (elements, ):
+        raise SubnetError(
+            f'keep has shape {tuple(keep.shape)}, but the space has '
+            f'{elements} elements. Use the keep of a search over this very '
+            'space.')
+    for unit, rows in zip(units, unit_rows(units, keep)):
+        counts = rows.sum(1)
+        if counts.min() != counts.max():
+            raise SubnetError(
+                f'Unit {unit.name!r} keeps {counts.tolist()} elements in its '
+                f'{unit.groups} groups. Its groups must stay equally wide: '
+                'keep the same number in each.')
+        kept = int(counts[0])
+        if kept < unit.least:
+            raise SubnetError(
+                f'Unit {unit.name!r} keeps {kept} of {unit.size} elements a '
+                f'group, but at least {unit.least} must stay. Keep more, or '
+                "lower the unit's bound in the search config.")
+    return keep
+
+
+def closed_form(space, keep: Tensor, metric: str) -> int:
+    """Compute a subnet's figure from its kept counts (paper, eq. 8).
+
+    Args:
+        space (Space): The space.
+        keep (Tensor): Bool of shape [E].
+        metric (str): ``'macs'`` or ``'params'``.
+
+    Returns:
+        int: The figure that the search reckons with; hard counts make it a
+        whole number.
+    """
+    counts = hard_counts(space, keep)
+    return round(float(space.resource(counts, keep.double(), metric)))
+
+
+def hard_counts(space, keep: Tensor) -> Tensor:
+    """Put a subnet's kept counts into the closed form's type.
+
+    Args:
+        space (Space): The space.
+        keep (Tensor): Bool of shape [E].
+
+    Returns:
+        Tensor: k of each unit, float64 of shape [U].
+    """
+    return torch.tensor(kept_counts(space.units, keep), dtype=torch.float64)

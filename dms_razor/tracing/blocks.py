@@ -1,0 +1,263 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""Residual blocks that can be removed, and the stages they form.
+
+Depth is searched as ``block(x) = x + m * branch(x)`` (METHOD section 2): a
+block is a module whose output is its input plus branches. It is found in the
+recorded operations, not by class name, so it works for any architecture.
+"""
+import re
+from dataclasses import dataclass
+from typing import Dict, List, Optional, Set, Tuple
+
+from torch import nn
+
+from ..space import Tail
+from .record import Node
+
+#: Operations f with f(f(x)) = f(x): harmless after the addition if the input
+#: of the block is itself a result of f.
+IDEMPOTENT = ('relu', 'relu6', 'hardtanh')
+#: Operations that keep "is a result of a rectifier" true.
+KEEPS_RANGE = ('max_pool2d', 'dropout', 'flatten', 'view', 'reshape',
+               'permute', 'transpose', 'contiguous')
+#: Linear operations on one tensor that a scale can be moved through.
+HOMOGENEOUS = ('dropout', 'mul', 'div', 'neg', 'view', 'reshape', 'permute',
+               'transpose', 'contiguous', 'flatten', 'unflatten', 'roll',
+               'getitem', 'avg_pool2d', 'squeeze', 'unsqueeze', 'dropout2d')
+
+
+@dataclass(frozen=True)
+class ResidualBlock:
+    """A removable block: without it the network has an identity there."""
+    path: str
+    call: int
+    source: int
+    tails: Tuple[Tail, ...]
+
+
+@dataclass(frozen=True)
+class NotRemovable:
+    """A residual block that has to stay, and why."""
+    path: str
+    reason: str
+
+
+class ResidualFinder:
+    """Finds residual blocks in a finished recording."""
+
+    def __init__(self, recorder) -> None:
+        self.nodes = recorder.nodes
+        self.calls = recorder.calls
+        self.modules = recorder.modules
+        self.facts = recorder.facts
+        self.readers: Dict[int, List[int]] = {}
+        for node in self.nodes:
+            for source in node.inputs:
+                self.readers.setdefault(source, []).append(node.index)
+        self.times: Dict[str, int] = {}
+        for call in self.calls:
+            self.times[call.path] = self.times.get(call.path, 0) + 1
+        self.output_nodes = set(recorder.output_nodes)
+        self.names: Dict[int, List[str]] = {}  # of each parameter, buffer
+        for named in (recorder.model.named_parameters,
+                      recorder.model.named_buffers):
+            for name, tensor in named(remove_duplicate=False):
+                self.names.setdefault(id(tensor), []).append(name)
+        self.constant: Set[int] = set()  # computed from parameters alone
+        for node in self.nodes:
+            if node.op != 'input' and self.constant.issuperset(node.inputs):
+                self.constant.add(node.index)
+
+    def find(self) -> Tuple[List[ResidualBlock], List[NotRemovable]]:
+        """All removable blocks, and residual blocks that must stay."""
+        found: List[ResidualBlock] = []
+        stay: List[NotRemovable] = []
+        for call in self.calls:
+            if self._may_be_block(call):
+                result = self._block(call)
+                if isinstance(result, ResidualBlock):
+                    found.append(result)
+                elif result is not None:
+                    stay.append(result)
+        return self._one_level(found), stay
+
+    def _one_level(self, found: List[ResidualBlock]) -> List[ResidualBlock]:
+        """Of blocks inside blocks, keep one level.
+
+        A stage of equal blocks is itself a residual chain: its blocks are the
+        elements. A block of unequal residual parts (attention, then a
+        feed-forward network) is one element as a whole, also where some of
+        its parts (position encodings) are equal blocks of their own.
+        """
+        dropped: Set[str] = set()
+        for block in found:
+            if block.path in dropped:
+                continue
+            inner = [b for b in found if b.path.startswith(block.path + '.')]
+            top = [
+                b for b in inner
+                if not any(b.path.startswith(o.path + '.') for o in inner)
+            ]
+            chain = sum(len(b.tails) for b in top) == len(block.tails)
+            if chain and len(top) > 1 and \
+                    len({self._structure(b) for b in top}) == 1:
+                dropped.add(block.path)
+            else:
+                dropped.update(b.path for b in inner)
+        return [block for block in found if block.path not in dropped]
+
+    def _structure(self, block: ResidualBlock) -> Tuple[str, ...]:
+        """Types of a block's modules, to tell repeated blocks from parts."""
+        return tuple(
+            type(module).__name__
+            for module in self.modules[block.path].modules())
+
+    def _may_be_block(self, call) -> bool:
+        parent, _, name = call.path.rpartition('.')
+        module = self.modules[call.path]
+        if isinstance(module, (nn.Sequential, nn.ModuleList)) or not name:
+            return False
+        listed = isinstance(self.modules[parent],
+                            (nn.Sequential, nn.ModuleList))
+        return (listed or bool(re.search(r'\d$', name))) \
+            and call.source is not None and call.returns_tensor \
+            and len(call.outputs) == 1 \
+            and self.times[call.path] == 1 and call.last > call.first
+
+    def _block(self, call):
+        source, end = call.inputs[0], call.outputs[0]
+        if not call.first <= end < call.last:
+            return None
+        after: List[Node] = []
+        node = self.nodes[end]
+        while node.op in IDEMPOTENT or node.op in ('leaky_relu', 'silu',
+                                                   'gelu', 'hardswish', 'elu',
+                                                   'prelu', 'batch_norm',
+                                                   'layer_norm', 'sigmoid'):
+            after.append(node)
+            if len(node.inputs) != 1 or node.inputs[0] < call.first:
+                return None
+            node = self.nodes[node.inputs[0]]
+        branches = self._branches(node.index, source, call)
+        if not branches:
+            return None
+        for node in after:
+            if node.op not in IDEMPOTENT or not self._is_result_of(
+                    node, source):
+                return NotRemovable(
+                    call.path, f'{node.op} after the addition would act on '
+                    'the input again if the block were an identity')
+        shared = self._shared(call.path)
+        if shared:
+            return NotRemovable(call.path,
+                                f'it shares parameters with "{shared}"')
+        if self._leaks(call, end):
+            return NotRemovable(call.path,
+                                'its inner activations are used outside it')
+        tails = []
+        for branch in branches:
+            tail = self._tail(branch, call)
+            if tail is None:
+                return NotRemovable(
+                    call.path, 'the end of its residual branch is not the '
+                    'output of a module')
+            tails.append(tail)
+        return ResidualBlock(call.path, call.index, source, tuple(tails))
+
+    def _branches(self, end: int, source: int, call) -> Optional[List[int]]:
+        """Branch ends if ``end = source + branch + ...``, else None."""
+        if end == source:
+            return []
+        node = self.nodes[end]
+        if end < call.first or not node.plain_add or len(node.inputs) != 2:
+            return None
+        for identity, branch in (node.inputs, node.inputs[::-1]):
+            if branch < call.first:
+                continue
+            rest = self._branches(identity, source, call)
+            if rest is not None:
+                return rest + [branch]
+        return None
+
+    def _is_result_of(self, rectifier: Node, index: int) -> bool:
+        node = self.nodes[index]
+        while node.op in KEEPS_RANGE and len(node.inputs) == 1:
+            node = self.nodes[node.inputs[0]]
+        return node.op == rectifier.op and (
+            node.op != 'hardtanh'
+            or node.settings[:2] == rectifier.settings[:2])  # its bounds
+
+    def _shared(self, path: str) -> str:
+        """A name outside the block of one of its tensors, '' if none."""
+        for names in self.names.values():
+            inside = [name.startswith(path + '.') for name in names]
+            if any(inside) and not all(inside):
+                return names[inside.index(False)]
+        return ''
+
+    def _leaks(self, call, end: int) -> bool:
+        """Whether anything but the result leaves the block."""
+        for index in range(call.first, call.last):
+            readers = self.readers.get(index, [])
+            if index != end and (index in self.output_nodes
+                                 or any(reader >= call.last
+                                        for reader in readers)):
+                return True
+        return False
+
+    def _tail(self, node: int, call) -> Optional[Tail]:
+        """The module whose scale or output carries the block's mask."""
+        if len(self.readers.get(node, [])) != 1:
+            return None
+        output = None
+        while node >= call.first:
+            output = output or self._module_of_output(node, call)
+            record = self.nodes[node]
+            module = self.calls[record.call].path
+            if record.op in ('batch_norm', 'conv2d', 'linear', 'conv1d',
+                             'conv3d') and self.times[module] == 1:
+                if self._affine(module, record.op):
+                    return Tail(module, fold=True)
+                break
+            inputs = [i for i in record.inputs if i not in self.constant]
+            if record.op not in HOMOGENEOUS or len(inputs) != 1 or len(
+                    record.inputs) < record.uses or len(
+                        self.readers.get(inputs[0], [])) != 1:
+                break  # x * x has one input and two uses
+            node = inputs[0]
+        return None if output is None else Tail(output, fold=False)
+
+    def _affine(self, path: str, op: str) -> bool:
+        """Whether the result is linear in the module's own parameters."""
+        parameters = self.modules[path]._parameters
+        if op == 'batch_norm':
+            return parameters.get('weight') is not None and parameters.get(
+                'bias') is not None
+        return path in self.facts.affine
+
+    def _module_of_output(self, node: int, block) -> Optional[str]:
+        """Innermost module inside the block that returns this very tensor."""
+        for call in reversed(self.calls):
+            if call.outputs == (node, ) and call.tensor_first and \
+                    self.times[call.path] == 1 and \
+                    block.first <= call.first <= node < call.last and \
+                    call.index != block.index and \
+                    call.path.startswith(block.path + '.'):
+                return call.path
+        return None
+
+
+def group_stages(blocks: List[ResidualBlock],
+                 streams: List[tuple]) -> List[List[ResidualBlock]]:
+    """Blocks that follow one another on the same residual stream.
+
+    Args:
+        blocks (list[ResidualBlock]): In the order of execution.
+        streams (list[tuple]): For each block the channels of its input; a
+            change of width or resolution starts another stage.
+    """
+    stages: Dict[tuple, List[ResidualBlock]] = {}
+    for block, stream in zip(blocks, streams):
+        parent = block.path.rpartition('.')[0]
+        stages.setdefault((parent, stream), []).append(block)
+    return list(stages.values())

@@ -1,0 +1,147 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+import os
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+from mmengine.hub import get_config
+
+from dms_razor.openmmlab.retrain import RetrainConfig, standard_base
+from dms_razor.subnet import SubnetError
+
+STANDARD = 'mmpretrain::resnet/resnet50_8xb32_in1k.py'
+A1 = 'mmpretrain::resnet/resnet50_8xb256-rsb-a1-600e_in1k.py'
+CIFAR = 'mmpretrain::resnet/resnet18_8xb16_cifar10.py'
+
+
+def load(text: str, folder: Path) -> Config:
+    folder.mkdir(exist_ok=True)
+    (folder / 'retrain.py').write_text(text, encoding='utf-8')
+    return Config.fromfile(str(folder / 'retrain.py'))
+
+
+def unscoped(value):
+    """Without the ``_scope_`` that mmengine adds to inherited configs."""
+    if isinstance(value, dict):
+        return {k: unscoped(v) for k, v in value.items() if k != '_scope_'}
+    return [unscoped(v) for v in value] if isinstance(value, list) else value
+
+
+def test_inherits_everything_but_the_model(tmp_path):
+    base = get_config(STANDARD)
+    config = load(RetrainConfig(STANDARD, base.model).text(), tmp_path)
+    model = config.pop('model')
+    base.pop('model')
+    imports = config.pop('custom_imports')
+    assert unscoped(config.to_dict()) == unscoped(base.to_dict())
+    assert imports['imports'] == ['dms_razor.openmmlab']
+    assert set(model) == {'type', 'subnet', 'checkpoint', 'cfg'}
+    assert model.type == 'DMSSubModel' and model.checkpoint is None
+    assert model.cfg.backbone == dict(
+        type='ResNet',
+        depth=50,
+        num_stages=4,
+        out_indices=(3, ),
+        style='pytorch')
+
+
+def test_the_folder_can_be_moved(tmp_path):
+    text = RetrainConfig(STANDARD, dict(type='X'), from_search=True).text()
+    assert str(tmp_path) not in text
+    for name in ('here', 'there'):
+        model = load(text, tmp_path / name).model
+        assert model.subnet == f'{tmp_path}/{name}/subnet.json'
+        assert model.checkpoint == f'{tmp_path}/{name}/subnet.pth'
+
+
+def test_another_recipe(tmp_path):
+    architecture = get_config(STANDARD).model
+    architecture.backbone.depth = 152
+    architecture.backbone.init_cfg = dict(type='Pretrained', checkpoint='x')
+    text = RetrainConfig(A1, architecture, recipe=True).text()
+    model = load(text, tmp_path).model
+    assert model.cfg.backbone.depth == 152
+    assert model.cfg.backbone.drop_path_rate == .05
+    assert 'init_cfg' not in model.cfg.backbone
+    assert [a.type
+            for a in model.cfg.train_cfg.augments] == ['Mixup', 'CutMix']
+    assert load(text, tmp_path).train_cfg.max_epochs == 600
+
+
+def test_what_does_not_fit_is_said(tmp_path):
+    architecture = get_config(STANDARD).model
+    architecture.backbone = dict(type='MobileNetV2')
+    text = RetrainConfig(A1, architecture, recipe=True).text()
+    comments = ' '.join(
+        line.strip('# ') for line in text.splitlines() if line.startswith('#'))
+    assert ('Not taken over from there: backbone.drop_path_rate=0.05: '
+            'MobileNetV2 has no such argument.') in comments
+    assert max(map(len, text.splitlines())) < 80
+
+
+def test_local_base_imports_and_start(tmp_path, monkeypatch):
+    (tmp_path / 'base.py').write_text(
+        f"_base_ = '{CIFAR}'\nload_from = 'x.pth'\n"
+        "custom_imports = dict(imports=['json'])\n")
+    monkeypatch.chdir(tmp_path)
+    text = RetrainConfig(
+        'base.py',
+        dict(type='X'),
+        overrides=dict(train_dataloader=dict(batch_size=7))).text()
+    config = load(text, tmp_path / 'out')
+    assert config.load_from is None
+    assert config.custom_imports.imports == ['json', 'dms_razor.openmmlab']
+    assert config.train_dataloader.batch_size == 7
+    assert config.train_dataloader.dataset.type == 'CIFAR10'
+
+
+def test_a_base_that_cannot_be_used(tmp_path):
+    for name in ('mmpretrain::resnet/none.py', 'nopackage::a.py',
+                 str(tmp_path / 'none.py')):
+        with pytest.raises(SubnetError, match='cannot be read .*Name an exis'):
+            RetrainConfig(name, dict(type='X')).text()
+    (tmp_path / 'data.py').write_text('a = 1\n')
+    with pytest.raises(SubnetError, match="data.py' has no model.*Name a"):
+        RetrainConfig(
+            str(tmp_path / 'data.py'), dict(type='X'), recipe=True).text()
+    with pytest.raises(
+            SubnetError,
+            match='model.cfg.type is a type, which '
+            'cannot be written'):
+        RetrainConfig(STANDARD, dict(type=dict)).text()
+
+
+def test_standard_base(tmp_path):
+    (tmp_path / 'sub').mkdir()
+    (tmp_path / 'search.py').write_text(
+        f"_base_ = ['{STANDARD}']\n"
+        "model = dict(_delete_=True, type='DMS', architecture=dict(a=1))\n")
+    assert standard_base(tmp_path / 'search.py') == STANDARD
+    (tmp_path / 'sub' / 'again.py'
+     ).write_text("_base_ = '../search.py'\nrandomness = dict(seed=1)\n")
+    assert standard_base(tmp_path / 'sub' / 'again.py') == STANDARD
+    (tmp_path / 'local.py').write_text(f"_base_ = '{CIFAR}'\n")
+    (tmp_path / 'sub' / 'third.py'
+     ).write_text("_base_ = ['../local.py']\nmodel = dict(architecture=1)\n")
+    assert standard_base(tmp_path / 'sub' / 'third.py') == os.path.normpath(
+        tmp_path / 'local.py')
+    (tmp_path / 'parts.py').write_text(
+        "_base_ = ['mmpretrain::_base_/default_runtime.py']\n"
+        "model = dict(type='DMS', architecture=dict(a=1))\n")
+    with pytest.raises(
+            SubnetError,
+            match="parts.py' inherits no whole config "
+            'of a standard network. Name one'):
+        standard_base(tmp_path / 'parts.py')
+
+
+def test_collate_functions_of_other_packages(tmp_path):
+    """mmengine would hand ``_scope_`` to mmyolo's collate function."""
+    base = 'mmyolo::yolov8/yolov8_n_syncbn_fast_8xb16-500e_coco.py'
+    text = RetrainConfig(
+        base,
+        dict(type='YOLODetector'),
+        overrides=dict(train_dataloader=dict(batch_size=3))).text()
+    loader = load(text, tmp_path).train_dataloader
+    assert loader.collate_fn == dict(type='yolov5_collate')
+    assert loader.batch_size == 3 and 'dataset' in loader

@@ -1,0 +1,149 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""What is done about a space that does not hold."""
+import pytest
+import torch
+from equality import assert_true, reasons
+from small_nets import IMAGES, Block, build, conv, widths
+from torch import nn
+from torch.nn import functional as F
+
+from dms_razor.proof.check import Checker
+from dms_razor.trace import trace
+
+OUT = dict(out=conv(16, 8))
+
+
+class Sized(nn.Module):
+    """Views its channels by a number of its own, which cannot follow."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.conv2 = conv(16, 16), conv(16, 16)
+        self.shape = dict(channels=16)
+
+    def forward(self, x):
+        y = self.conv1(x).view(len(x), self.shape['channels'], -1)
+        return self.conv2(F.relu(y).view_as(x))
+
+
+def test_only_the_channels_that_fail_are_fixed():
+    net = build(
+        lambda net, x: net.out(net.after(net.sized(net.before(x)))),
+        before=conv(16, 16),
+        sized=Sized(),
+        after=conv(16, 12),
+        out=conv(12, 8))
+    space = assert_true(net, IMAGES)
+    assert set(widths(space)) == {'stem', 'sized.conv2', 'after', 'out'}
+    found = reasons(space)
+    for name in ('before', 'sized.conv1'):  # what view and view_as tell apart
+        assert 'invalid for input' in found[name]
+
+
+def test_a_class_that_fails_twice_is_fixed_everywhere(monkeypatch):
+    trials = []
+    problem = Checker.problem
+
+    def counting(self, *args):
+        trials.append(1)
+        return problem(self, *args)
+
+    monkeypatch.setattr(Checker, 'problem', counting)
+    net = build(
+        lambda net, x: net.out(net.many(x)),
+        many=nn.Sequential(*[Sized() for _ in range(8)]),
+        **OUT)
+    space = assert_true(net, IMAGES, number=1)
+    assert set(widths(space)) == {'many.7.conv2', 'out'}
+    assert 'Sized "many.1" cannot run with fewer channels' in reasons(
+        space)['many.6.conv1']
+    assert len(trials) < 20  # not eight times a search for the culprit
+
+
+class Wide(nn.Module):
+    """A stage whose caller asks it how wide its output is."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.conv = conv(16, width)
+        self.out_channels = width
+
+    def forward(self, x):
+        return self.conv(x).flatten(2).transpose(1, 2)
+
+
+class Asking(nn.Module):
+    """Shapes the output of its stages by numbers it asks for."""
+
+    def __init__(self):
+        super().__init__()
+        self.stage, self.last = Wide(12), conv(12, 8)
+
+    def forward(self, x):
+        x = self.stage(x)
+        x = x.view(len(x), 8, 8, self.stage.out_channels)
+        return self.last(x.permute(0, 3, 1, 2))
+
+
+def test_a_number_that_callers_ask_for_follows():
+    net = build(lambda net, x: net.asking(x), asking=Asking())
+    space = assert_true(net, IMAGES)
+    assert 'asking.stage.conv' in widths(space)
+    assert set(space.attributes['asking.stage']) == {'out_channels'}
+
+
+def test_a_removed_block_that_is_asked_for_a_number_keeps_no_width():
+    """VAN asks the last block of each stage: widths of two stages stayed."""
+
+    class Sizes(nn.Module):
+
+        def __init__(self):
+            super().__init__()
+            self.stages = nn.ModuleList(
+                nn.ModuleList(Block(n, act=nn.Identity()) for _ in range(2))
+                for n in (16, 12))
+            self.between, self.last = conv(16, 12), conv(12, 8)
+            for stage in self.stages:
+                for block in stage:
+                    block.out_channels = block.conv2.out_channels
+
+        def forward(self, x):
+            for number, stage in enumerate(self.stages):
+                for block in stage:
+                    x = block(x)
+                x = x.flatten(2).view(len(x), block.out_channels, 8, 8)
+                x = self.last(x) if number else self.between(x)
+            return x
+
+    net = build(lambda net, x: net.sizes(x), sizes=Sizes())
+    space = assert_true(net, IMAGES, number=1)
+    assert len(widths(space)) == 2 + 4 + 1, 'streams, blocks, last'
+    found = reasons(space)
+    for block in ('0.0', '0.1', '1.0', '1.1'):
+        assert "no attribute 'out_channels'" in found[f'sizes.stages.{block}']
+
+
+def test_a_number_that_only_looks_alike_does_no_harm():
+
+    class Alike(nn.Module):
+
+        def __init__(self):
+            super().__init__()
+            self.piece = self.times = 8
+            self.conv = conv(8, 8)
+
+        def forward(self, x):
+            a, b = x.split(self.piece, 1)
+            return torch.cat([self.conv(a) * self.times, b], 1)
+
+    net = build(lambda net, x: net.out(net.alike(x)), alike=Alike(), **OUT)
+    space = assert_true(net, IMAGES)
+    assert 'stem' not in widths(space)  # either number would be wrong alone
+
+
+def test_repairs_come_to_an_end_with_everything_fixed():
+    net = build(
+        lambda net, x: net.out(x) *
+        (1 + net.stem.out_channels + net.out.out_channels), **OUT)
+    with pytest.raises(ValueError, match='nothing can be pruned'):
+        trace(net, IMAGES)

@@ -1,0 +1,44 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+import pytest
+import torch
+
+from dms_razor.core.bank import Bank
+from dms_razor.core.layout import Layout, Unit
+from dms_razor.search import drop_stale_gradient
+
+
+@pytest.fixture
+def bank():
+    return Bank(Layout([Unit('a', 'width', 4)]))
+
+
+def backward(bank, weight, factor=1.):
+    ((bank.masks * weight).sum() * factor + bank.loss_anchor()).backward()
+
+
+@pytest.mark.parametrize('cleared', [None, torch.zeros(4)])
+def test_cleared_weights_mean_a_skipped_step(bank, cleared):
+    weight = torch.ones(4, requires_grad=True)
+    backward(bank, weight)
+    weight.grad = cleared
+    assert drop_stale_gradient(bank, [weight])
+    assert bank.masks.grad is None and bank.scale.grad is None
+
+
+def test_accumulation_is_left_alone(bank):
+    weight = torch.ones(4, requires_grad=True)
+    unused = torch.ones(4, requires_grad=True)
+    backward(bank, weight)
+    assert not drop_stale_gradient(bank, [unused, weight])
+    assert bank.masks.grad is not None
+
+
+def test_without_weights_only_overflow_is_dropped(bank):
+    backward(bank, torch.ones(4))
+    assert not drop_stale_gradient(bank, [])
+    backward(bank, torch.ones(4), float('inf'))
+    assert drop_stale_gradient(bank, [])
+
+
+def test_nothing_to_drop(bank):
+    assert not drop_stale_gradient(bank, [torch.ones(1, requires_grad=True)])

@@ -1,0 +1,49 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+import pytest
+import torch
+
+from dms_razor.space import check_keep, kept_counts, unit_rows
+from dms_razor.subnet import SubnetError
+from .helpers import UNITS, some_keep, space
+
+
+def test_rows_are_those_of_the_layout():
+    layout = space().layout
+    rows = unit_rows(UNITS, torch.arange(layout.E))
+    flat = torch.cat([row.flatten() for row in rows])
+    assert flat.tolist() == list(range(layout.E))
+    assert rows[3].tolist() == [list(range(20, 26)), list(range(26, 32))]
+    assert [tuple(row.shape) for row in rows] == [(unit.groups, unit.size)
+                                                  for unit in UNITS]
+
+
+@pytest.mark.parametrize('unit, change, message', [
+    (0, 'none', "'stem' keeps 0 of 8 .* at least 1 must stay"),
+    (4, 'one', "'grouped' keeps 1 of 4 .* at least 2 must stay"),
+    (3, 'uneven', r"'expand' keeps \[3, 2\] .* equally wide"),
+])
+def test_keep_that_is_no_network(unit, change, message):
+    keep = some_keep()
+    rows = keep[space().layout.slice_of(unit)].view(UNITS[unit].groups, -1)
+    if change == 'uneven':
+        rows[1, rows[1].nonzero()[0]] = False
+    else:
+        rows.zero_()
+        rows[:, :int(change == 'one')] = True
+    with pytest.raises(SubnetError, match=message):
+        check_keep(UNITS, keep)
+
+
+def test_keep_of_another_kind():
+    with pytest.raises(
+            TypeError,
+            match='keep must be a bool tensor, got '
+            'torch.float32.*Pass'):
+        check_keep(UNITS, some_keep().float())
+    with pytest.raises(TypeError, match='got list'):
+        check_keep(UNITS, [True])
+    with pytest.raises(
+            SubnetError, match=r'has shape \(3,\), but the space '
+            'has 46'):
+        check_keep(UNITS, torch.ones(3).bool())
+    assert kept_counts(UNITS, some_keep()) == [3, 2, 5, 3, 2, 2, 1]

@@ -1,1 +1,0 @@
-# Copyright (c) dms_razor contributors. All rights reserved.

@@ -1,0 +1,163 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""How rows of the coverage table are written down."""
+import datetime
+import re
+from importlib.metadata import PackageNotFoundError, version
+from typing import Dict, Iterable, List
+
+from .backbones import NO_NETWORK
+from .check import Row
+
+KINDS = ('width', 'heads', 'qk', 'v', 'depth')
+_PACKAGES = ('torch', 'mmengine', 'mmpretrain', 'mmrazor')
+
+
+def row_of_failure(name: str, error: Exception) -> Row:
+    """A row for a network that could not even be built."""
+    return Row(name, problem=f'not built: {type(error).__name__}: {error}')
+
+
+def line(row: Row) -> str:
+    """One row for a terminal."""
+    units = ' '.join(f'{kind} {row.units[kind]}' for kind in KINDS
+                     if kind in row.units)
+    difference = '-' if row.difference is None else f'{row.difference:.1e}'
+    text = (f'{row.name:27} {row.share:6.1%} {row.width_share:6.1%} '
+            f'{difference:>8} {row.elements:7,} {row.seconds:5.0f} s  {units}')
+    if row.problem:
+        text += f'\n    PROBLEM {row.problem[:600]}'
+    for reason, modules in list(row.fixed.items())[:8]:
+        text += f'\n    {len(modules)} fixed ({modules[0]}): {reason[:160]}'
+    return text
+
+
+def markdown(rows: List[Row]) -> str:
+    """The page of the documentation."""
+    many = sum(row.equal and row.share > .8 for row in rows)
+    few = ', '.join(f'{row.name} ({row.share:.1%})' for row in rows
+                    if row.equal and row.share <= .8)
+    few = few and f' Less is in units of {few}; the reasons stand below.'
+    text = [
+        '# Coverage', '',
+        'Made by `python tools/coverage.py --markdown docs/en/coverage.md` '
+        f'on {datetime.date.today().isoformat()} with {versions()}.', '',
+        f'{sum(row.equal for row in rows)} of the {len(rows)} backbones that '
+        'mmpretrain registers are searched and exported with equal outputs; '
+        f'{many} of them have more than 80 % of their parameters inside '
+        f'units.{few}', '', _EXPLANATION,
+        '| backbone | ratios | elements | parameters | in units | in width '
+        'units | max difference |', '| --- | --- | --- | --- | --- | --- | '
+        '--- |'
+    ]
+    text += [table_line(cells(row)) for row in rows]
+    text += [
+        '', 'Not in the table: ' +
+        '; '.join(f'{name}, {reason}'
+                  for name, reason in NO_NETWORK.items()) + '.'
+    ]
+    text += ['', '## What stays, and why', '', *stays(rows)]
+    return '\n'.join(text) + '\n'
+
+
+def cells(row: Row) -> List[str]:
+    """Name, ratios, elements, parameters, share, width share, difference."""
+    difference = '–' if row.difference is None else f'{row.difference:.1e}'
+    if row.precision != 'float32':
+        difference += f' ({row.precision})'
+    kinds = ', '.join(f'{row.units[k]} {k}' for k in KINDS if k in row.units)
+    return [
+        row.name, kinds or '–', f'{row.elements:,}',
+        f'{row.params / 1e6:.2f} M', f'{row.share:.1%}',
+        f'{row.width_share:.1%}', difference
+    ]
+
+
+def table_line(entries: Iterable[str]) -> str:
+    """One line of a table."""
+    return f'| {" | ".join(entries)} |'
+
+
+def stays(rows: Iterable[Row], output: bool = False) -> List[str]:
+    """A list of what stays in each network, or of what went wrong.
+
+    Args:
+        rows (Iterable[Row]): The rows.
+        output (bool): Whether to name output layers too. Defaults to False.
+
+    Returns:
+        list[str]: Lines; rows in which nothing stays have none.
+    """
+    text = []
+    for row in rows:
+        lines = [plain(row.problem)] if row.problem else reasons(row, output)
+        if lines:
+            text += [f'- **{row.name}**'] + [f'  - {line}' for line in lines]
+    return text
+
+
+_EXPLANATION = '''Every row is the smallest form of the backbone with a linear
+classifier behind it and random weights, also where initialisation leaves
+zeros. All ratios are drawn at random at once; the subnet is exported, built
+again from the manifest without tracing, compared with the masked supernet
+(largest difference over largest output; in float64 where float32 differs by
+more than 1e-5, since a sharp softmax amplifies rounding) and trained for one
+step. The MACs that mmengine's FlopAnalyzer counts on the subnet are those of
+the closed form, else the export refuses. "In units" is the share of the
+parameters that some subnet lacks, "in width units" the same without removing
+blocks.
+'''
+
+#: Why the last layer stays; goes without saying.
+OUTPUT = 'output of the network'
+
+
+def reasons(row: Row, output: bool = False) -> List[str]:
+    """Why modules stay, each reason once with the modules that have it.
+
+    Numbers in paths, shapes and differences are left out, so that the same
+    reason in twelve blocks is one line.
+
+    Args:
+        row (Row): What one network showed.
+        output (bool): Whether to name output layers too. Defaults to False.
+    """
+    found: Dict[str, List[str]] = {}
+    for reason, modules in row.fixed.items():
+        if output or reason != OUTPUT:
+            found.setdefault(general(reason), []).extend(modules)
+    lines = []
+    for reason, modules in found.items():
+        patterns = list(dict.fromkeys(general(module) for module in modules))
+        shown = ', '.join(f'`{pattern}`' for pattern in patterns[:3])
+        if len(patterns) > 3:
+            shown += ' …'
+        number = len(modules)
+        lines.append(f'{plain(reason)} ({shown}; '
+                     f'{number} module{"s" * (number > 1)})')
+    return lines
+
+
+def general(text: str) -> str:
+    """``text`` without what differs from block to block."""
+    text = re.sub(r"shape '\[.*?\]' is invalid for input of size \d+",
+                  'it reshapes to numbers of its own', text)
+    text = re.sub(r'normalized_shape=.*', 'it normalises other sizes)', text)
+    text = re.sub(r'RuntimeError: (Given )?', '', text)
+    text = re.sub(r'outputs differ by [\d.e+-]*\d', 'outputs differ', text)
+    return re.sub(r'(?<=\.)\d+(?=[."\s]|$)', '*', text)
+
+
+def plain(text: str) -> str:
+    """``text`` on one line that breaks no table."""
+    return ' '.join(text.replace('|', '/').split())[:300]
+
+
+def versions() -> str:
+    """Names and versions of what a row depends on."""
+    found = []
+    for package in _PACKAGES:
+        try:
+            found.append(f'{package} {version(package)}')
+        except PackageNotFoundError:
+            continue
+    return ', '.join(found)
