@@ -1,8 +1,9 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
-"""Modules under their names of yesterday, with a DeprecationWarning.
+"""Modules and names of yesterday, found where they are today.
 
-:data:`MOVED` is the whole of it: the old name of a module and where it is
-now. ``dms_razor/__init__.py`` puts the finder in place.
+Every import that the documentation of version 0.1.0 shows still works and
+gives the same object as the new path, with a DeprecationWarning.
+``dms_razor/__init__.py`` puts the finder in place.
 """
 import importlib
 import importlib.abc
@@ -14,111 +15,77 @@ import warnings
 from pathlib import Path
 from typing import Any, Callable, Dict, Optional
 
-#: Module as it was called up to version 0.1.0 -> module of today. A name that
-#: begins with ``tools`` lies outside the package, beside it or in ``.mim``.
-MOVED: Dict[str, str] = {
-    '_checkpoint_loading': 'compat.checkpoint',
-    '_cpu_distributed': 'compat.cpu_distributed',
-    '_flop_counter': 'compat.flop_counter',
-    '_mmcls_alias': 'compat.mmcls_alias',
-    '_mmcv_ext': 'compat.mmcv_ext',
-    '_mutable_widths': 'adapters.exporting',
-    '_window_batch': 'adapters.exporting',
-    'core.bank_masks': 'core.bank',
-    'core.bank_state': 'core.bank',
-    'core.constraint': 'core.budget',
-    'core.projection_search': 'core.projection',
-    'core.reduce': 'core.bank',
-    'core.schedule': 'core.budget',
-    'core.tables': 'core.resource',
-    'core.target': 'core.budget',
-    'coverage': 'tools.coverage.check',
-    'coverage_cases': 'tools.coverage.backbones',
-    'coverage_detectors': 'tools.coverage.detectors',
-    'coverage_table': 'tools.coverage.table',
-    'datasets': 'openmmlab.digits',
-    'datasets.digit_scenes': 'tools._digit_scenes',
-    'datasets.digits': 'openmmlab.digits',
-    'engine': 'openmmlab',
-    'engine.from_config': 'openmmlab.from_config',
-    'engine.hooks': 'openmmlab.hooks',
-    'engine.hooks.dms_hook': 'openmmlab.hooks.search',
-    'engine.hooks.export_subnet_hook': 'openmmlab.hooks.export',
-    'engine.hooks.structure_log_hook': 'openmmlab.hooks.structure',
-    'engine.hooks.subnet_checkpoint_hook': 'openmmlab.hooks.checkpoint',
-    'engine.random_state': 'openmmlab.resume',
-    'engine.resume': 'openmmlab.resume',
-    'engine.retrain': 'openmmlab.retrain',
-    'engine.subnet_model': 'openmmlab.subnet_model',
-    'engine.supernet_checkpoint': 'openmmlab.checkpoints',
-    'estimate': 'preflight',
-    'masking.layer_norm': 'masking.norms',
-    'models': 'openmmlab',
-    'models.algorithms': 'openmmlab',
-    'models.algorithms.build': 'openmmlab.algorithm',
-    'models.algorithms.dms': 'openmmlab.algorithm',
-    'models.algorithms.schedule': 'openmmlab.schedule',
-    'models.example_input': 'openmmlab.example_input',
-    'models.losses': 'openmmlab',
-    'models.losses.resource_constraint_loss': 'openmmlab.loss',
-    'models.mutators': 'openmmlab',
-    'models.mutators.dms_mutator': 'openmmlab.mutator',
-    'models.relative_attention': 'openmmlab.autoformer',
-    'models.static_supernet': 'openmmlab.autoformer',
-    'models.submodel': 'openmmlab.submodel',
-    'models.supernet_recipes': 'openmmlab.recipes',
-    'models.supernet_wiring': 'openmmlab.enlarge',
-    'models.supernets': 'openmmlab.enlarge',
-    'models.transformer_recipes': 'openmmlab.recipes',
-    'models.units': 'openmmlab.units',
-    'models.units.base_unit': 'openmmlab.units',
-    'models.units.difftopk_channel_unit': 'openmmlab.units',
-    'models.units.difftopk_depth_unit': 'openmmlab.units',
-    'search_step': 'search',
-    'search_view': 'search',
-    'stale_gradient': 'search',
-    'structure': 'subnet.structure',
-    'subnet.attention': 'adapters.attention',
-    'subnet.calling': 'network',
-    'subnet.costs': 'subnet.checks',
-    'subnet.counting': 'counting',
-    'subnet.csp': 'adapters.csp',
-    'subnet.errors': 'errors',
-    'subnet.keep': 'space',
-    'subnet.layers': 'subnet.report',
-    'subnet.python_text': 'openmmlab.retrain',
-    'subnet.recipe': 'openmmlab.retrain_recipe',
-    'subnet.retrain_config': 'openmmlab.retrain',
-    'subnet.shapes': 'network',
-    'subnet.slim': 'adapters.registry',
-    'subnet.tensor_slicing': 'subnet.slicing',
-    'subnet.widths': 'subnet.slicing',
-    'tracing.attention_units': 'tracing.units',
-    'tracing.elements': 'tracing.units',
-    'tracing.folding': 'tracing.sites',
-    'tracing.repair': 'proof.repair',
-    'tracing.residual': 'tracing.blocks',
-    'tracing.rules.counted': 'tracing.rules.attention',
-    'tracing.rules.lookup': 'tracing.rules.contraction',
-    'tracing.rules.reshaping': 'tracing.rules.movement',
-    'tracing.selfcheck': 'proof.check',
-    'tracing.space': 'space',
-    'tracing.trace': 'trace',
-    'tracing.untouched': 'network',
-    'visualization': 'subnet.picture',
-    'visualization.structure_picture': 'subnet.picture',
+#: Modules of today -> modules of 0.1.0 whose names are found there. A module
+#: that begins with ``tools`` lies outside the package, beside it or in
+#: ``.mim``. One whose names are in several places stands behind each; one that
+#: is still there calls :func:`moved_names`.
+MODULES: Dict[str, str] = {
+    'adapters.attention': 'subnet.attention',
+    'adapters.csp': 'subnet.csp',
+    'adapters.registry': 'subnet.slim',
+    'compat.shims': 'compat',
+    'core.bank': 'core.bank_masks core.bank_state core.reduce',
+    'core.budget': 'core.constraint core.schedule core.target',
+    'core.projection': 'core.projection_search',
+    'core.resource': 'core.tables',
+    'counting': 'subnet.counting',
+    'errors': 'subnet.errors',
+    'masking.norms': 'masking.layer_norm',
+    'network': 'subnet.calling subnet.shapes tracing.untouched',
+    'openmmlab': 'datasets engine models models.algorithms models.losses '
+    'models.mutators models.units',
+    'openmmlab.algorithm': 'models.algorithms.build models.algorithms.dms',
+    'openmmlab.autoformer': 'models.relative_attention models.static_supernet',
+    'openmmlab.checkpoints': 'engine.supernet_checkpoint',
+    'openmmlab.digits': 'datasets.digits',
+    'openmmlab.enlarge': 'models.supernet_wiring models.supernets',
+    'openmmlab.example_input': 'models.example_input',
+    'openmmlab.from_config': 'engine.from_config',
+    'openmmlab.hooks': 'engine.hooks',
+    'openmmlab.hooks.checkpoint': 'engine.hooks.subnet_checkpoint_hook',
+    'openmmlab.hooks.export': 'engine.hooks.export_subnet_hook',
+    'openmmlab.hooks.search': 'engine.hooks.dms_hook',
+    'openmmlab.hooks.structure': 'engine.hooks.structure_log_hook',
+    'openmmlab.loss': 'models.losses.resource_constraint_loss',
+    'openmmlab.mutator': 'models.mutators.dms_mutator',
+    'openmmlab.recipes': 'models.supernet_recipes models.transformer_recipes',
+    'openmmlab.resume': 'engine.random_state engine.resume',
+    'openmmlab.retrain': 'engine.retrain subnet subnet.python_text '
+    'subnet.retrain_config',
+    'openmmlab.retrain_recipe': 'subnet.recipe',
+    'openmmlab.schedule': 'models.algorithms.schedule',
+    'openmmlab.submodel': 'models.submodel',
+    'openmmlab.subnet_model': 'engine.subnet_model',
+    'openmmlab.units': 'models.units.base_unit '
+    'models.units.difftopk_channel_unit models.units.difftopk_depth_unit',
+    'preflight': 'estimate',
+    'proof.check': 'tracing.selfcheck',
+    'proof.repair': 'tracing.repair',
+    'search': 'search_step search_view stale_gradient',
+    'space': 'subnet.describe subnet.keep tracing tracing.residual '
+    'tracing.space',
+    'subnet.checks': 'subnet.costs',
+    'subnet.picture': 'visualization visualization.structure_picture',
+    'subnet.report': 'subnet.layers',
+    'subnet.slicing': 'subnet.tensor_slicing subnet.widths',
+    'subnet.structure': 'structure',
+    'tools._digit_scenes': 'datasets datasets.digit_scenes',
+    'tools.coverage.backbones': 'coverage_cases',
+    'tools.coverage.check': 'coverage',
+    'tools.coverage.detectors': 'coverage_detectors',
+    'tools.coverage.table': 'coverage_table',
+    'trace': 'tracing.trace',
+    'tracing.blocks': 'tracing.residual',
+    'tracing.rules.attention': 'tracing.rules.counted',
+    'tracing.rules.contraction': 'tracing.rules.lookup',
+    'tracing.rules.movement': 'tracing.rules.reshaping',
+    'tracing.sites': 'tracing.folding',
+    'tracing.units': 'tracing.attention_units tracing.elements',
 }
 
-#: Names that left a package: (package, name) -> module of today.
-MOVED_NAMES: Dict[tuple, str] = {
-    ('dms_razor.subnet', 'RetrainConfig'): 'dms_razor.openmmlab.retrain',
-    ('dms_razor.subnet', 'standard_base'): 'dms_razor.openmmlab.retrain',
-    ('dms_razor.tracing', 'Block'): 'dms_razor.space',
-    ('dms_razor.tracing', 'FullWidth'): 'dms_razor.space',
-    ('dms_razor.tracing', 'MaskSite'): 'dms_razor.space',
-    ('dms_razor.tracing', 'SliceSite'): 'dms_razor.space',
-    ('dms_razor.tracing', 'Space'): 'dms_razor.space',
-    ('dms_razor.tracing', 'trace'): 'dms_razor.trace',
+#: Names that are called otherwise today, or as a module was: old path -> new.
+NAMES: Dict[str, str] = {
+    'tracing.trace': 'trace.trace',
 }
 
 
@@ -153,44 +120,59 @@ class AliasFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         sys.modules[name] = importlib.import_module(str(self.real(name)))
 
 
-def _place_today(name: str) -> Optional[str]:
-    package, _, old = name.partition('.')
-    if package != 'dms_razor' or old not in MOVED:
-        return None
-    new = MOVED[old]
-    if new.partition('.')[0] != 'tools':
-        new = f'dms_razor.{new}'
-    else:
-        own = Path(__file__).resolve().parent
-        root = next(
-            (r for r in (own.parent, own / '.mim') if (r / 'tools').is_dir()),
-            own)
-        if str(root) not in sys.path:
-            sys.path.append(str(root))
-    return new
+class MovedModule(types.ModuleType):
+    """A module of yesterday: it looks its names up where they are today.
+
+    Args:
+        name (str): What it was called.
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        return _value(_today(self.__name__, name))
 
 
-class _MovedFinder(AliasFinder):
+class _Package(types.ModuleType):
+    """A package that does not hold its modules of yesterday.
+
+    Importing ``tracing.trace`` would else put that module over the function
+    of this name.
+    """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not isinstance(value, MovedModule):
+            super().__setattr__(name, value)
+
+
+class _MovedFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+
+    def find_spec(self, fullname: str, path=None, target=None):
+        package, _, old = fullname.partition('.')
+        if package == 'dms_razor' and _homes(old):
+            return importlib.machinery.ModuleSpec(
+                fullname, self, is_package=True)
+
+    def create_module(self, spec) -> types.ModuleType:
+        return MovedModule(spec.name)
 
     def exec_module(self, module: types.ModuleType) -> None:
-        name = module.__name__
-        warnings.warn(f'{name} is now {self.real(name)}; change the import',
-                      DeprecationWarning, 4)
-        super().exec_module(module)
+        homes = _homes(module.__name__.partition('.')[2])
+        _warn(module.__name__, ' or '.join(map(_full, homes)), 3)
 
 
 def moved_names(package: str) -> Callable[[str], Any]:
-    """The ``__getattr__`` of a package that names have left."""
+    """The ``__getattr__`` of a module that names have left."""
+    sys.modules[package].__class__ = _Package
 
     def getattr_of_package(name: str) -> Any:
-        home = MOVED_NAMES.get((package, name))
-        if home is None:
-            raise AttributeError(
-                f'module {package!r} has no attribute {name!r}')
-        warnings.warn(
-            f'{package}.{name} is now {home}.{name}; change the '
-            'import', DeprecationWarning, 2)
-        return getattr(importlib.import_module(home), name)
+        old = sys.modules.get(f'{package}.{name}')
+        try:
+            new = _today(package, name)
+        except AttributeError:
+            if isinstance(old, MovedModule):
+                return old
+            raise
+        _warn(f'{package}.{name}', _full(new), 3)
+        return _value(new)
 
     return getattr_of_package
 
@@ -198,4 +180,43 @@ def moved_names(package: str) -> Callable[[str], Any]:
 def install() -> None:
     """Let old names be found, once."""
     if not any(isinstance(f, _MovedFinder) for f in sys.meta_path):
-        sys.meta_path.insert(0, _MovedFinder(_place_today))
+        sys.meta_path.append(_MovedFinder())
+
+
+def _homes(old: str) -> list:
+    return [new for new, names in MODULES.items() if old in names.split()]
+
+
+def _full(name: str) -> str:
+    return name if name.startswith('tools.') else f'dms_razor.{name}'
+
+
+def _warn(old: str, new: str, level: int) -> None:
+    warnings.warn(f'{old} is now {new}; change the import', DeprecationWarning,
+                  level)
+
+
+def _today(module: str, name: str) -> str:
+    """Path of today of a name of yesterday."""
+    old = module.partition('.')[2]
+    own = name.startswith('__') or _homes(f'{old}.{name}')
+    homes = [] if own else _homes(old)
+    for path in (NAMES.get(f'{old}.{name}'), *(f'{home}.{name}'
+                                               for home in homes)):
+        if path is not None and _value(path, None) is not None:
+            return path
+    places = f' and moved to {" or ".join(map(_full, homes))}' if homes else ''
+    raise AttributeError(f'module {module!r} has no attribute {name!r}'
+                         f'{places}; CHANGELOG.md names what is gone')
+
+
+def _value(path: str, *default: Any) -> Any:
+    """What a path such as ``'trace.trace'`` names today."""
+    home, _, name = path.rpartition('.')
+    if home.startswith('tools.'):
+        own = Path(__file__).resolve().parent
+        for root in (own.parent, own / '.mim'):
+            if (root / 'tools').is_dir() and str(root) not in sys.path:
+                sys.path.append(str(root))
+                break
+    return getattr(importlib.import_module(_full(home)), name, *default)
