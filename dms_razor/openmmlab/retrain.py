@@ -2,28 +2,36 @@
 """retrain.py: a config that trains the exported subnet.
 
 It inherits a standard config, e.g. mmpretrain's, and replaces the model by
-the subnet: data, schedule, hooks and evaluation are those of the base. It
-names the manifest relative to itself, so the folder can be moved. Reading the
-base needs mmengine, which is imported only then.
+the subnet: data, schedule, hooks and evaluation are those of the base. All it
+names is an installed package's or lies beside it, so the folder can be moved:
+the manifest, the weights and, where the base was a local file, all of that
+base in a base.py of its own.
 """
 import ast
 import keyword
 import logging
-import math
-import os
+import os.path as osp
+import sys
 import textwrap
 from dataclasses import dataclass, field
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple, Union
 
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
+from mmengine.hub import get_config
 from mmengine.logging import print_log
+from yapf.yapflib.yapf_api import FormatCode
 
 from ..errors import SubnetError
 from .retrain_recipe import merge_recipe, without_pretrained
 
 IMPORT = 'dms_razor.openmmlab'
 """The module that registers ``DMSSubModel``."""
+
+STYLE = dict(
+    based_on_style='pep8', split_before_expression_after_opening_paren=True)
+"""yapf's settings for written configs, as mmengine dumps its own."""
 
 
 @dataclass
@@ -53,57 +61,69 @@ class RetrainConfig:
     from_search: bool = False
 
     def text(self) -> str:
+        """The content of retrain.py; see :meth:`files`."""
+        return self.files()['retrain.py']
+
+    def files(self) -> Dict[str, str]:
         """Write the config.
 
         Nothing of a search is needed for it, so a search can call this
         before it starts to see whether the retrain config will be all right.
 
         Returns:
-            str: The content of a retrain.py.
+            dict[str, str]: The content of ``retrain.py`` and, where the base
+            is a local file, of the ``base.py`` that retrain.py inherits from
+            its own folder: the base with all of its own bases. What mmengine
+            puts in while it reads a config (``{{ fileDirname }}``,
+            environment variables) stands there as it was read.
 
         Raises:
             SubnetError: The base cannot be read or has no model, or a
                 setting cannot be written as Python text.
         """
         base = read_config(self.base)
-        model, left = self._model(base)
-        start = None
-        note = 'From scratch; the searched weights are in subnet.pth.'
-        if self.from_search:
-            start = '{{ fileDirname }}/subnet.pth'
-            note = 'From the searched weights; checkpoint=None: from scratch.'
+        name, inherited = self.base, self.base
+        if '::' not in self.base:
+            name, inherited = Path(self.base).name, './base.py'
+        imports = (base.get('custom_imports') or {}).get('imports', [])
+        imports = [imports] if isinstance(imports, str) else list(imports)
+        model, notes = self._model(base)
         lines = [
             comment('Trains the network of subnet.json beside this file the '
-                    f'way {self.base} trains its own.'),
-            *[comment(f'Not taken over from there: {item}.') for item in left],
-            assignment('_base_', self._base()),
-            assignment('custom_imports', _imports(base)),
-            '',
-            comment(note),
+                    f'way {name} trains its own.'),
+            *map(comment, notes + _missing(imports)),
+            assignment('_base_', inherited),
+            # a config replaces lists
             assignment(
-                'model',
+                'custom_imports',
                 dict(
-                    _delete_=True,
-                    type='DMSSubModel',
-                    subnet='{{ fileDirname }}/subnet.json',
-                    checkpoint=start,
-                    cfg=model,
-                    **_looked_at(model))),
+                    imports=list(dict.fromkeys([*imports, IMPORT])),
+                    allow_failed_imports=False)),
+            '',
+            comment('From the searched weights; checkpoint=None: from scratch.'
+                    if self.from_search else 'From scratch; the searched '
+                    'weights are in subnet.pth.'),
+            assignment('model', model),
+            *_assignments(without_pretrained(self._settings(base)))
         ]
-        if base.get('load_from'):
-            # weights that the base starts from are no subnet's
-            lines.append(assignment('load_from', None))
-        for name, value in self._settings(base).items():
-            lines.append(assignment(name, without_pretrained(value)))
-        return '\n'.join(lines) + '\n'
+        files = {'retrain.py': _formatted(lines)}
+        if inherited != self.base:
+            files['base.py'] = _formatted([
+                comment(f'{name} and all that it inherited, as they were when '
+                        'the subnet was exported.'), *_assignments(base)
+            ])
+        return files
 
     def _settings(self, base: Dict) -> Dict[str, Any]:
-        """Settings beside the model: the overrides, and collate functions.
+        """Settings beside the model.
 
         mmengine adds ``_scope_`` to what a config inherits from a package and
         hands it to the collate function, which does not know it.
         """
         settings = dict(self.overrides)
+        if base.get('load_from'):
+            # weights that the base starts from are no subnet's
+            settings = {'load_from': None, **settings}
         for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
             collate = (base.get(name) or {}).get('collate_fn')
             if isinstance(collate, dict):
@@ -113,115 +133,29 @@ class RetrainConfig:
                     **settings.get(name, {}))
         return settings
 
-    def _base(self) -> str:
-        """The base as a retrain.py in any folder has to name it."""
-        if '::' in self.base:
-            return self.base
-        return Path(os.path.abspath(self.base)).as_posix()
-
-    def _model(self, base: Dict) -> Tuple[Dict, List[str]]:
-        """The supernet's config with the training settings of the base."""
-        model, left = self.architecture, []
+    def _model(self, base: Dict) -> Tuple[Dict[str, Any], List[str]]:
+        """The subnet, with the training settings of the base; and notes."""
+        cfg, left = self.architecture, []
         if self.recipe:
             if not isinstance(base.get('model'), dict):
                 raise SubnetError(
                     f'The retrain base {self.base!r} has no model, so its '
                     'training settings are unknown. Name a whole config.')
-            model, left = merge_recipe(model, base['model'],
-                                       base.get('default_scope'))
-        return without_pretrained(model), left
-
-
-def standard_base(config: Union[str, Path]) -> str:
-    """Find the standard config that a search config inherits.
-
-    That is the base whose model is the network itself and not an algorithm
-    around it; through several generations of bases if need be.
-
-    Args:
-        config (str | Path): File of the search's config.
-
-    Returns:
-        str: The base to pass to :class:`RetrainConfig`.
-
-    Raises:
-        SubnetError: No single base is a whole config of a network.
-    """
-    for base in _bases(str(config)):
-        found = read_config(base).get('model')
-        if not isinstance(found, dict):
-            continue
-        return base if 'architecture' not in found else standard_base(base)
-    raise SubnetError(
-        f'{str(config)!r} inherits no whole config of a standard network. '
-        "Name one as the export's retrain_base, e.g. "
-        "'mmpretrain::resnet/resnet50_8xb32_in1k.py'.")
-
-
-def read_config(name: str) -> Dict[str, Any]:
-    """Read a config by file or by a name such as ``'mmpretrain::…'``.
-
-    Args:
-        name (str): What a config may have as ``_base_``.
-
-    Returns:
-        dict: The whole config, bases merged.
-
-    Raises:
-        SubnetError: It cannot be read.
-    """
-    from mmengine.config import Config
-    from mmengine.hub import get_config
-    try:
-        config = get_config(name) if '::' in name else Config.fromfile(name)
-    except Exception as error:
-        raise SubnetError(
-            f'The config {name!r} cannot be read ({type(error).__name__}: '
-            f'{error}). Name an existing config, and install the package '
-            'that it is part of.') from error
-    return config._cfg_dict
-
-
-def _bases(config: str) -> List[str]:
-    """List the bases that a config's text names."""
-    if '::' in config:
-        return []
-    tree = ast.parse(Path(config).read_text(encoding='utf-8'))
-    bases: List[str] = []
-    for node in tree.body:
-        if isinstance(node, ast.Assign) and any(
-                getattr(target, 'id', None) == '_base_'
-                for target in node.targets):
-            value = ast.literal_eval(node.value)
-            bases = [value] if isinstance(value, str) else list(value)
-    folder = os.path.dirname(os.path.abspath(config))
-    return [
-        base if '::' in base else os.path.normpath(os.path.join(folder, base))
-        for base in bases
-    ]
-
-
-def _looked_at(model: Dict) -> Dict[str, Any]:
-    """What mmdet's ``init_detector`` reads in the model of any config.
-
-    It looks for the ``init_cfg`` of ``config.model.backbone``, whatever the
-    type of the model, and fails if there is no backbone. DMSSubModel leaves
-    the empty one aside.
-    """
-    classifier = 'head' in model
-    return dict(backbone={}) if 'backbone' in model and not classifier else {}
-
-
-def _imports(base: Dict) -> Dict[str, Any]:
-    """The base's ``custom_imports`` with ours; a config replaces lists."""
-    found = (base.get('custom_imports') or {}).get('imports', [])
-    found = [found] if isinstance(found, str) else list(found)
-    return dict(
-        imports=found + [name for name in (IMPORT, ) if name not in found],
-        allow_failed_imports=False)
-
-
-# What the retrain config of a search is made from.
+            cfg, left = merge_recipe(cfg, base['model'],
+                                     base.get('default_scope'))
+        start = '{{ fileDirname }}/subnet.pth' if self.from_search else None
+        model = dict(
+            _delete_=True,
+            type='DMSSubModel',
+            subnet='{{ fileDirname }}/subnet.json',
+            checkpoint=start,
+            cfg=without_pretrained(cfg))
+        if 'backbone' in cfg and 'head' not in cfg:
+            # mmdet's init_detector looks for the init_cfg of model.backbone,
+            # whatever the model's type, and fails if there is no backbone;
+            # DMSSubModel leaves the empty one aside
+            model['backbone'] = {}
+        return model, [f'Not taken over from there: {item}.' for item in left]
 
 
 def retrain_config(cfg: Config,
@@ -244,7 +178,7 @@ def retrain_config(cfg: Config,
     Raises:
         SubnetError: If ``base`` cannot be read or does not fit the network.
     """
-    architecture = cfg.model.get('architecture')
+    architecture = cfg.to_dict()['model'].get('architecture')
     recipe = base is not None
     try:
         if not isinstance(architecture, dict):
@@ -265,91 +199,133 @@ def retrain_config(cfg: Config,
             logger='current',
             level=logging.WARNING)
         return None
-    if isinstance(architecture, ConfigDict):
-        architecture = architecture.to_dict()
-    config = RetrainConfig(
-        base,
-        architecture,
-        recipe=recipe,
-        overrides=overrides or {},
-        from_search=from_search)
-    config.text()  # whatever is wrong with it is said now
+    config = RetrainConfig(base, architecture, recipe, overrides or {},
+                           from_search)
+    config.files()  # whatever is wrong with it is said now
     return config
 
 
-# Plain values as readable Python text, the way config files are written.
+def standard_base(config: Union[str, Path]) -> str:
+    """Find the standard config that a search config inherits.
 
-WIDTH = 79
+    That is the base whose model is the network itself and not an algorithm
+    around it; through several generations of bases if need be.
+
+    Args:
+        config (str | Path): File of the search's config.
+
+    Returns:
+        str: The base to pass to :class:`RetrainConfig`.
+
+    Raises:
+        SubnetError: No single base is a whole config of a network.
+    """
+    config = str(config)
+    for base in [] if '::' in config else Config._get_base_files(config):
+        if '::' not in base:
+            base = osp.abspath(osp.join(osp.dirname(config), base))
+        found = read_config(base).get('model')
+        if isinstance(found, dict):
+            return base if 'architecture' not in found else standard_base(base)
+    raise SubnetError(
+        f'{config!r} inherits no whole config of a standard network. '
+        "Name one as the export's retrain_base, e.g. "
+        "'mmpretrain::resnet/resnet50_8xb32_in1k.py'.")
+
+
+def read_config(name: str) -> Dict[str, Any]:
+    """Read a config by file or by a name such as ``'mmpretrain::…'``.
+
+    Args:
+        name (str): What a config may have as ``_base_``.
+
+    Returns:
+        dict: The whole config, bases merged.
+
+    Raises:
+        SubnetError: It cannot be read.
+    """
+    try:
+        config = get_config(name) if '::' in name else Config.fromfile(name)
+    except Exception as error:
+        raise SubnetError(
+            f'The config {name!r} cannot be read ({type(error).__name__}: '
+            f'{error}). Name an existing config, and install the package '
+            'that it is part of.') from error
+    return config.to_dict()
 
 
 def assignment(name: str, value: Any) -> str:
     """Write ``name = value``.
+
+    mmengine's own ``pretty_text`` would not do: what it writes of inf, of a
+    keyword as a key or of a quote in a key is no Python, and it sorts the
+    keys, although hooks of one priority run in their order.
 
     Args:
         name (str): The variable.
         value (Any): Dicts, lists, tuples, strings, numbers, booleans, None.
 
     Returns:
-        str: Python text, wrapped at 79 columns where lists and dicts allow.
+        str: Python text on one line.
 
     Raises:
         SubnetError: Something in ``value`` is none of these.
     """
-    return f'{name} = {_text(value, name, 0, len(name) + 3)}'
+    return f'{name} = {ast.unparse(_parsed(value, name))}'
 
 
 def comment(text: str) -> str:
     """Write a comment, wrapped at 79 columns."""
-    return '\n'.join(
-        textwrap.wrap(
-            text,
-            WIDTH,
-            initial_indent='# ',
-            subsequent_indent='# ',
-            break_long_words=False))
+    return textwrap.fill(
+        text,
+        79,
+        initial_indent='# ',
+        subsequent_indent='# ',
+        break_long_words=False)
 
 
-def _text(value: Any, where: str, indent: int, used: int) -> str:
-    """Write a value on one line, or spread over several if it is too long.
+def _assignments(values: Dict[str, Any]) -> List[str]:
+    return [assignment(name, value) for name, value in values.items()]
 
-    ``indent`` is that of the line the value starts on, ``used`` the columns
-    of that line that are taken.
-    """
+
+def _formatted(lines: List[str]) -> str:
+    """A file's text, laid out for people."""
+    return FormatCode('\n'.join(lines) + '\n', style_config=STYLE)[0]
+
+
+def _parsed(value: Any, where: str) -> ast.expr:
+    """What the Python text of a value is parsed to."""
     if isinstance(value, dict):
-        plain = all(
-            isinstance(key, str) and key.isidentifier()
-            and not keyword.iskeyword(key) for key in value)
-        opening, closing = ('dict(', ')') if plain else ('{', '}')
-        items = [(f'{key}=' if plain else f'{_atom(key, where)}: ', part,
-                  f'{where}.{key}') for key, part in value.items()]
-    elif isinstance(value, (list, tuple)):
-        opening, closing = '[]' if isinstance(value, list) else '()'
-        items = [('', part, f'{where}[{number}]')
-                 for number, part in enumerate(value)]
-    else:
-        return _atom(value, where)
-    if isinstance(value, tuple) and len(value) == 1:
-        closing = ',)'
-    line = ', '.join(key + _text(part, place, 0, -10**6)
-                     for key, part, place in items)
-    if used + len(opening + line + closing) < WIDTH:
-        return opening + line + closing
-    inner = indent + 4
-    lines = [
-        ' ' * inner + key + _text(part, place, inner, inner + len(key))
-        for key, part, place in items
-    ]
-    return opening + '\n' + ',\n'.join(lines) + closing
-
-
-def _atom(value: Any, where: str) -> str:
-    """Write a value without parts."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return f"float('{value}')"
+        parts = [
+            _parsed(part, f'{where}.{key}') for key, part in value.items()
+        ]
+        if all(
+                isinstance(key, str) and key.isidentifier()
+                and not keyword.iskeyword(key) for key in value):
+            return ast.Call(
+                ast.Name('dict'), [], [*map(ast.keyword, value, parts)])
+        return ast.Dict([_parsed(key, where) for key in value], parts)
+    if isinstance(value, (list, tuple)):
+        kind = ast.List if isinstance(value, list) else ast.Tuple
+        return kind([
+            _parsed(part, f'{where}[{number}]')
+            for number, part in enumerate(value)
+        ], ast.Load())
     # exact types: the repr of a subclass need not be Python text
     if value is None or type(value) in (bool, int, float, str):
-        return repr(value)
+        return ast.Constant(value)
     raise SubnetError(
         f'{where} is a {type(value).__name__}, which cannot be written into '
         'a config as text. Name classes by their registered names, and use '
         'plain values.')
+
+
+def _missing(modules: List[str]) -> List[str]:
+    """Notes on modules that a moved folder could not import."""
+    known = {*sys.stdlib_module_names, *packages_distributions(), 'dms_razor'}
+    return [
+        f'{name} is of no installed package: put the folder that holds it on '
+        'PYTHONPATH.' for name in modules
+        if name.partition('.')[0] not in known
+    ]

@@ -6,6 +6,7 @@
 | subnet.json | the manifest, see :mod:`dms_razor.subnet.manifest` |
 | subnet.pth | the searched weights, tensors only |
 | retrain.py | a config that trains the subnet, if a base was named |
+| base.py | what retrain.py inherits, if its base was a local file |
 | report.md, report.json | what was asked, searched and counted |
 | structure.png | supernet and subnet, layer by layer |
 """
@@ -28,8 +29,8 @@ from .report import Report, compare_layers
 from .slicing import plain_copy, slice_model
 from .weights import save_weights
 
-FILES = ('subnet.json', 'subnet.pth', 'retrain.py', 'report.md', 'report.json',
-         'structure.png')
+FILES = ('subnet.json', 'subnet.pth', 'retrain.py', 'base.py', 'report.md',
+         'report.json', 'structure.png')
 """Every file that an export may hold."""
 
 
@@ -90,7 +91,7 @@ def export_subnet(out_dir: Union[str, Path],
             folder holds something else. Nothing was written then.
     """
     keep = check_keep(space.units, keep)
-    retrain_text = None if retrain is None else retrain.text()
+    texts = {} if retrain is None else retrain.files()
     supernet = plain_copy(model)
     subnet = slice_model(supernet, space, keep)
     if inputs is None:
@@ -125,8 +126,8 @@ def export_subnet(out_dir: Union[str, Path],
         save_weights(subnet, folder / 'subnet.pth')
         write_text(folder / 'report.md', report.to_markdown())
         write_text(folder / 'report.json', report.to_json())
-        if retrain_text is not None:
-            write_text(folder / 'retrain.py', retrain_text)
+        for name, text in texts.items():
+            write_text(folder / name, text)
         if picture and _can_draw():
             from .picture import draw_structure
             draw_structure(report.to_dict(), folder / 'structure.png')

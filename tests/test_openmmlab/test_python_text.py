@@ -2,10 +2,10 @@
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dms_razor.openmmlab.retrain import assignment, comment
+from dms_razor.openmmlab.retrain import _formatted, assignment, comment
 from dms_razor.subnet import SubnetError
 
 ATOMS = st.none() | st.booleans() | st.integers() | st.text(
@@ -22,25 +22,25 @@ def test_python_reads_back_the_same(value):
     assert scope['x'] == value and type(scope['x']) is type(value)
 
 
-def test_looks_like_a_config():
-    assert assignment('model',
-                      dict(a=1,
-                           b=[dict(type='X')
-                              ])) == ("model = dict(a=1, b=[dict(type='X')])")
-    long = assignment(
-        'model',
-        dict(
-            type='ImageClassifier',
-            backbone=dict(type='ResNet', depth=50, out_indices=(3, )),
-            head=dict(type='LinearClsHead', topk=(1, 5), loss=None)))
-    assert long == """model = dict(
-    type='ImageClassifier',
-    backbone=dict(type='ResNet', depth=50, out_indices=(3,)),
-    head=dict(type='LinearClsHead', topk=(1, 5), loss=None))"""
-    assert assignment('x', {
-        'a b': 1,
-        'class': 2
-    }) == ("x = {'a b': 1, 'class': 2}")
+def test_files_are_laid_out():
+    value = dict(
+        type='ImageClassifier',
+        backbone=dict(type='ResNet', depth=50, out_indices=(3, )),
+        head=dict(type='LinearClsHead', topk=(1, 5), loss=None))
+    text = _formatted([comment('A note.'), assignment('model', value)])
+    assert text.startswith("# A note.\nmodel = dict(\n    type='ImageCl")
+    assert max(map(len, text.splitlines())) < 80
+    scope = {}
+    exec(text, scope)
+    assert scope['model'] == value
+
+
+@given(st.dictionaries(st.text(max_size=12), VALUES, max_size=6))
+@settings(max_examples=20, deadline=None)
+def test_laying_out_changes_nothing(value):
+    scope = {}
+    exec(_formatted([assignment('x', value)]), scope)
+    assert scope['x'] == value and list(scope['x']) == list(value)
 
 
 def test_not_finite():

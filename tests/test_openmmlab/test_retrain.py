@@ -14,9 +14,10 @@ A1 = 'mmpretrain::resnet/resnet50_8xb256-rsb-a1-600e_in1k.py'
 CIFAR = 'mmpretrain::resnet/resnet18_8xb16_cifar10.py'
 
 
-def load(text: str, folder: Path) -> Config:
+def load(retrain: RetrainConfig, folder: Path) -> Config:
     folder.mkdir(exist_ok=True)
-    (folder / 'retrain.py').write_text(text, encoding='utf-8')
+    for name, text in retrain.files().items():
+        (folder / name).write_text(text, encoding='utf-8')
     return Config.fromfile(str(folder / 'retrain.py'))
 
 
@@ -29,7 +30,7 @@ def unscoped(value):
 
 def test_inherits_everything_but_the_model(tmp_path):
     base = get_config(STANDARD)
-    config = load(RetrainConfig(STANDARD, base.model).text(), tmp_path)
+    config = load(RetrainConfig(STANDARD, base.model), tmp_path)
     model = config.pop('model')
     base.pop('model')
     imports = config.pop('custom_imports')
@@ -46,10 +47,10 @@ def test_inherits_everything_but_the_model(tmp_path):
 
 
 def test_the_folder_can_be_moved(tmp_path):
-    text = RetrainConfig(STANDARD, dict(type='X'), from_search=True).text()
-    assert str(tmp_path) not in text
+    retrain = RetrainConfig(STANDARD, dict(type='X'), from_search=True)
+    assert str(tmp_path) not in retrain.text()
     for name in ('here', 'there'):
-        model = load(text, tmp_path / name).model
+        model = load(retrain, tmp_path / name).model
         assert model.subnet == f'{tmp_path}/{name}/subnet.json'
         assert model.checkpoint == f'{tmp_path}/{name}/subnet.pth'
 
@@ -58,14 +59,14 @@ def test_another_recipe(tmp_path):
     architecture = get_config(STANDARD).model
     architecture.backbone.depth = 152
     architecture.backbone.init_cfg = dict(type='Pretrained', checkpoint='x')
-    text = RetrainConfig(A1, architecture, recipe=True).text()
-    model = load(text, tmp_path).model
+    retrain = RetrainConfig(A1, architecture, recipe=True)
+    model = load(retrain, tmp_path).model
     assert model.cfg.backbone.depth == 152
     assert model.cfg.backbone.drop_path_rate == .05
     assert 'init_cfg' not in model.cfg.backbone
     assert [a.type
             for a in model.cfg.train_cfg.augments] == ['Mixup', 'CutMix']
-    assert load(text, tmp_path).train_cfg.max_epochs == 600
+    assert load(retrain, tmp_path).train_cfg.max_epochs == 600
 
 
 def test_what_does_not_fit_is_said(tmp_path):
@@ -84,11 +85,11 @@ def test_local_base_imports_and_start(tmp_path, monkeypatch):
         f"_base_ = '{CIFAR}'\nload_from = 'x.pth'\n"
         "custom_imports = dict(imports=['json'])\n")
     monkeypatch.chdir(tmp_path)
-    text = RetrainConfig(
+    retrain = RetrainConfig(
         'base.py',
         dict(type='X'),
-        overrides=dict(train_dataloader=dict(batch_size=7))).text()
-    config = load(text, tmp_path / 'out')
+        overrides=dict(train_dataloader=dict(batch_size=7)))
+    config = load(retrain, tmp_path / 'out')
     assert config.load_from is None
     assert config.custom_imports.imports == ['json', 'dms_razor.openmmlab']
     assert config.train_dataloader.batch_size == 7
@@ -138,10 +139,71 @@ def test_standard_base(tmp_path):
 def test_collate_functions_of_other_packages(tmp_path):
     """mmengine would hand ``_scope_`` to mmyolo's collate function."""
     base = 'mmyolo::yolov8/yolov8_n_syncbn_fast_8xb16-500e_coco.py'
-    text = RetrainConfig(
+    retrain = RetrainConfig(
         base,
         dict(type='YOLODetector'),
-        overrides=dict(train_dataloader=dict(batch_size=3))).text()
-    loader = load(text, tmp_path).train_dataloader
+        overrides=dict(train_dataloader=dict(batch_size=3)))
+    loader = load(retrain, tmp_path).train_dataloader
     assert loader.collate_fn == dict(type='yolov5_collate')
     assert loader.batch_size == 3 and 'dataset' in loader
+
+
+def by_path(base: Path, folder: Path) -> Config:
+    """What a retrain.py gives that inherits its base by an absolute path."""
+    files = RetrainConfig(str(base), dict(type='X')).files()
+    folder.mkdir()
+    text = files['retrain.py']
+    assert "_base_ = './base.py'" in text and str(base.parent) not in text
+    (folder / 'retrain.py').write_text(
+        text.replace('./base.py', base.as_posix()), encoding='utf-8')
+    return Config.fromfile(str(folder / 'retrain.py'))
+
+
+@pytest.mark.parametrize('inherited', [
+    CIFAR, 'mmyolo::yolov8/yolov8_n_syncbn_fast_8xb16-500e_coco.py',
+    'mmdet::rtmdet/rtmdet_tiny_8xb32-300e_coco.py'
+])
+def test_a_local_base_is_flattened_exactly(tmp_path, inherited):
+    """Old files inherit by an absolute path, and load; new ones the same."""
+    (tmp_path / 'more').mkdir()
+    (tmp_path / 'more' / 'parent.py').write_text(
+        f"_base_ = '{inherited}'\n"
+        "default_hooks = dict(zeta=dict(type='A'), alpha=dict(type='B'))\n"
+        "odd = {'a b': 1, 'class': (2, ), 3: [float('-inf'), 1e-300], "
+        "\"it's\": 'quote \"\\n'}\n")
+    base = tmp_path / 'base.py'
+    base.write_text(
+        "_base_ = ['more/parent.py']\n"
+        "place = '{{ fileDirname }}/x'\nname = '{{ fileBasename }}'\n"
+        "again = [_base_.default_scope]\n"
+        "home = '{{ $SOME_VARIABLE:unset }}'\n"
+        'default_hooks = dict(alpha=dict(_delete_=True, type="C"))\n')
+    old = by_path(base, tmp_path / 'old')
+    new = load(RetrainConfig(str(base), dict(type='X')), tmp_path / 'new')
+    for config in (old, new):
+        config.model.pop('subnet')
+    assert old.to_dict() == new.to_dict()
+    assert list(new.default_hooks)[-2:] == ['zeta', 'alpha']
+    assert new.place == f'{tmp_path}/x' and new.name == 'base.py'
+    assert new.home == 'unset'
+
+
+def test_modules_of_no_package_are_named(tmp_path, monkeypatch):
+    (tmp_path / 'lonely_module.py').write_text('')
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / 'base.py').write_text(
+        f"_base_ = '{CIFAR}'\ncustom_imports = dict(imports=['lonely_module',"
+        "'json', 'mmpretrain.models', 'dms_razor.openmmlab'])\n")
+    text = RetrainConfig(str(tmp_path / 'base.py'), dict(type='X')).text()
+    notes = [line for line in text.splitlines() if 'no installed' in line]
+    assert notes == [
+        '# lonely_module is of no installed package: put the '
+        'folder that holds it on'
+    ]
+
+
+def test_what_a_local_base_cannot_hold(tmp_path):
+    (tmp_path /
+     'base.py').write_text(f"_base_ = '{CIFAR}'\nodd = [dict(kind=set())]\n")
+    with pytest.raises(SubnetError, match=r'odd\[0\].kind is a set, which'):
+        RetrainConfig(str(tmp_path / 'base.py'), dict(type='X')).files()

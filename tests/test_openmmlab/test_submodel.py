@@ -1,6 +1,7 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 import copy
 import json
+import shutil
 import subprocess
 import sys
 
@@ -14,6 +15,7 @@ from mmpretrain.models import ImageClassifier, ResNet
 from dms_razor.openmmlab.retrain import RetrainConfig
 from dms_razor.openmmlab.submodel import DMSSubModel
 from dms_razor.subnet import SubnetError, export_subnet
+from dms_razor.subnet.export import FILES
 from dms_razor.trace import trace
 
 CFG = dict(
@@ -241,8 +243,12 @@ def test_what_does_not_belong_together(exported, tmp_path):
 
 
 def write_export(tmp_path):
-    (tmp_path / 'base.py').write_text(BASE)
-    base = Config.fromfile(str(tmp_path / 'base.py'))
+    """An export whose retrain base is a file of a project with a parent."""
+    project = tmp_path / 'project'
+    project.mkdir()
+    (project / 'parent.py').write_text(BASE)
+    (project / 'base.py').write_text("_base_ = './parent.py'\n")
+    base = Config.fromfile(str(project / 'base.py'))
     model = MODELS.build(copy.deepcopy(base.model))
     space = trace(model, torch.zeros(1, 1, 8, 8))
     keep = space.random_keep(torch.Generator().manual_seed(2))
@@ -251,7 +257,7 @@ def write_export(tmp_path):
         model,
         space,
         keep,
-        retrain=RetrainConfig(str(tmp_path / 'base.py'), base.model))
+        retrain=RetrainConfig(str(project / 'base.py'), base.model))
 
 
 def test_retrain_config_in_a_runner(tmp_path):
@@ -289,3 +295,35 @@ def test_mim_train(tmp_path):
     log, = (tmp_path / 'work').glob('*/vis_data/scalars.json')
     last = json.loads(log.read_text().splitlines()[-1])
     assert last['accuracy/top1'] > 0
+
+
+def test_a_moved_folder_trains_without_its_project(tmp_path, run_python):
+    export = write_export(tmp_path)
+    names = sorted(file.name for file in export.path.iterdir())
+    assert 'base.py' in names and set(names) <= set(FILES)
+    moved = tmp_path / 'elsewhere' / 'renamed'
+    moved.parent.mkdir()
+    export.path.rename(moved)
+    shutil.rmtree(tmp_path / 'project')
+    done = run_python(
+        """
+import sys, torch
+from mmengine.config import Config
+from mmengine.runner import Runner
+cfg = Config.fromfile(sys.argv[1] + '/retrain.py')
+cfg.work_dir = sys.argv[1] + '/../work'
+runner = Runner.from_cfg(cfg)
+before = runner.model.head.fc.weight.detach().clone()
+runner.train()
+assert not torch.equal(before, runner.model.head.fc.weight)
+shapes = {k: v.shape for k, v in runner.model.state_dict().items()}
+torch.save(shapes, 'shapes.pth')
+""", moved)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert torch.load(tmp_path / 'shapes.pth') == {
+        name: value.shape
+        for name, value in export.model.state_dict().items()
+    }
+    # whatever the base had is written out, and none of its places
+    for name in ('retrain.py', 'base.py'):
+        assert str(tmp_path) not in (moved / name).read_text()
