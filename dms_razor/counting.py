@@ -2,27 +2,27 @@
 """Count a network's MACs and parameters independently of the space.
 
 The search works with a closed form in the kept counts (section 3.2 of the
-paper, eq. 8). What an exported network really costs is counted on the network
-itself by a library that knows nothing of the search: mmengine's
-``FlopAnalyzer`` where mmengine is installed, else ``torch.utils.flop_counter``
-(two FLOPs are one MAC). Counted are convolutions, linear layers and matrix
-products; normalisation, activation and pooling are not.
+paper, eq. 8). What a network really costs is counted on the network itself by
+``torch.utils.flop_counter``, which knows nothing of the search: two FLOPs are
+one MAC. Whatever runs several products as one operation (recurrent layers,
+attention) is switched off meanwhile, so that each product is seen. Counted are
+convolutions, linear layers and matrix products; normalisation, activation and
+pooling are not.
 """
-import importlib.util
 from collections import Counter
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
+from math import prod
+from typing import Any, Callable, Dict, Iterator, List, Optional
 
-from torch import Tensor, nn
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from .errors import SubnetError
-from .network import call, evaluating, tensors_in
+from .network import call, untouched
 
-MMENGINE = "mmengine's FlopAnalyzer"
 TORCH = 'torch.utils.flop_counter'
-PRODUCTS = ('conv', 'linear', 'addmm', 'mm', 'bmm', 'matmul', 'einsum',
-            'scaled_dot_product_attention')
-"""What counts, under mmengine's names of operations."""
 
 
 @dataclass
@@ -33,7 +33,7 @@ class Count:
         macs (int): Multiply-accumulates of the whole network.
         by_module (dict[str, int]): The MACs that each module runs itself,
             without those of its children, by module path; only where > 0.
-        tool (str): The library that counted.
+        tool (str): What counted, for reports.
     """
     macs: int
     by_module: Dict[str, int] = field(default_factory=dict)
@@ -48,21 +48,84 @@ class Count:
         return Count(self.macs // samples, by_module, self.tool)
 
 
+# Counters of our own, for products that PyTorch's counter does not know. They
+# get shapes and return FLOPs, two for each MAC.
+
+
+def _summed(first, second, *args, **kwargs) -> int:
+    """mv and dot: each entry of the first operand is used once."""
+    return 2 * prod(first)
+
+
+def _summed_onto(onto, first, second, *args, **kwargs) -> int:
+    """addmv."""
+    return 2 * prod(first)
+
+
+def _batches_onto(onto, first, second, *args, **kwargs) -> int:
+    """addbmm: matrices ``[b, n, m]`` and ``[b, m, p]``."""
+    return 2 * prod(first) * second[-1]
+
+
+def _bilinear(first, weight, second, *args, **kwargs) -> int:
+    """nn.Bilinear: each weight ``[out, in1, in2]`` once a sample."""
+    return 2 * first[0] * prod(weight)
+
+
+def _sequences(x, weight, *args, **kwargs) -> int:
+    """conv_tbc: ``[T, B, C]`` with ``[k, C, C']``, with its padding."""
+    return 2 * prod(kwargs['out_shape'][:2]) * prod(weight)
+
+
+OWN: Dict[str, Callable[..., int]] = dict(
+    mv=_summed,
+    dot=_summed,
+    vdot=_summed,
+    addmv=_summed_onto,
+    addbmm=_batches_onto,
+    _trilinear=_bilinear,
+    conv_tbc=_sequences)
+"""Operations of ATen that we count ourselves."""
+
+
+@contextmanager
+def every_product() -> Iterator[FlopCounterMode]:
+    """Count the FLOPs of the body, product by product.
+
+    Fused forms of recurrent layers (oneDNN, cuDNN) and of attention are off
+    in the body: PyTorch would count them as nothing.
+    """
+    cuda, core = torch.backends.cuda, torch._C
+    switches = [(core._get_mkldnn_enabled, core._set_mkldnn_enabled, False),
+                (core._get_cudnn_enabled, core._set_cudnn_enabled, False)]
+    switches += [(getattr(cuda, f'{kind}_sdp_enabled'),
+                  getattr(cuda, f'enable_{kind}_sdp'), kind == 'math')
+                 for kind in ('math', 'flash', 'mem_efficient', 'cudnn')
+                 if hasattr(cuda, f'enable_{kind}_sdp')]
+    before = [current() for current, _, _ in switches]
+    own = {getattr(torch.ops.aten, name): count for name, count in OWN.items()}
+    try:
+        for _, switch, value in switches:
+            switch(value)
+        with FlopCounterMode(display=False, custom_mapping=own) as counter:
+            yield counter
+    finally:
+        for (_, switch, _), value in zip(switches, before):
+            switch(value)
+
+
 def count_macs(model: nn.Module,
                inputs: Any,
-               forward: Optional[Callable] = None,
-               tool: Optional[str] = None) -> Count:
+               forward: Optional[Callable] = None) -> Count:
     """Count the MACs of one forward pass in eval mode.
 
     Args:
-        model (nn.Module): A plain network; its flags and random state are as
-            before afterwards.
+        model (nn.Module): A plain network; its flags, buffers and random
+            state are as before afterwards.
         inputs (Any): Example inputs: a tensor, a tuple of arguments or a
             dict of keyword arguments. MACs are those of the whole batch.
         forward (callable, optional): ``forward(model, *inputs)`` when the
             network is not simply called.
-        tool (str, optional): :data:`MMENGINE` or :data:`TORCH`. The default
-            is mmengine's where it is installed.
 
     Returns:
         Count: Whole and per-module MACs.
@@ -70,18 +133,53 @@ def count_macs(model: nn.Module,
     Raises:
         SubnetError: The forward pass fails on these inputs.
     """
-    if tool is None:
-        installed = importlib.util.find_spec('mmengine') is not None
-        tool = MMENGINE if installed else TORCH
-    count = {MMENGINE: _count_by_mmengine, TORCH: _count_by_torch}[tool]
     try:
-        with evaluating(model):
-            return count(_Forward(model, inputs, forward))
+        with untouched(model), every_product() as counter:
+            own = _run_by_module(model, inputs, forward, counter)
     except Exception as error:
         raise SubnetError(
             f'The MACs of {type(model).__name__} cannot be counted: its '
             f'forward pass fails with {type(error).__name__}: {error}. Pass '
             'example inputs that the network accepts.') from error
+    ours = sorted(
+        str(operation) for operation in counter.get_flop_counts()['Global']
+        if str(operation).rpartition('.')[2] in OWN)
+    tool = f'{TORCH} ({", ".join(ours)} by dms_razor)' if ours else TORCH
+    by_module = {name: own[name] // 2 for name in sorted(own) if own[name]}
+    return Count(counter.get_total_flops() // 2, by_module, tool)
+
+
+def _run_by_module(model: nn.Module, inputs: Any, forward: Optional[Callable],
+                   counter: FlopCounterMode) -> Counter:
+    """Run the network; FLOPs of each module without those of its children."""
+    own: Counter = Counter()
+    running: List[str] = ['']
+    hooks = []
+
+    def note() -> None:
+        own[running[-1]] += counter.get_total_flops() - sum(own.values())
+
+    for name, module in model.named_modules():
+
+        def enter(module, args, name=name):
+            note()
+            running.append(name)
+
+        def leave(module, args, output):
+            note()
+            running.pop()
+
+        hooks += [
+            module.register_forward_pre_hook(enter),
+            module.register_forward_hook(leave)
+        ]
+    try:
+        call(model, inputs, forward)
+        note()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return own
 
 
 def count_params(model: nn.Module) -> int:
@@ -94,92 +192,3 @@ def count_params(model: nn.Module) -> int:
         int: Shared parameters count once, biases and norms included.
     """
     return sum(parameter.numel() for parameter in model.parameters())
-
-
-class _Forward(nn.Module):
-    """A forward pass without arguments, as counters like to see it.
-
-    ``torch.jit`` takes and returns only tensors, so whatever the network
-    returns is reduced to the tensors in it.
-    """
-
-    def __init__(self, model: nn.Module, inputs: Any,
-                 forward: Optional[Callable]) -> None:
-        super().__init__()
-        self.net = model
-        self.inputs = inputs
-        self.custom = forward
-
-    def forward(self) -> Tuple[Tensor, ...]:
-        return tuple(tensors_in(call(self.net, self.inputs, self.custom)))
-
-
-def _count_by_mmengine(forward: _Forward) -> Count:
-    """Count with mmengine's JIT-based analyzer."""
-    from mmengine.analysis.jit_handles import conv_flop_count, get_shape
-
-    from .compat.flop_counter import flop_analyzer
-
-    def conv_same(inputs, outputs):
-        # a convolution with padding='same'; mmengine skips it
-        shapes = [get_shape(part) for part in (*inputs[:2], outputs[0])]
-        return Counter(conv=int(conv_flop_count(*shapes)))
-
-    analyzer = flop_analyzer(forward, ())
-    analyzer.set_op_handle('aten::_convolution_mode', conv_same)
-    analyzer.unsupported_ops_warnings(False)
-    analyzer.uncalled_modules_warnings(False)
-    analyzer.tracer_warnings('none')
-    with_children = {
-        name: sum(macs[op] for op in PRODUCTS)
-        for name, macs in analyzer.by_module_and_operator().items()
-    }
-    own = Counter(with_children)
-    for name, macs in with_children.items():
-        if name:
-            own[name.rpartition('.')[0]] -= macs
-    return _summary(with_children[''], own, MMENGINE)
-
-
-def _count_by_torch(forward: _Forward) -> Count:
-    """Count with torch's dispatch-based counter."""
-    from torch.utils.flop_counter import FlopCounterMode
-    counter = FlopCounterMode(display=False)
-    own: Counter = Counter()
-    running: List[List[int]] = []  # [FLOPs at entry, FLOPs of children]
-
-    def enter(module, args):
-        running.append([counter.get_total_flops(), 0])
-
-    def leave(name):
-
-        def hook(module, args, output):
-            before, of_children = running.pop()
-            flops = counter.get_total_flops() - before
-            own[name] += flops - of_children
-            if running:
-                running[-1][1] += flops
-
-        return hook
-
-    hooks = []
-    for name, module in forward.named_modules():
-        hooks.append(module.register_forward_pre_hook(enter))
-        hooks.append(module.register_forward_hook(leave(name)))
-    try:
-        with counter:
-            forward()
-    finally:
-        for hook in hooks:
-            hook.remove()
-    macs = {name: flops // 2 for name, flops in own.items()}
-    return _summary(counter.get_total_flops() // 2, macs, TORCH)
-
-
-def _summary(macs, own: Mapping[str, Any], tool: str) -> Count:
-    """Drop zeros and the name of the :class:`_Forward` around the network."""
-    by_module = {
-        name.partition('.')[2]: int(value)
-        for name, value in sorted(own.items()) if value
-    }
-    return Count(int(macs), by_module, tool)

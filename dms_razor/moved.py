@@ -85,7 +85,10 @@ MODULES: Dict[str, str] = {
 
 #: Names that are called otherwise today, or as a module was: old path -> new.
 NAMES: Dict[str, str] = {
+    'subnet.calling.evaluating': 'network.untouched',
+    'subnet.calling.tensors_in': 'network.tensors_of',
     'tracing.trace': 'trace.trace',
+    'tracing.trace.run_model': 'network.run_model',
 }
 
 

@@ -1,9 +1,7 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """Running a network in eval mode so that nothing of it shows afterwards."""
-import dataclasses
 import hashlib
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Set
 
 import torch
@@ -13,71 +11,10 @@ from torch.overrides import TorchFunctionMode
 from .errors import SubnetError
 
 
-@contextmanager
-def untouched(model: nn.Module) -> Iterator[None]:
-    """Run the body with ``model`` in eval mode and without gradients.
-
-    Training flags are set and put back one by one (``train()`` of many
-    networks does more than that), and so are buffers that a forward changes
-    and the state of PyTorch's random number generators. The body draws the
-    same random numbers each time.
-
-    Args:
-        model (nn.Module): Any network.
-    """
-    flags = [(module, module.training) for module in model.modules()]
-    buffers = list(_buffers(model))
-    devices = {p.device.index for p in model.parameters() if p.is_cuda}
-    try:
-        for module, _ in flags:
-            module.training = False
-        with torch.no_grad(), torch.random.fork_rng(devices=sorted(devices)):
-            torch.default_generator.manual_seed(0)
-            for device in devices:
-                torch.cuda.default_generators[device].manual_seed(0)
-            yield
-    finally:
-        for module, flag in flags:
-            module.training = flag
-        for buffer in buffers:
-            buffer.restore()
-
-
-@dataclass
-class _Buffer:
-    """A buffer as it was."""
-    module: nn.Module
-    name: str
-    tensor: Tensor
-    version: int
-    value: Tensor
-
-    def restore(self) -> None:
-        self.module._buffers[self.name] = self.tensor
-        if self.tensor._version != self.version:
-            with torch.no_grad():
-                self.tensor.copy_(self.value)
-
-
-def _buffers(model: nn.Module) -> Iterator[_Buffer]:
-    for module in model.modules():
-        for name, tensor in module._buffers.items():
-            if tensor is not None and not tensor.is_inference():
-                yield _Buffer(module, name, tensor, tensor._version,
-                              tensor.clone())
-
-
-# Calling a network on example inputs, quietly and without a trace.
-#
-# Example inputs are a tensor, a tuple or list of arguments, or a dict of
-# keyword arguments, as everywhere in this project. They can be described by
-# their shapes and types, which is how a manifest stores them.
-
-
 class _PlainOperations(TorchFunctionMode):
     """Changes nothing, but keeps torch from taking fused shortcuts.
 
-    Without it ``nn.MultiheadAttention`` in eval mode runs as one operation
+    Without it PyTorch's transformer layers run in eval mode as one operation
     that no counter knows.
     """
 
@@ -86,26 +23,45 @@ class _PlainOperations(TorchFunctionMode):
 
 
 @contextmanager
-def evaluating(model: nn.Module):
-    """Run the body with ``model`` in eval mode, without gradients.
+def untouched(model: nn.Module) -> Iterator[None]:
+    """Run the body with ``model`` in eval mode and without gradients.
 
-    The ``training`` flags are set and put back one by one: ``train()`` of
-    many networks does more than that (frozen stages, ``norm_eval``). The
-    random state of the CPU is put back as well.
+    Training flags are set and put back one by one (``train()`` of many
+    networks does more than that: frozen stages, ``norm_eval``), and so are
+    buffers that a forward changes and the state of PyTorch's random number
+    generators. The body draws the same random numbers each time.
 
     Args:
         model (nn.Module): Any network.
     """
     flags = [(module, module.training) for module in model.modules()]
+    buffers = [(module, name, tensor, tensor._version, tensor.clone())
+               for module, _ in flags
+               for name, tensor in module._buffers.items()
+               if tensor is not None and not tensor.is_inference()]
+    devices = {p.device.index for p in model.parameters() if p.is_cuda}
     try:
         for module, _ in flags:
             module.training = False
-        with torch.random.fork_rng(devices=[]), torch.no_grad(), \
-                _PlainOperations():
-            yield
+        with torch.no_grad(), torch.random.fork_rng(devices=sorted(devices)):
+            torch.default_generator.manual_seed(0)
+            for device in devices:
+                torch.cuda.default_generators[device].manual_seed(0)
+            with _PlainOperations():
+                yield
     finally:
         for module, flag in flags:
             module.training = flag
+        for module, name, tensor, version, value in buffers:
+            module._buffers[name] = tensor
+            if tensor._version != version:
+                with torch.no_grad():
+                    tensor.copy_(value)
+
+
+# Calling a network on example inputs: a tensor, a tuple or list of arguments,
+# or a dict of keyword arguments, as everywhere in this project. They can be
+# described by their shapes and types, which is how a manifest stores them.
 
 
 def call(model: nn.Module,
@@ -123,36 +79,44 @@ def call(model: nn.Module,
     Returns:
         Any: What the network returns.
     """
-    forward = forward or _simply
+    forward = forward or run_model
     if isinstance(inputs, Mapping):
         return forward(model, **inputs)
-    if isinstance(inputs, (tuple, list)):
-        return forward(model, *inputs)
-    return forward(model, inputs)
+    return forward(
+        model, *(inputs if isinstance(inputs, (tuple, list)) else (inputs, )))
 
 
-def _simply(model: nn.Module, *args: Any, **kwargs: Any) -> Any:
+def run_model(model: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    """The default forward: ``model(*args, **kwargs)``."""
     return model(*args, **kwargs)
 
 
-def tensors_in(value: Any) -> List[Tensor]:
-    """List the tensors in nested lists, tuples, dicts and dataclasses.
+def tensors_of(value: Any, seen: Optional[Set[int]] = None) -> List[Tensor]:
+    """All tensors in what a network takes or returns, in order.
+
+    Looks into lists, tuples, mappings and objects (data classes, namespaces,
+    the data samples of OpenMMLab), not into modules.
 
     Args:
         value (Any): What a network returns or takes.
+        seen (set[int], optional): Ids of what has been looked into.
 
     Returns:
         list[Tensor]: In order of occurrence.
     """
+    seen = set() if seen is None else seen
     if isinstance(value, Tensor):
         return [value]
+    if isinstance(value, (nn.Module, type)) or id(value) in seen:
+        return []
+    seen.add(id(value))
     if isinstance(value, Mapping):
         value = list(value.values())
-    elif dataclasses.is_dataclass(value):
-        value = list(vars(value).values())
-    if isinstance(value, (list, tuple)):
-        return [tensor for part in value for tensor in tensors_in(part)]
-    return []
+    elif not isinstance(value, (list, tuple)):
+        names = (*getattr(value, '__dict__',
+                          ()), *getattr(type(value), '__slots__', ()))
+        value = [getattr(value, name, None) for name in names]
+    return [tensor for part in value for tensor in tensors_of(part, seen)]
 
 
 def describe_inputs(inputs: Any) -> Any:
@@ -208,7 +172,7 @@ def make_inputs(description: Any, like: nn.Module) -> Any:
     return torch.zeros(
         description['shape'],
         dtype=getattr(torch, description['dtype']),
-        device=_device_of(like))
+        device=device_of(like))
 
 
 def to_device_of(model: nn.Module, inputs: Any) -> Any:
@@ -222,7 +186,7 @@ def to_device_of(model: nn.Module, inputs: Any) -> Any:
         Any: The same nesting.
     """
     if isinstance(inputs, Tensor):
-        return inputs.to(_device_of(model))
+        return inputs.to(device_of(model))
     if isinstance(inputs, Mapping):
         return {k: to_device_of(model, v) for k, v in inputs.items()}
     if isinstance(inputs, (list, tuple)):
@@ -230,7 +194,8 @@ def to_device_of(model: nn.Module, inputs: Any) -> Any:
     return inputs
 
 
-def _device_of(model: nn.Module) -> torch.device:
+def device_of(model: nn.Module) -> torch.device:
+    """Where a network is: the device of its first parameter."""
     return next((p.device for p in model.parameters()), torch.device('cpu'))
 
 
@@ -301,24 +266,3 @@ def fingerprint(shapes: Mapping[str, Any]) -> str:
     """
     lines = [f'{name}:{list(shapes[name])}' for name in sorted(shapes)]
     return hashlib.sha256('\n'.join(lines).encode()).hexdigest()
-
-
-def tensors_of(value: Any, seen: Optional[Set[int]] = None) -> List[Tensor]:
-    """All tensors in what a network takes or returns, in order.
-
-    Looks into lists, tuples, mappings and objects (data classes, the data
-    samples of OpenMMLab), not into modules.
-    """
-    seen = set() if seen is None else seen
-    if isinstance(value, Tensor):
-        return [value]
-    if isinstance(value, (nn.Module, type)) or id(value) in seen:
-        return []
-    if isinstance(value, Mapping):
-        parts = list(value.values())
-    elif isinstance(value, (list, tuple)):
-        parts = list(value)
-    else:
-        parts = list(getattr(value, '__dict__', {}).values())
-    seen.add(id(value))
-    return [tensor for part in parts for tensor in tensors_of(part, seen)]

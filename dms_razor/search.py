@@ -23,7 +23,7 @@ from .core.topk import hard_masks
 from .masking.attach import MaskReader, attach, unmask
 from .masking.layers import MaskedLayer
 from .preflight import Preflight, preflight
-from .subnet.checks import check_supernet
+from .subnet.checks import check_counts
 from .subnet.export import Export, export_subnet
 from .trace import trace
 
@@ -515,7 +515,7 @@ class Search(SearchStep):
             lr=lr if bank is None else bank.lr,
             loss_weight=loss_weight).check()
         if traced:
-            check_supernet(model, space, forward)
+            check_counts(model, space)
         self.target = self._report.target
         self.set_length(total_steps, warmup_steps, width_only_steps)
         if bank is None:

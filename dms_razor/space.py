@@ -7,7 +7,7 @@ network costs in closed form. It refers to modules and tensors by name, so it
 stays valid when the model is moved, copied or wrapped.
 """
 from dataclasses import dataclass, field
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor
@@ -131,6 +131,8 @@ class Space:
         input_shape (tuple[int]): Shape of the first example input.
         example_inputs (tuple): The example inputs.
         batch_size (int): Samples in them; ``resource`` is that of one.
+        counted (Count): MACs of the whole network on the example inputs, as
+            :func:`dms_razor.counting.count_macs` counts them.
     """
     units: List[Unit]
     layout: Layout
@@ -146,6 +148,7 @@ class Space:
     input_shape: Tuple[int, ...] = ()
     example_inputs: Tuple = field(default=(), repr=False)
     batch_size: int = 1
+    counted: Any = None
 
     def count(self, *kinds: str) -> Tuple[int, int]:
         """Number of units and of elements of the given kinds."""

@@ -1,21 +1,17 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """``trace``: the way in to tracing."""
-from typing import Any, Callable, Dict, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import torch
 from torch import nn
 
-from .network import untouched
+from .counting import count_macs
+from .network import run_model, untouched
 from .proof.check import check_space
 from .space import Space
+from .tracing import RULES
 from .tracing.builder import SpaceBuilder
 from .tracing.recorder import Recorder
-from .tracing.rules import RULES
-
-
-def run_model(model: nn.Module, *inputs: Any) -> Any:
-    """The default forward: ``model(*inputs)``."""
-    return model(*inputs)
 
 
 def trace(model: nn.Module,
@@ -64,17 +60,13 @@ def trace(model: nn.Module,
         ValueError: Nothing can be pruned, a pattern matches nothing, the
             forward returns no tensor, or the network is compiled.
     """
-    wanted = dict(width=width, depth=depth, heads=heads, qk=qk, v=v)
-    for kind, switch in wanted.items():
-        if not isinstance(switch, bool):  # 'no' would switch it on
-            raise TypeError(f'{kind}={switch!r} is neither True nor False; it '
-                            f'says whether {kind} is searched')
+    wanted = _switches(width=width, depth=depth, heads=heads, qk=qk, v=v)
     if not isinstance(example_inputs, (tuple, list)):
         example_inputs = (example_inputs, )
     example_inputs = tuple(example_inputs)
     forward = forward or run_model
     recorder = record(model, example_inputs, forward)
-    builder = SpaceBuilder(recorder, units, [k for k in wanted if wanted[k]])
+    builder = SpaceBuilder(recorder, units, wanted)
     space = builder.build()
     if check:
         space = check_space(model, example_inputs, forward, builder, space)
@@ -82,7 +74,17 @@ def trace(model: nn.Module,
     first = [x for x in example_inputs if isinstance(x, torch.Tensor)]
     space.input_shape = tuple(first[0].shape) if first else ()
     space.batch_size = recorder.batch_size
+    space.counted = count_macs(model, example_inputs, forward)
     return space
+
+
+def _switches(**kinds: bool) -> List[str]:
+    """The kinds of units that are searched."""
+    for kind, switch in kinds.items():
+        if not isinstance(switch, bool):  # 'no' would switch it on
+            raise TypeError(f'{kind}={switch!r} is neither True nor False; it '
+                            f'says whether {kind} is searched')
+    return [kind for kind, switch in kinds.items() if switch]
 
 
 def record(model: nn.Module, example_inputs: Tuple,

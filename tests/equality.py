@@ -3,23 +3,18 @@
 
 The two sides are independent: the masked network is the unpruned one with
 zeros in its weights, the sliced one has smaller tensors, and the count is
-mmengine's, made on the sliced network.
+that of torch.utils.flop_counter, made on the sliced network.
 """
 import copy
 
 import torch
-from torch import nn
-from torch.overrides import TorchFunctionMode
 
-from dms_razor.compat.flop_counter import flop_analyzer
 from dms_razor.core.bank import Bank
+from dms_razor.counting import count_macs, count_params
 from dms_razor.masking import attach, unmask
 from dms_razor.network import tensors_of
 from dms_razor.subnet.slicing import slice_model
 from dms_razor.trace import trace
-
-PRODUCTS = ('conv', 'linear', 'addmm', 'mm', 'bmm', 'matmul', 'einsum',
-            'scaled_dot_product_attention')
 
 
 def randomise(model, seed=0):
@@ -125,34 +120,9 @@ def difference(model, space, keep, inputs, forward=None):
     return distance(expected, outputs(subnet, inputs, forward))
 
 
-class _Plain(TorchFunctionMode):
-    """Keeps attention from fused shortcuts that no counter knows."""
-
-    def __torch_function__(self, function, types, args=(), kwargs=None):
-        return function(*args, **(kwargs or {}))
-
-
-class _Closed(nn.Module):
-    """A network with its inputs inside, for FlopAnalyzer."""
-
-    def __init__(self, model, inputs, forward):
-        super().__init__()
-        self.model, self.inputs, self.run = model, inputs, forward
-
-    def forward(self):
-        """Tensors alone."""
-        with _Plain():
-            return tuple(outputs(self.model, self.inputs, self.run))
-
-
 def counted(model, inputs, forward=None):
-    """(MACs, parameters) of a network; MACs by mmengine's FlopAnalyzer."""
-    analyzer = flop_analyzer(_Closed(model, inputs, forward), ())
-    analyzer.unsupported_ops_warnings(False).tracer_warnings('none')
-    analyzer.uncalled_modules_warnings(False)
-    macs = analyzer.by_operator()
-    return (sum(macs[op] for op in PRODUCTS),
-            sum(p.numel() for p in model.parameters()))
+    """(MACs, parameters) of a network, counted on the network."""
+    return count_macs(model, inputs, forward).macs, count_params(model)
 
 
 def closed_form(space, keep):

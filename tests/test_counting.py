@@ -4,7 +4,7 @@ import torch
 from test_subnet.helpers import images, net
 from torch import nn
 
-from dms_razor.counting import MMENGINE, TORCH
+from dms_razor.counting import TORCH
 from dms_razor.subnet import SubnetError, count_macs, count_params
 
 # Net on 8 x 8 images, by hand: stem, blocks, depthwise, expand, grouped (on
@@ -53,27 +53,24 @@ MIXED = {
 }
 
 
-@pytest.mark.parametrize('tool', [MMENGINE, TORCH])
-def test_every_kind_of_product(tool):
-    count = count_macs(Mixed(), torch.zeros(1, 3, 4, 4), tool=tool)
+def test_every_kind_of_product():
+    count = count_macs(Mixed(), torch.zeros(1, 3, 4, 4))
     assert count.by_module == MIXED
     assert count.macs == sum(MIXED.values())
-    assert count.tool == tool
+    assert count.tool == TORCH
 
 
-@pytest.mark.parametrize('tool', [MMENGINE, TORCH])
-def test_net_by_hand(tool):
-    count = count_macs(net(), images(1), tool=tool)
+def test_net_by_hand():
+    count = count_macs(net(), images(1))
     assert count.by_module == MACS
-    twice = count_macs(net(), (images(2), ), tool=tool)
+    twice = count_macs(net(), (images(2), ))
     assert twice.macs == 2 * count.macs == 2 * sum(MACS.values())
 
 
-@pytest.mark.parametrize('tool', [MMENGINE, TORCH])
-def test_a_layer_called_twice_counts_twice(tool):
+def test_a_layer_called_twice_counts_twice():
     shared = nn.Linear(4, 4)
     count = count_macs(
-        nn.Sequential(shared, nn.ReLU(), shared), torch.ones(1, 4), tool=tool)
+        nn.Sequential(shared, nn.ReLU(), shared), torch.ones(1, 4))
     assert count.by_module == {'0': 32}
 
 
@@ -100,8 +97,7 @@ def test_nothing_is_changed():
     model[1].eval()
     state = {k: v.clone() for k, v in model.state_dict().items()}
     random = torch.get_rng_state()
-    for tool in (MMENGINE, TORCH):
-        count_macs(model, torch.ones(2, 3, 4, 4), tool=tool)
+    count_macs(model, torch.ones(2, 3, 4, 4))
     assert torch.equal(random, torch.get_rng_state())
     assert [m.training for m in model] == [True, False, True]
     for name, tensor in model.state_dict().items():

@@ -18,11 +18,10 @@ from typing import Callable, Dict, Iterable, List
 
 from .checkpoint import UnsafeCheckpointError, load_checkpoint
 from .cpu_distributed import default_model_wrapper
-from .flop_counter import flop_analyzer
 
 __all__ = [
     'SHIMS', 'UnsafeCheckpointError', 'apply', 'default_model_wrapper',
-    'flop_analyzer', 'load_checkpoint'
+    'load_checkpoint'
 ]
 
 _applied: set = set()

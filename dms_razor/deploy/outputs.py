@@ -4,7 +4,7 @@ from typing import List, Tuple
 
 from torch import Tensor, nn
 
-from ..network import evaluating, tensors_in
+from ..network import tensors_of, untouched
 
 
 class RawOutputs(nn.Module):
@@ -26,12 +26,12 @@ class RawOutputs(nn.Module):
         super().__init__()
         self.model = model
         put_into_eval(self)
-        with evaluating(model):
+        with untouched(model):
             self.names = _names(model(images))
 
     def forward(self, images: Tensor) -> Tuple[Tensor, ...]:
         """(B, C, H, W) to the outputs, each with the batch in front."""
-        return tuple(tensors_in(self.model(images)))
+        return tuple(tensors_of(self.model(images)))
 
 
 def put_into_eval(model: nn.Module) -> None:
@@ -51,4 +51,4 @@ def _names(out) -> List[str]:
             f'{kind}_{level}' for kind, part in zip(kinds, out)
             for level in range(len(part))
         ]
-    return [f'output_{number}' for number in range(len(tensors_in(out)))]
+    return [f'output_{number}' for number in range(len(tensors_of(out)))]

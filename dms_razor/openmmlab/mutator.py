@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ..core.bank import Bank, make_bank
 from ..core.topk import hard_masks
 from ..masking.attach import attach
-from ..subnet.checks import check_supernet
+from ..subnet.checks import check_counts
 from ..trace import trace
 from .example_input import example_image
 from .units import (BankUnit, DiffTopkChannelUnit, DiffTopkDepthUnit,
@@ -103,7 +103,7 @@ class DMSMutator(ChannelMutator):
         if example_inputs is None:
             example_inputs = example_image(self.input_shape, supernet)
         self.space = trace(supernet, example_inputs, **self.trace_args)
-        check_supernet(supernet, self.space)
+        check_counts(supernet, self.space)
         self.bank = make_bank(supernet, self.space, **self.bank_args)
         attach(supernet, self.space, lambda: self.bank.current)
         self._build_units(supernet)

@@ -10,7 +10,7 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor, nn
 
 from ..errors import SubnetError
-from ..network import make_inputs, tensors_in
+from ..network import make_inputs, tensors_of
 from ..subnet.manifest import Manifest
 from ..subnet.weights import load_weights
 
@@ -68,7 +68,7 @@ def subnet_of_folder(
 
 def _image_shape(manifest: Manifest, model: nn.Module) -> Tuple[int, int, int]:
     """(channels, height, width) that the subnet was searched for."""
-    tensors = tensors_in(make_inputs(manifest.inputs, model))
+    tensors = tensors_of(make_inputs(manifest.inputs, model))
     if len(tensors) != 1 or tensors[0].dim() != 4:
         shapes = [tuple(tensor.shape) for tensor in tensors]
         raise SubnetError(

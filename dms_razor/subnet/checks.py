@@ -2,53 +2,38 @@
 """What a space says a network costs, against what is counted on it.
 
 The search reckons with a closed form, per sample (section 3 of the paper,
-eq. 8); a library that knows nothing of it counts the network itself.
+eq. 8); the network itself is counted by a library that knows nothing of it.
 """
 from collections import Counter
-from typing import Callable, Dict, Optional
+from typing import Dict, Optional
 
 import torch
 from torch import Tensor, nn
 
-from ..counting import Count, count_macs
+from ..counting import Count
 from ..errors import SubnetError, listed
-from ..network import to_device_of, untouched
-from ..space import closed_form, hard_counts
+from ..space import Space, closed_form, hard_counts
 
 
-def check_supernet(model: nn.Module,
-                   space,
-                   forward: Optional[Callable] = None) -> None:
-    """Refuse a network that no export could be made of, before its search.
-
-    Args:
-        model (nn.Module): The network that was traced, without masks.
-        space (Space): Its space.
-        forward (callable, optional): How the network is called.
-
-    Raises:
-        SubnetError: See :func:`check_counts`.
-    """
-    inputs = to_device_of(model, space.example_inputs)
-    with untouched(model):
-        count = count_macs(model, inputs, forward)
-    keep = torch.ones(space.layout.E, dtype=torch.bool)
-    check_counts(model, space, keep, count)
-
-
-def check_counts(model: nn.Module, space, keep: Tensor, count: Count) -> None:
+def check_counts(model: nn.Module,
+                 space: Space,
+                 keep: Optional[Tensor] = None,
+                 count: Optional[Count] = None) -> None:
     """Refuse a network whose costs are not what the closed form says.
 
     Args:
-        model (nn.Module): The network that ``keep`` describes.
+        model (nn.Module): The network that ``keep`` describes, without masks.
         space (Space): The space.
-        keep (Tensor): Bool of shape [E].
-        count (Count): The MACs of ``model``, counted by a library on as many
-            samples as the space was traced with.
+        keep (Tensor, optional): Bool of shape [E]; all of it by default.
+        count (Count, optional): The MACs of ``model``, counted on as many
+            samples as the space was traced with; by default what was counted
+            when it was traced.
 
     Raises:
         SubnetError: MACs or parameters differ; the layers are named.
     """
+    keep = torch.ones(space.layout.E).bool() if keep is None else keep
+    count = count or space.counted
     params = {
         name: parameter.numel()
         for name, parameter in model.named_parameters()
@@ -76,7 +61,7 @@ def check_counts(model: nn.Module, space, keep: Tensor, count: Count) -> None:
             'PyTorch, and report the network.')
 
 
-def costs_by_name(space,
+def costs_by_name(space: Space,
                   keep: Tensor,
                   metric: str,
                   samples: int = 1) -> Dict[str, int]:

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from ..counting import Count, count_params
-from ..network import (call, describe_inputs, evaluating, fingerprint,
-                       named_tensors, state_shapes)
+from ..network import (call, describe_inputs, fingerprint, named_tensors,
+                       state_shapes, untouched)
 from ..space import closed_form, unit_rows
 from .manifest import Manifest
 from .slicing import get_width, inside, removed_blocks
@@ -139,7 +139,7 @@ def _receives(subnet, inputs, forward) -> Dict[str, Any]:
         if path and next(module.children(), None) is not None
     ]
     try:
-        with evaluating(subnet):
+        with untouched(subnet):
             call(subnet, inputs, forward)
     finally:
         for handle in handles:

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, List, Optional, Union
 
-import torch
 from torch import Tensor, nn
 
 from ..counting import count_macs
@@ -94,10 +93,11 @@ def export_subnet(out_dir: Union[str, Path],
     texts = {} if retrain is None else retrain.files()
     supernet = plain_copy(model)
     subnet = slice_model(supernet, space, keep)
+    counted = space.counted if inputs is None else None
     if inputs is None:
         inputs = space.example_inputs
     inputs = to_device_of(model, inputs)
-    before = count_macs(supernet, inputs, forward)
+    before = counted or count_macs(supernet, inputs, forward)
     after = count_macs(subnet, inputs, forward)
     manifest = describe_subnet(
         supernet,
@@ -109,7 +109,7 @@ def export_subnet(out_dir: Union[str, Path],
         forward=forward,
         metric=metric,
         target=target)
-    check_counts(supernet, space, torch.ones_like(keep), before)
+    check_counts(supernet, space, count=before)
     check_counts(subnet, space, keep, after)
     report = Report(
         manifest,

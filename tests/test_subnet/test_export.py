@@ -69,7 +69,7 @@ def test_two_exports_are_the_same(export, tmp_path):
 
 
 @pytest.mark.parametrize('metric, name, message', [
-    ('macs', 'expand', "mmengine's FlopAnalyzer counts [0-9,]+ macs, but the "
+    ('macs', 'expand', "torch.utils.flop_counter counts [0-9,]+ macs, but the "
      r'search reckons with [0-9,]+: expand has 6,144 and should have 12,288'),
     ('params', 'scale', 'The network counts 2,382 params, but the search '
      'reckons with 2,390: scale has 8 and should have 16. The budget'),

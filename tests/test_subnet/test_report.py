@@ -15,7 +15,7 @@ def test_json(export):  # noqa: F811
     assert report['macs'] == dict(
         supernet=95616, searched=14464, counted=14464)
     assert report['params'] == dict(supernet=2382, searched=553, counted=553)
-    assert report['counter'] == "mmengine's FlopAnalyzer"
+    assert report['counter'] == 'torch.utils.flop_counter'
     assert report['removed'] == ['stage.1']
     assert report['full_width'] == [
         dict(module='fc', reason='it is the output of the network')

@@ -1,14 +1,8 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
-from collections import OrderedDict
-from dataclasses import dataclass
-
 import pytest
 import torch
-from mmengine.structures import BaseDataElement
-from torch import nn
 from torch.nn import functional as F
 
-from dms_razor.network import tensors_of
 from dms_razor.tracing.record import OpCall, op_name
 
 
@@ -32,28 +26,6 @@ from dms_razor.tracing.record import OpCall, op_name
 ])
 def test_op_name(func, name):
     assert op_name(func) == name
-
-
-@dataclass
-class Result:
-    """What some networks return."""
-    scores: torch.Tensor
-    more: object = None
-
-
-def test_tensors_of_whatever_a_network_returns():
-    a, b, c, d = (torch.full((), float(i)) for i in range(4))
-    sample = BaseDataElement(feature=d)
-    found = tensors_of((a, [dict(x=b), None], Result(c, more='text'),
-                        OrderedDict(y=(sample, )), nn.Linear(2, 2), 3))
-    assert [float(t) for t in found] == [0, 1, 2, 3]
-
-
-def test_tensors_of_something_that_holds_itself():
-    a = torch.ones(1)
-    loop = [a]
-    loop.append(loop)
-    assert tensors_of(loop) == [a]
 
 
 def test_arguments_by_position_and_by_name():

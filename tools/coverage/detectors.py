@@ -11,7 +11,7 @@ from typing import Any, Dict, List, Tuple
 import torch
 from torch import Tensor, nn
 
-from dms_razor.network import tensors_in
+from dms_razor.network import tensors_of
 from .check import Row, randomise
 from .table import cells, stays, table_line, versions
 
@@ -58,12 +58,12 @@ class RawHead(nn.Module):
         with torch.no_grad():
             self.scales = [
                 float(1 / out.abs().max().clamp(min=1e-6))
-                for out in tensors_in(detector(images))
+                for out in tensors_of(detector(images))
             ]
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) to (B, all entries of the outputs)."""
-        outputs = tensors_in(self.detector(images))
+        outputs = tensors_of(self.detector(images))
         if not self.training:
             # with batch statistics, in training, they are of a size anyway
             outputs = [a * scale for a, scale in zip(outputs, self.scales)]

@@ -1,0 +1,128 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+from collections import OrderedDict
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import pytest
+import torch
+from mmengine.structures import BaseDataElement
+from torch import nn
+
+from dms_razor.network import (call, describe_inputs, make_inputs, tensors_of,
+                               to_device_of, untouched)
+from dms_razor.subnet import SubnetError
+
+
+def test_call():
+
+    class Sum(nn.Module):
+
+        def forward(self, x, y=1):
+            return x + y
+
+    assert call(Sum(), torch.tensor(2)) == 3
+    assert call(Sum(), (torch.tensor(2), 3)) == 5
+    assert call(Sum(), [torch.tensor(2)]) == 3
+    assert call(Sum(), dict(x=4, y=5)) == 9
+    assert call(Sum(), (1, 2), lambda model, *inputs: inputs) == (1, 2)
+
+
+@dataclass
+class Result:
+    """What some networks return."""
+    scores: torch.Tensor
+    more: object = None
+
+
+class Slotted:
+    """An object without a dict."""
+    __slots__ = ('value', 'unset')
+
+    def __init__(self, value):
+        self.value = value
+
+
+def test_tensors_of_whatever_a_network_returns():
+    a, b, c, d, e, f = (torch.full((), float(i)) for i in range(6))
+    sample = BaseDataElement(feature=d)
+    found = tensors_of(
+        (a, [dict(x=b), None], Result(c,
+                                      more='text'), OrderedDict(y=(sample, )),
+         nn.Linear(2, 2), 3, SimpleNamespace(z=e), Slotted(f)))
+    assert [float(t) for t in found] == [0, 1, 2, 3, 4, 5]
+
+
+def test_tensors_of_something_that_holds_itself():
+    a = torch.ones(1)
+    loop = [a]
+    loop.append(loop)
+    assert tensors_of(loop) == [a]
+
+
+def test_inputs_survive_a_manifest():
+    inputs = (torch.rand(2, 3), dict(ids=torch.tensor([[1, 2]]), n=4), None)
+    description = describe_inputs(inputs)
+    assert description == [
+        dict(shape=[2, 3], dtype='float32'),
+        dict(
+            named=dict(ids=dict(shape=[1, 2], dtype='int64'), n=dict(
+                value=4))),
+        dict(value=None)
+    ]
+    first, second, third = make_inputs(description, nn.Linear(1, 1))
+    assert torch.equal(first, torch.zeros(2, 3)) and third is None
+    assert second['ids'].dtype == torch.int64 and second['n'] == 4
+    with pytest.raises(SubnetError, match='hold a set, which a manifest'):
+        describe_inputs([{1}])
+
+
+def test_inputs_go_where_the_network_is():
+    model = nn.Linear(2, 2, device='meta')
+    x, rest = to_device_of(model, [torch.ones(1), dict(y=torch.ones(1), n=1)])
+    assert x.device.type == rest['y'].device.type == 'meta'
+    assert rest['n'] == 1
+    made = make_inputs(dict(shape=[1], dtype='float32'), model)
+    assert made.device.type == 'meta'
+
+
+class Frozen(nn.BatchNorm1d):
+    """Its ``train`` does more than set a flag."""
+
+    def train(self, mode=True):
+        self.weight.requires_grad_(not mode)
+        return super().train(mode)
+
+
+@pytest.mark.parametrize('fail', [False, True])
+def test_everything_is_put_back(fail):
+    net = nn.Sequential(nn.Dropout(), Frozen(4))
+    net.train()
+    net[0].training = False
+    mean = net[1].running_mean
+    before = mean.clone(), torch.get_rng_state()
+    try:
+        with untouched(net):
+            assert not any(m.training for m in net.modules())
+            assert not torch.is_grad_enabled()
+            mean.add_(1)
+            net[1].running_mean = mean * 2
+            torch.rand(5)
+            if fail:
+                raise KeyError
+    except KeyError:
+        assert fail
+    assert torch.is_grad_enabled()
+    assert [m.training for m in net.modules()] == [True, False, True]
+    assert net[1].running_mean is mean and torch.equal(mean, before[0])
+    assert torch.equal(torch.get_rng_state(), before[1])
+    assert not net[1].weight.requires_grad
+
+
+def test_the_body_draws_the_same_numbers_each_time():
+    net = nn.Linear(2, 2)
+    found = []
+    for _ in range(2):
+        torch.rand(3)
+        with untouched(net):
+            found.append(torch.rand(4))
+    assert torch.equal(*found)
