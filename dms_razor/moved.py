@@ -87,6 +87,7 @@ MODULES: Dict[str, str] = {
 NAMES: Dict[str, str] = {
     'subnet.calling.evaluating': 'network.untouched',
     'subnet.calling.tensors_in': 'network.tensors_of',
+    'subnet.weights.check_weights': 'subnet.weights.matching_weights',
     'tracing.trace': 'trace.trace',
     'tracing.trace.run_model': 'network.run_model',
 }

@@ -6,7 +6,7 @@ import os.path as osp
 
 from mmengine.config import Config, DictAction
 
-from dms_razor.compat.shims import default_model_wrapper
+from dms_razor.compat import default_model_wrapper
 
 
 def make_parser(description: str) -> argparse.ArgumentParser:

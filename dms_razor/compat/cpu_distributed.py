@@ -5,48 +5,27 @@ MMEngine selects a GPU before it opens the process group and passes a device id
 to DistributedDataParallel, which refuses SyncBatchNorm on the CPU, as does
 torch's SyncBatchNorm itself. Each function here takes over for the CPU only.
 """
-import os
-import subprocess
 from typing import Callable
+from unittest.mock import patch
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 
-def init_pytorch(original: Callable) -> Callable:
-    """Wrap MMEngine's ``_init_dist_pytorch`` (torchrun's variables)."""
+def init_on_cpu(original: Callable) -> Callable:
+    """Wrap MMEngine's ``_init_dist_pytorch`` or ``_init_dist_slurm``.
 
-    def init(backend, init_backend='torch', **kwargs) -> None:
+    Whatever backend is asked for, it is gloo; and no GPU is selected.
+    """
+
+    def init(backend, *args, **kwargs) -> None:
         if _has_accelerator():
-            return original(backend, init_backend=init_backend, **kwargs)
-        dist.init_process_group(backend='gloo', **kwargs)
-
-    return init
-
-
-def init_slurm(original: Callable) -> Callable:
-    """Wrap MMEngine's ``_init_dist_slurm`` (Slurm's variables)."""
-
-    def init(backend, port=None, init_backend='torch', **kwargs) -> None:
-        if _has_accelerator():
-            return original(
-                backend, port=port, init_backend=init_backend, **kwargs)
-        env = os.environ
-        if port is not None:
-            env['MASTER_PORT'] = str(port)
-        env.setdefault('MASTER_PORT', '29500')
-        if 'MASTER_ADDR' not in env:
-            hosts = subprocess.run(
-                ['scontrol', 'show', 'hostname', env['SLURM_NODELIST']],
-                check=True,
-                capture_output=True,
-                text=True).stdout
-            env['MASTER_ADDR'] = hosts.split()[0]
-        env['RANK'] = env['SLURM_PROCID']
-        env['WORLD_SIZE'] = env['SLURM_NTASKS']
-        env['LOCAL_RANK'] = env.get('SLURM_LOCALID', '0')
-        dist.init_process_group(backend='gloo', **kwargs)
+            return original(backend, *args, **kwargs)
+        # Slurm without SLURM_LOCALID: the rank modulo the number of GPUs
+        with patch('torch.cuda.set_device'), \
+                patch('torch.cuda.device_count', return_value=1):
+            original('gloo', *args, **kwargs)
 
     return init
 

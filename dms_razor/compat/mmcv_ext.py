@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 
-def _iou(first: Tensor, second: Tensor, offset: int) -> Tensor:
+def iou(first: Tensor, second: Tensor, offset: int) -> Tensor:
     """Intersection over union of boxes [A, 4] and [B, 4] (x1, y1, x2, y2).
 
     ``offset`` is 1 where the last pixel counts as part of the box, else 0.
@@ -53,10 +53,10 @@ def nms(boxes: Tensor,
         alive = torch.ones(len(current), dtype=torch.bool, device=boxes.device)
         for begin in range(0, len(kept), block):
             better = kept[begin:begin + block]
-            alive &= ~(_iou(current, better, offset) > iou_threshold).any(1)
+            alive &= ~(iou(current, better, offset) > iou_threshold).any(1)
         # Inside the block the decisions depend on each other: on the CPU,
         # where a step of the loop costs no kernel launch.
-        overlaps = (_iou(current, current, offset) > iou_threshold)
+        overlaps = (iou(current, current, offset) > iou_threshold)
         overlaps = overlaps.triu(1).cpu()
         flags = alive.cpu()
         for i in range(len(flags)):

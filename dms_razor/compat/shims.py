@@ -14,15 +14,11 @@ import importlib
 import importlib.util
 import sys
 from importlib.machinery import PathFinder
-from typing import Callable, Dict, Iterable, List
+from typing import Callable, Dict, Iterable, List, Optional
 
-from .checkpoint import UnsafeCheckpointError, load_checkpoint
-from .cpu_distributed import default_model_wrapper
-
-__all__ = [
-    'SHIMS', 'UnsafeCheckpointError', 'apply', 'default_model_wrapper',
-    'load_checkpoint'
-]
+from ..moved import AliasFinder
+from . import cpu_distributed as cpu
+from .checkpoint import load_checkpoint, load_url
 
 _applied: set = set()
 _libraries: List[object] = []  # torch.library registrations live as long
@@ -58,14 +54,12 @@ def quantization_names() -> None:
     import torch.ao.quantization.fuser_method_mappings as mappings
     from torch.ao.quantization.backend_config import BackendPatternConfig
 
-    def reverse2(fuse: Callable) -> Callable:
-        return lambda is_qat, x, y: fuse(is_qat, y, x)
-
-    def reverse3(fuse: Callable) -> Callable:
-        return lambda is_qat, x, pair: fuse(is_qat, pair[1], pair[0], x)
-
-    def reverse_sequential_wrapper2(sequential: Callable) -> Callable:
-        return lambda is_qat, x, y: sequential(y, x)
+    helpers: Dict[str, Callable] = dict(
+        reverse2=lambda fuse: lambda is_qat, x, y: fuse(is_qat, y, x),
+        reverse3=lambda fuse: lambda is_qat, x, pair: fuse(
+            is_qat, pair[1], pair[0], x),
+        reverse_sequential_wrapper2=lambda sequential: lambda is_qat, x, y:
+        sequential(y, x))
 
     def setter(attribute: str) -> Callable:
 
@@ -75,9 +69,9 @@ def quantization_names() -> None:
 
         return set_attribute
 
-    for helper in (reverse2, reverse3, reverse_sequential_wrapper2):
-        if not hasattr(mappings, helper.__name__):
-            setattr(mappings, helper.__name__, helper)
+    for name, helper in helpers.items():
+        if not hasattr(mappings, name):
+            setattr(mappings, name, helper)
     for attribute in ('_overwrite_output_observer',
                       '_overwrite_output_fake_quantize',
                       '_input_output_observed'):
@@ -96,7 +90,7 @@ def torchvision_schemas() -> None:
     if not _installed('torchvision'):
         return
     try:
-        import torchvision  # noqa: F401
+        importlib.import_module('torchvision')
         return
     except RuntimeError as error:
         if 'torchvision::' not in str(error):
@@ -110,7 +104,7 @@ def torchvision_schemas() -> None:
     for name in list(sys.modules):
         if name.split('.')[0] == 'torchvision':
             del sys.modules[name]
-    import torchvision  # noqa: F401,F811
+    importlib.import_module('torchvision')
 
 
 def mmcv_operators() -> None:
@@ -156,10 +150,13 @@ def mmcls_alias() -> None:
     """
     if _installed('mmcls') or not _installed('mmpretrain'):
         return
-    from .mmcls_alias import finder
+
+    def successor(name: str) -> Optional[str]:
+        package, dot, rest = name.partition('.')
+        return f'mmpretrain{dot}{rest}' if package == 'mmcls' else None
 
     # first: the ordinary finder would take mmcls.x from mmpretrain's folder
-    sys.meta_path.insert(0, finder())
+    sys.meta_path.insert(0, AliasFinder(successor))
 
 
 def checkpoint_loading() -> None:
@@ -173,14 +170,8 @@ def checkpoint_loading() -> None:
     if not _installed('mmengine'):
         return
     from mmengine.runner import checkpoint
-
-    from .checkpoint import load_checkpoint, load_url
-
-    def load_from_local(filename, map_location):
-        return load_checkpoint(filename, map_location)
-
     checkpoint.CheckpointLoader.register_scheme(
-        prefixes='', loader=load_from_local, force=True)
+        prefixes='', loader=load_checkpoint, force=True)
     checkpoint.load_url = load_url
 
 
@@ -193,15 +184,14 @@ def cpu_distributed() -> None:
     from torch.nn import SyncBatchNorm
     from torch.nn.parallel import DistributedDataParallel as Parallel
 
-    from . import cpu_distributed as cpu
     SyncBatchNorm.forward = cpu.sync_batch_norm(SyncBatchNorm.forward)
     Parallel._passing_sync_batchnorm_handle = cpu.sync_batch_norm_check(
         Parallel._passing_sync_batchnorm_handle)
     if not _installed('mmengine'):
         return
     import mmengine.dist.utils as utils
-    utils._init_dist_pytorch = cpu.init_pytorch(utils._init_dist_pytorch)
-    utils._init_dist_slurm = cpu.init_slurm(utils._init_dist_slurm)
+    for name in ('_init_dist_pytorch', '_init_dist_slurm'):
+        setattr(utils, name, cpu.init_on_cpu(getattr(utils, name)))
 
 
 def cpu_amp() -> None:

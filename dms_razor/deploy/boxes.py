@@ -16,6 +16,7 @@ from typing import Any, List, NamedTuple, Optional, Tuple
 import torch
 from torch import Tensor, nn
 
+from ..compat.mmcv_ext import nms
 from .head_check import check_decoding, check_suppression
 from .outputs import RawOutputs, put_into_eval
 
@@ -88,7 +89,10 @@ class DetectedBoxes(nn.Module):
         check_suppression(head)
         raw = RawOutputs(model, images)
         cfg = head.test_cfg
-        self.head = _Head(head)
+        self.coder = head.bbox_coder
+        self.classes = getattr(head, 'cls_out_channels', head.num_classes)
+        # its coders are told the strides, mmdet's are not
+        self.is_mmyolo = hasattr(head, 'head_module')
         self.model = raw.model
         self.score_thr = cfg.score_thr if score_thr is None else score_thr
         self.iou_thr = cfg.nms.iou_threshold if iou_thr is None else iou_thr
@@ -105,7 +109,9 @@ class DetectedBoxes(nn.Module):
         self.register_buffer(
             'strides',
             torch.cat([
-                level.new_full((len(level), ), float(_number(stride)))
+                level.new_full(
+                    level.shape[:1],
+                    stride[0] if isinstance(stride, (tuple, list)) else stride)
                 for level, stride in zip(priors, head.prior_generator.strides)
             ]),
             persistent=False)
@@ -142,15 +148,14 @@ class DetectedBoxes(nn.Module):
         scores, boxes, *factors = outputs
         number = scores[0].shape[0]
         levels = [
-            _flatten([level], self.head.classes).sigmoid() for level in scores
+            _flatten([level], self.classes).sigmoid() for level in scores
         ]
         scores = torch.cat(levels, 1)
         boxes = _flatten(boxes, 4)
         if factors:
             scores = scores * _flatten(factors[0], 1).sigmoid()
-        if self.head.is_mmyolo:
-            boxes = self.head.coder.decode(self.priors[None], boxes,
-                                           self.strides)
+        if self.is_mmyolo:
+            boxes = self.coder.decode(self.priors[None], boxes, self.strides)
             if self.one_label:
                 best = scores.max(2, keepdim=True)[0]
                 margin = torch.where(scores < best, scores - best,
@@ -159,9 +164,9 @@ class DetectedBoxes(nn.Module):
                 margin = self._above([scores])
         else:
             priors = self.priors.expand(number, *self.priors.shape)
-            boxes = self.head.coder.decode(
-                priors.reshape(-1, priors.shape[-1]), boxes.reshape(-1, 4))
-            boxes = boxes.reshape(number, -1, 4)
+            boxes = self.coder.decode(
+                priors.reshape(-1, priors.shape[-1]),
+                boxes.reshape(-1, 4)).reshape(number, -1, 4)
             margin = self._above(levels)
         if self.least_size >= 0:
             sizes = (boxes[..., 2:] - boxes[..., :2]).min(2, keepdim=True)[0]
@@ -187,16 +192,6 @@ class DetectedBoxes(nn.Module):
         return torch.cat(margins, 1)
 
 
-class _Head:
-    """What decoding needs of a head, without its modules."""
-
-    def __init__(self, head: nn.Module) -> None:
-        self.coder = head.bbox_coder
-        self.classes = getattr(head, 'cls_out_channels', head.num_classes)
-        # its coders are told the strides, mmdet's are not
-        self.is_mmyolo = hasattr(head, 'head_module')
-
-
 class _Suppression(torch.autograd.Function):
     """ONNX's NonMaxSuppression, with the same result in torch."""
 
@@ -210,7 +205,6 @@ class _Suppression(torch.autograd.Function):
         if torch.onnx.is_in_onnx_export():
             # symbolic() is what is written; any valid choice will do
             return torch.zeros((1, 3), dtype=torch.int64)
-        from ..compat.mmcv_ext import nms
         chosen = [boxes.new_zeros((0, 3), dtype=torch.int64)]
         for image, by_class in enumerate(scores):
             for label, score in enumerate(by_class):
@@ -241,7 +235,3 @@ def _flatten(levels: List[Tensor], width: int) -> Tensor:
         level.permute(0, 2, 3, 1).reshape(level.shape[0], -1, width)
         for level in levels
     ], 1)
-
-
-def _number(stride: Any) -> float:
-    return stride[0] if isinstance(stride, (tuple, list)) else stride

@@ -35,31 +35,27 @@ def load(path: Union[str, Path], threads: int = 0) -> Run:
     """
     path = Path(path)
     try:
-        return _load(path, threads)
+        if path.suffix == '.onnx':
+            return _load_onnx(path, threads)
+        if path.suffix == '.pt2':
+            module = torch.export.load(str(path)).module()
+        else:
+            module = torch.jit.load(str(path))
     except DeployError:
         raise
     except Exception as error:  # ONNX Runtime has its own, of no common kind
         raise _no_use(path, 'loaded', error) from error
-
-
-def _no_use(path: Path, what: str, error: Exception) -> DeployError:
-    return DeployError(f'{path.name} cannot be {what} ({type(error).__name__}'
-                       f': {error}); try another format')
-
-
-def _load(path: Path, threads: int) -> Run:
-    if path.suffix == '.onnx':
-        return _load_onnx(path, threads)
-    if path.suffix == '.pt2':
-        module = torch.export.load(str(path)).module()
-    else:
-        module = torch.jit.load(str(path))
 
     def run(images: Tensor) -> List[Tensor]:
         with torch.no_grad():
             return list(module(images))
 
     return run
+
+
+def _no_use(path: Path, what: str, error: Exception) -> DeployError:
+    return DeployError(f'{path.name} cannot be {what} ({type(error).__name__}'
+                       f': {error}); try another format')
 
 
 def _load_onnx(path: Path, threads: int) -> Run:
@@ -110,15 +106,16 @@ def difference(network: nn.Module, path: Union[str, Path],
         return detection_difference(network, found[0], images)
     with torch.no_grad():
         expected = network(images)
-    worst = 0.
-    for a, b in zip(expected, found):
-        if a.shape != b.shape or not (a.isfinite().all()
-                                      and b.isfinite().all()):
-            return float('inf')  # max() would pass over a nan
-        if a.numel():
-            scale = max(1., float(a.abs().max()))
-            worst = max(worst, float((a - b).abs().max()) / scale)
-    return worst if len(expected) == len(found) else float('inf')
+    pairs = list(zip(expected, found))
+    # max() would pass over a nan
+    if len(expected) != len(found) or not all(
+            a.shape == b.shape and a.isfinite().all() and b.isfinite().all()
+            for a, b in pairs):
+        return float('inf')
+    return max([
+        0., *(float((a - b).abs().max()) / max(1., float(a.abs().max()))
+              for a, b in pairs if a.numel())
+    ])
 
 
 def write_compared(network: nn.Module,

@@ -29,11 +29,10 @@ def check_suppression(head: nn.Module) -> None:
         ValueError: If its ``test_cfg`` asks for another one.
     """
     nms = head.test_cfg.get('nms') or {}
-    kind = str(nms.get('type', 'nms'))
-    other = kind if kind != 'nms' else ''
+    other = str(nms.get('type', 'nms'))
     if nms.get('class_agnostic', False):
         other = 'nms over all classes (class_agnostic)'
-    if other:
+    if other != 'nms':
         raise ValueError(
             f'the test_cfg of {type(head).__name__} asks for {other}, but the '
             'operator of ONNX is plain non-maximum suppression of each class; '

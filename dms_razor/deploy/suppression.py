@@ -8,7 +8,7 @@ must hold for any of them is checked instead.
 import torch
 from torch import Tensor
 
-from ..compat.mmcv_ext import _iou
+from ..compat.mmcv_ext import iou
 from .boxes import DetectedBoxes
 
 
@@ -79,4 +79,4 @@ def _overlap(mine: Tensor, boxes: Tensor) -> Tensor:
 
     Boxes without an area overlap nothing, themselves included: 0 / 0.
     """
-    return _iou(boxes, mine[:, 1:5], 0).nan_to_num(0.)
+    return iou(boxes, mine[:, 1:5], 0).nan_to_num(0.)

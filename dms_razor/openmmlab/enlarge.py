@@ -25,8 +25,6 @@ from mmengine.registry import MODELS
 from torch import nn
 from torch.utils._pytree import tree_flatten
 
-from . import \
-    recipes as transformer_recipes  # noqa: F401  (registers its recipes)
 from .recipes import RECIPES, enlarge_class
 
 
@@ -124,11 +122,9 @@ def _enlarged(cfg: dict, widen: float, deepen: float, registry) -> dict:
     return dict(cfg, type=enlarge_class(cls, settings))
 
 
-# Fits neck and head to a backbone whose output channels have changed. in the
-# order in which data flows through an OpenMMLab model
-
 FOLLOWERS = ('neck', 'head', 'bbox_head', 'rpn_head', 'decode_head',
              'auxiliary_head')
+"""What may read a backbone, in the order in which data flows."""
 
 
 def output_channels(

@@ -3,7 +3,10 @@
 
 A recipe is a function ``(cls, cfg, widen, deepen) -> (arguments, settings)``:
 the constructor arguments that change, and the class attributes that one
-instance has to see with other values.
+instance has to see with other values. Widening a transformer multiplies the
+number of attention heads and rounds it up; the size of a head stays, so
+embedding and FFN follow the heads. A network without heads is widened in
+multiples of 8 channels.
 """
 import copy
 import inspect
@@ -13,26 +16,19 @@ from typing import Callable, Dict, Tuple
 
 from torch import nn
 
-RECIPES: Dict[str, Callable] = {}
+from ..core.registry import Registry
 
+RECIPES = Registry('recipe to enlarge a backbone')
+recipe = RECIPES.register
+"""Register a recipe for the backbone classes of these names.
 
-def recipe(*names: str) -> Callable:
-    """Register a recipe for the backbone classes of these names.
+Args:
+    *names (str): Class names, as in a config's ``type``.
 
-    Args:
-        *names (str): Class names, as in a config's ``type``.
-
-    Returns:
-        Callable: A decorator for a function ``(cls, cfg, widen, deepen)``
-        that returns the two dicts ``(arguments, settings)``.
-    """
-
-    def register(function: Callable) -> Callable:
-        for name in names:
-            RECIPES[name] = function
-        return function
-
-    return register
+Returns:
+    Callable: A decorator for a function ``(cls, cfg, widen, deepen)`` that
+    returns the two dicts ``(arguments, settings)``.
+"""
 
 
 def enlarge_class(cls: type, settings: dict) -> Callable[..., nn.Module]:
@@ -61,24 +57,34 @@ def _construct(cls: type, settings: dict, *args, **kwargs) -> nn.Module:
     return module
 
 
-def argument(cls: type, cfg: dict, name: str):
-    """The value of a constructor argument: the config's, else the default.
-
-    The default is looked up along the method resolution order, since many
-    subclasses hand ``**kwargs`` on.
+def constructor_arguments(cls: type) -> Dict[str, inspect.Parameter]:
+    """All arguments of a class by name, those it hands on as ``**kwargs`` too.
     """
+    arguments: Dict[str, inspect.Parameter] = {}
+    for base in cls.__mro__:
+        if '__init__' not in vars(base):
+            continue
+        own = inspect.signature(base.__init__).parameters
+        arguments = {**own, **arguments}
+        # **kwargs go to the next class in line
+        if not any(part.kind == part.VAR_KEYWORD for part in own.values()):
+            break
+    return arguments
+
+
+def argument(cls: type, cfg: dict, name: str):
+    """The value of a constructor argument: the config's, else the default."""
     if name in cfg:
         return cfg[name]
-    for base in cls.__mro__:
-        parameters = inspect.signature(base.__init__).parameters
-        if name in parameters:
-            return parameters[name].default
+    arguments = constructor_arguments(cls)
+    if name in arguments:
+        return arguments[name].default
     raise ValueError(f'{cls.__name__} has no argument {name!r}, which its '
                      'recipe for DMSSupernet changes.')
 
 
 def blocks(number: int, deepen: float) -> int:
-    """``number`` times ``deepen``, rounded up, at least 1."""
+    """``number`` blocks or heads times a factor, rounded up, at least 1."""
     # not ceil(2 * 1.1000000001): the factor is a decimal that a person wrote
     return max(1, math.ceil(round(number * deepen, 6)))
 
@@ -152,13 +158,6 @@ def multiple_of_8(channels: float) -> int:
     return max(8, int(channels / 8 + 0.5) * 8)
 
 
-# How transformers and ConvNeXt are made wider and deeper.
-#
-# Widening multiplies the number of attention heads and rounds it up; the size
-# of a head stays, so embedding and FFN follow the heads. A network without
-# heads is widened in multiples of 8 channels.
-
-
 def _arch(cls: type, cfg: dict) -> dict:
     """The dict of sizes that ``arch`` names or is."""
     arch = argument(cls, cfg, 'arch')
@@ -173,22 +172,15 @@ def _arch(cls: type, cfg: dict) -> dict:
                      f"'{arch}': it has no sizes of that name.")
 
 
-def _more(number: int, factor: float) -> int:
-    # not ceil(3 * 1.3333334): the factor is what a person meant by 4 / 3
-    return math.ceil(round(number * factor, 6))
-
-
 def _out_indices(cls: type, cfg: dict, number: int, deepen: float):
     """Layers that are returned, at the same share of the depth as before.
 
     A plain number would now stand for a layer in the middle.
     """
     given = argument(cls, cfg, 'out_indices')
-    if isinstance(given, int):
-        given = [given]
     return [
         index if index == -1 else blocks(index % number + 1, deepen) - 1
-        for index in given
+        for index in ([given] if isinstance(given, int) else given)
     ]
 
 
@@ -212,7 +204,7 @@ def vision_transformer(cls: type, cfg: dict, widen: float,
         changed['out_indices'] = _out_indices(cls, cfg, arch['num_layers'],
                                               deepen)
     heads, dims = arch['num_heads'], arch['embed_dims']
-    arch['num_heads'] = _more(heads, widen)
+    arch['num_heads'] = blocks(heads, widen)
     arch['embed_dims'] = dims // heads * arch['num_heads']
     arch['feedforward_channels'] = round(arch['feedforward_channels'] *
                                          arch['embed_dims'] / dims)
@@ -230,7 +222,7 @@ def swin(cls: type, cfg: dict, widen: float,
         raise ValueError(
             f'DMSSupernet cannot widen {cls.__name__} with {heads} heads: '
             'the size of a head would not stay. Give the wider arch itself.')
-    first = _more(heads[0], widen)
+    first = blocks(heads[0], widen)
     arch['embed_dims'] = arch['embed_dims'] // heads[0] * first
     arch['num_heads'] = [number // heads[0] * first for number in heads]
     arch['depths'] = [blocks(number, deepen) for number in arch['depths']]

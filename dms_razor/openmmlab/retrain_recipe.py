@@ -7,8 +7,11 @@ subnet keeps its supernet's network whatever recipe it is retrained with, so
 of the recipe's model only the second kind of settings is taken.
 """
 import copy
-import inspect
 from typing import Any, Dict, List, Optional, Tuple
+
+from mmengine.registry import MODELS
+
+from .recipes import constructor_arguments
 
 AUGMENTS = ('train_cfg', 'test_cfg', 'data_preprocessor')
 """Settings of a whole model that belong to the recipe."""
@@ -72,30 +75,25 @@ def without_pretrained(config: Any) -> Any:
         ``'Pretrained'``, at any depth.
     """
     if isinstance(config, dict):
-        kept = {}
-        for key, value in config.items():
-            if key == 'pretrained' and isinstance(value, str):
-                continue
-            # An explicit None stays: it says "not the class's default".
-            if key == 'init_cfg' and value is not None:
-                value = _init_cfg(value)
-                if value is None:
-                    continue
-            kept[key] = without_pretrained(value)
-        return kept
+        # an explicit init_cfg=None stays: "not the class's default"
+        return {
+            key: without_pretrained(value)
+            for key, value in config.items()
+            if not (key == 'pretrained' and isinstance(value, str))
+            and not (key == 'init_cfg' and _pretrained(value))
+        }
     if isinstance(config, (list, tuple)):
-        return type(config)(without_pretrained(part) for part in config)
+        return type(config)(
+            without_pretrained(part) for part in config
+            if not isinstance(part, dict) or not _pretrained(part))
     return copy.deepcopy(config)
 
 
-def _init_cfg(value: Any) -> Any:
-    """Drop pretrained weights from an ``init_cfg``; None if nothing stays."""
-    if isinstance(value, dict):
-        return None if value.get('type') == 'Pretrained' else value
-    if isinstance(value, (list, tuple)):
-        rest = [part for part in value if _init_cfg(part) is not None]
-        return rest or None
-    return value
+def _pretrained(init_cfg: Any) -> bool:
+    """Whether an ``init_cfg`` is of pretrained weights and nothing else."""
+    if isinstance(init_cfg, (list, tuple)):
+        return all(map(_pretrained, init_cfg))
+    return isinstance(init_cfg, dict) and init_cfg.get('type') == 'Pretrained'
 
 
 def _merge_part(target: Any, recipe: Any, path: str, scope: Optional[str],
@@ -111,10 +109,10 @@ def _merge_part(target: Any, recipe: Any, path: str, scope: Optional[str],
         if name in target and name not in recipe and same:
             del target[name]
     for name, value in recipe.items():
-        if _is_loss(name) and name in target:
+        if name in target and (name == 'loss' or name.startswith('loss_')):
             target[name] = copy.deepcopy(value)
         elif name in TRAINING:
-            if same or name in target or _accepts(target, name, scope):
+            if same or name in target or name in _arguments(target, scope):
                 target[name] = copy.deepcopy(value)
             else:
                 left.append(f'{path}.{name}={value!r}: {target.get("type")} '
@@ -123,10 +121,6 @@ def _merge_part(target: Any, recipe: Any, path: str, scope: Optional[str],
             _merge_norm(target, value, scope)
         else:
             _merge_part(target.get(name), value, f'{path}.{name}', scope, left)
-
-
-def _is_loss(name: str) -> bool:
-    return name == 'loss' or name.startswith('loss_')
 
 
 def _merge_norm(target: Dict, recipe: Any, scope: Optional[str]) -> None:
@@ -146,28 +140,11 @@ def _merge_norm(target: Dict, recipe: Any, scope: Optional[str]) -> None:
         target['norm_cfg'] = {**copy.deepcopy(current), **trained}
 
 
-def _accepts(target: Dict, name: str, scope: Optional[str]) -> bool:
-    return name in _arguments(target, scope)
-
-
 def _arguments(config: Dict, scope: Optional[str]) -> Dict:
     """List the arguments of the class that a config names."""
-    from mmengine.registry import MODELS
     kind = config.get('type')
     if isinstance(kind, str):
         scope = config.get('_scope_', scope)
         with MODELS.switch_scope_and_registry(scope) as registry:
             kind = registry.get(kind)
-    if not inspect.isclass(kind):
-        return {}
-    arguments: Dict = {}
-    for base in kind.__mro__:
-        if '__init__' not in vars(base):
-            continue
-        own = inspect.signature(base.__init__).parameters
-        arguments = {**own, **arguments}
-        # **kwargs go to the next class in line
-        if not any(argument.kind == argument.VAR_KEYWORD
-                   for argument in own.values()):
-            break
-    return arguments
+    return constructor_arguments(kind) if isinstance(kind, type) else {}

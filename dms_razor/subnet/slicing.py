@@ -1,12 +1,11 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
-"""Cut a subnet out of the supernet: keep the elements that were searched.
+"""Cut a subnet out of the supernet: the elements that were selected stay.
 
 This is the hard side of section 3.1 of the paper: k elements of a unit stay,
 all others leave every tensor they occur in. Which tensors those are is known
 to the space (its slice sites); nothing is traced here.
 """
 import copy
-from collections import defaultdict
 from typing import Any, Dict, List, Sequence, Tuple
 
 import torch
@@ -16,11 +15,12 @@ from ..adapters.registry import RemovedBlock, make_slim
 from ..errors import SubnetError
 from ..masking.attach import unmask
 from ..network import named_tensors
-from ..space import check_keep
+from ..space import SliceSite, Space, check_keep
 
 
-def slice_model(model: nn.Module, space, keep: Tensor) -> nn.Module:
-    """Return the plain network that ``keep`` describes.
+def slice_model(model: nn.Module, space: Space,
+                selection: Tensor) -> nn.Module:
+    """Return the plain network that ``selection`` describes.
 
     The result computes what the supernet with hard masks computes. It is an
     independent copy without masked layers and without the search's state;
@@ -30,28 +30,28 @@ def slice_model(model: nn.Module, space, keep: Tensor) -> nn.Module:
     Args:
         model (nn.Module): The supernet, masked or not. It is not changed.
         space (Space): The space of ``model``.
-        keep (Tensor): Bool of shape [E], True for the elements that stay.
+        selection (Tensor): Bool of shape [E], True for what stays.
 
     Returns:
         nn.Module: The subnet. Removed blocks are an ``nn.Identity``.
 
     Raises:
-        SubnetError: ``keep`` is no network of the space, or the space is
+        SubnetError: ``selection`` is no network of the space, or the space is
             not that of ``model``.
     """
-    keep = check_keep(space.units, keep)
+    selection = check_keep(space.units, selection)
     subnet = plain_copy(model)
     for tensor, sites in _tensors_to_slice(subnet, space.slice_sites):
         # .data keeps the Parameter object: its flags and attributes stay,
         # and whoever shares it sees the sliced tensor
-        tensor.data = slice_tensor(tensor.data, sites, keep)
+        tensor.data = slice_tensor(tensor.data, sites, selection)
     for path, name in space.replacements.items():
         make_slim(subnet.get_submodule(path), name)
     for path, attributes in space.attributes.items():
         module = subnet.get_submodule(path)
         for name, index in attributes.items():
-            set_width(module, path, name, int(kept(index, keep).sum()))
-    replace_by_identity(subnet, removed_blocks(space, keep))
+            set_width(module, path, name, int(kept(index, selection).sum()))
+    replace_by_identity(subnet, removed_blocks(space, selection))
     return subnet
 
 
@@ -71,18 +71,20 @@ def plain_copy(model: nn.Module) -> nn.Module:
     return plain
 
 
-def removed_blocks(space, keep: Tensor) -> List[str]:
+def removed_blocks(space: Space, selection: Tensor) -> List[str]:
     """List the removed blocks.
 
     Args:
         space (Space): The space.
-        keep (Tensor): Bool of shape [E].
+        selection (Tensor): Bool of shape [E].
 
     Returns:
         list[str]: Paths of the blocks whose element is not kept, in the
         order of the network.
     """
-    return [block.path for block in space.blocks if not keep[block.element]]
+    return [
+        block.path for block in space.blocks if not selection[block.element]
+    ]
 
 
 def inside(path: str, blocks: Sequence[str]) -> bool:
@@ -120,56 +122,46 @@ def _tensors_to_slice(model: nn.Module,
                       sites: Dict[str, List]) -> List[Tuple[Tensor, List]]:
     """Pair each tensor object with its sites, once however often shared."""
     tensors = named_tensors(model)
-    found: Dict[int, Dict[str, List]] = defaultdict(dict)
-    for name, its_sites in sites.items():
+    found: Dict[int, str] = {}
+    for name in sites:
         if name not in tensors:
             raise SubnetError(
                 f'The network has no tensor {name!r}, which the space wants '
                 'to slice. Use the network that the space was traced from.')
-        found[id(tensors[name])][name] = its_sites
-    pairs = []
-    for by_name in found.values():
-        (first, its_sites), *others = by_name.items()
-        for other, other_sites in others:
-            if not _same_sites(its_sites, other_sites):
-                raise SubnetError(
-                    f'{first!r} and {other!r} are one shared tensor, but the '
-                    'space slices them differently. Declare their units '
-                    'fixed in the search.')
-        pairs.append((tensors[first], its_sites))
-    return pairs
+        first = found.setdefault(id(tensors[name]), name)
+        if _content(sites[first]) != _content(sites[name]):
+            raise SubnetError(
+                f'{first!r} and {name!r} are one shared tensor, but the '
+                'space slices them differently. Declare their units '
+                'fixed in the search.')
+    return [(tensors[name], sites[name]) for name in found.values()]
 
 
-def _same_sites(first: List, second: List) -> bool:
-    """Compare two lists of sites by what they cut."""
-
-    def content(sites):
-        return sorted(
-            (site.axis, site.groups, site.index.tolist()) for site in sites)
-
-    return content(first) == content(second)
+def _content(sites: Sequence) -> List:
+    """What sites cut, in a form that can be compared."""
+    return sorted((site.axis, site.groups, site.index.tolist(),
+                   [] if site.fold is None else site.fold.tolist())
+                  for site in sites)
 
 
-# Which entries of one parameter or buffer a subnet keeps.
-
-
-def kept(index: Tensor, keep: Tensor) -> Tensor:
+def kept(index: Tensor, selection: Tensor) -> Tensor:
     """Look up which entries of a site stay.
 
     Args:
         index (Tensor): Element ids ``[n]``, -1 where nothing is pruned;
             ``[n, 2]`` where an entry stays only if both elements do.
-        keep (Tensor): Bool of shape [E].
+        selection (Tensor): Bool of shape [E].
 
     Returns:
         Tensor: Bool ``[n]``.
     """
     index = index.cpu()
-    stays = (index < 0) | keep[index.clamp(min=0)]
+    stays = (index < 0) | selection[index.clamp(min=0)]
     return stays if index.dim() == 1 else stays.all(-1)
 
 
-def slice_tensor(tensor: Tensor, sites: Sequence, keep: Tensor) -> Tensor:
+def slice_tensor(tensor: Tensor, sites: Sequence[SliceSite],
+                 selection: Tensor) -> Tensor:
     """Select the kept entries of one tensor along all its sliced axes.
 
     Args:
@@ -177,7 +169,7 @@ def slice_tensor(tensor: Tensor, sites: Sequence, keep: Tensor) -> Tensor:
         sites (Sequence[SliceSite]): Its sites, at most one per axis. A site
             with ``groups`` > 1 belongs to a grouped convolution, whose rows
             of group j (along axis 0) have kept entries of their own.
-        keep (Tensor): Bool of shape [E].
+        selection (Tensor): Bool of shape [E].
 
     Returns:
         Tensor: A new contiguous tensor; it shares no memory with ``tensor``.
@@ -189,8 +181,8 @@ def slice_tensor(tensor: Tensor, sites: Sequence, keep: Tensor) -> Tensor:
     # the grouped axis first: its groups are counted along the full axis 0
     for site in sorted(sites, key=lambda site: site.groups, reverse=True):
         if site.fold is not None:
-            tensor = fold_slots(tensor, site, keep)
-        rows = kept(site.index, keep).view(site.groups, -1)
+            tensor = fold_slots(tensor, site, selection)
+        rows = kept(site.index, selection).view(site.groups, -1)
         widths = rows.sum(1).tolist()
         if len(set(widths)) != 1:
             raise SubnetError(
@@ -206,7 +198,7 @@ def slice_tensor(tensor: Tensor, sites: Sequence, keep: Tensor) -> Tensor:
     return tensor.clone(memory_format=torch.contiguous_format)
 
 
-def fold_slots(tensor: Tensor, site, keep: Tensor) -> Tensor:
+def fold_slots(tensor: Tensor, site: SliceSite, selection: Tensor) -> Tensor:
     """Add the entries of removed blocks to the slot before them.
 
     Without its block a slot of a concatenation repeats the slot before it,
@@ -215,7 +207,7 @@ def fold_slots(tensor: Tensor, site, keep: Tensor) -> Tensor:
     Args:
         tensor (Tensor): The weight that reads the concatenation.
         site (SliceSite): A site with ``fold``.
-        keep (Tensor): Bool of shape [E].
+        selection (Tensor): Bool of shape [E].
 
     Returns:
         Tensor: A new tensor of the same shape.
@@ -223,7 +215,7 @@ def fold_slots(tensor: Tensor, site, keep: Tensor) -> Tensor:
     tensor = tensor.clone()
     blocks = site.index[:, -1].cpu()
     for block in blocks[blocks >= 0].unique_consecutive().flip(0).tolist():
-        if not keep[block]:
+        if not selection[block]:
             entries = (blocks == block).nonzero().flatten()
             target = site.fold.cpu()[entries].to(tensor.device)
             entries = entries.to(tensor.device)
@@ -248,15 +240,13 @@ def _check_sites(tensor: Tensor, sites: Sequence) -> None:
                 'that the space was traced from.')
 
 
-# Attributes that say how wide a module is, such as ``in_channels``.
-#
-# A width is a whole number, the last entry of a tuple of such numbers
-# (``nn.LayerNorm.normalized_shape``), or, named with its place, an entry of a
-# list (``'num_features.3'``, the width of a backbone's fourth stage).
-
-
 def get_width(module: nn.Module, path: str, name: str) -> int:
-    """Read a width of a module.
+    """Read an attribute that says how wide a module is.
+
+    That is a whole number (``'in_channels'``), the last entry of a tuple of
+    such numbers (``nn.LayerNorm.normalized_shape``), or, named with its
+    place, an entry of a list (``'num_features.3'``, the width of a backbone's
+    fourth stage).
 
     Args:
         module (nn.Module): The module.
@@ -299,15 +289,12 @@ def _find(module: nn.Module, path: str, name: str) -> Tuple[Any, Any]:
     value = getattr(module, attribute, None)
     if isinstance(value, (list, tuple)):
         index = int(place) if place else -1
-        if -len(value) <= index < len(value) and _whole(value[index]):
+        # not bool, which is an int too
+        if (-len(value) <= index < len(value) and type(value[index]) is int):
             return value, index
-    elif not place and _whole(value):
+    elif not place and type(value) is int:
         return value, None
     raise SubnetError(
         f'Module {path!r} ({type(module).__name__}) has no width {name!r}. '
         'The description is that of another network: use the network that '
         'was searched.')
-
-
-def _whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)

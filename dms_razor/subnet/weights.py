@@ -8,8 +8,11 @@ from torch import Tensor, nn
 
 from ..compat.checkpoint import load_checkpoint, load_url
 from ..errors import SubnetError, listed
+from ..moved import moved_names
 from ..network import shape_differences, state_shapes
 from .files import whole_file
+
+__getattr__ = moved_names(__name__)
 
 
 def save_weights(model: nn.Module, path: Union[str, Path]) -> None:
@@ -50,17 +53,15 @@ def read_weights(source: Union[str, Path, Mapping],
         SubnetError: There is no such file, it is damaged, it would run code,
             or there is no state dict in it.
     """
-    origin = 'The state dict'
-    if not isinstance(source, Mapping):
-        origin = f'Checkpoint {str(source)!r}'
-        source = _load(str(source))
     state: Any = source
+    if not isinstance(source, Mapping):
+        state = _load(str(source))
     if isinstance(state, Mapping) and 'state_dict' in state:
         state = state['state_dict']
     if not isinstance(state, Mapping) or not any(
             isinstance(value, Tensor) for value in state.values()):
-        raise SubnetError(f'{origin} holds no weights. Name a checkpoint of '
-                          'this subnet, e.g. its subnet.pth.')
+        raise SubnetError(f'{_named(source)} holds no weights. Name a '
+                          'checkpoint of this subnet, e.g. its subnet.pth.')
     prefix = part.rstrip('.') + '.' if part else ''
     weights = {}
     for name, value in state.items():
@@ -83,15 +84,15 @@ def load_weights(model: nn.Module,
     Raises:
         SubnetError: A name or shape differs; nothing was loaded then.
     """
-    weights = check_weights(model, source, part)
+    weights = matching_weights(model, source, part)
     # strict=False: entries that are no tensors were left out above
     model.load_state_dict(weights, strict=False)
 
 
-def check_weights(model: nn.Module,
-                  source: Union[str, Path, Mapping],
-                  part: str = '',
-                  origin: str = '') -> Dict[str, Tensor]:
+def matching_weights(model: nn.Module,
+                     source: Union[str, Path, Mapping],
+                     part: str = '',
+                     origin: str = '') -> Dict[str, Tensor]:
     """Read weights that must be exactly those of a network.
 
     Args:
@@ -113,14 +114,17 @@ def check_weights(model: nn.Module,
             for name, value in weights.items()
         })
     if differences:
-        if not origin:
-            origin = ('The state dict' if isinstance(source, Mapping) else
-                      f'Checkpoint {str(source)!r}')
         raise SubnetError(
-            f'{origin} is not of this {type(model).__name__}: '
+            f'{origin or _named(source)} is not of this {type(model).__name__}: '
             f'{listed(differences, 3)}. Name a checkpoint of this very '
             'subnet: its subnet.pth, or one of its training.')
     return weights
+
+
+def _named(source: Any) -> str:
+    if isinstance(source, Mapping):
+        return 'The state dict'
+    return f'Checkpoint {str(source)!r}'
 
 
 def _load(path: str) -> Any:

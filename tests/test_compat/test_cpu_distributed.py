@@ -7,7 +7,8 @@ from torch import distributed as dist
 from torch import nn
 
 from dms_razor import compat
-from dms_razor.compat.shims import default_model_wrapper
+from dms_razor.compat import cpu_distributed as cpu
+from dms_razor.compat import default_model_wrapper
 
 SIZES = (2, 4)  # images on rank 0 and rank 1
 
@@ -126,11 +127,10 @@ assert os.environ['LOCAL_RANK'] == '0'
 
 
 def test_an_accelerator_keeps_mmengine_s_own_start(monkeypatch):
-    from dms_razor.compat.shims import cpu_distributed as cpu
     calls = []
-    start = cpu.init_pytorch(lambda *a, **k: calls.append((a, k)))
+    start = cpu.init_on_cpu(lambda *a, **k: calls.append((a, k)))
     monkeypatch.setattr(cpu, '_has_accelerator', lambda: True)
-    start('nccl', timeout=3)
+    start('nccl', init_backend='torch', timeout=3)
     assert calls == [(('nccl', ), dict(init_backend='torch', timeout=3))]
     cfg = Config(dict(launcher='pytorch'))
     default_model_wrapper(cfg)
@@ -138,7 +138,6 @@ def test_an_accelerator_keeps_mmengine_s_own_start(monkeypatch):
 
 
 def test_model_wrapper_of_a_cpu_run(monkeypatch):
-    from dms_razor.compat.shims import cpu_distributed as cpu
     monkeypatch.setattr(cpu, '_has_accelerator', lambda: False)
     cfg = Config(dict(launcher='none'))
     default_model_wrapper(cfg)

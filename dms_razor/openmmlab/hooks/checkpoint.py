@@ -6,7 +6,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from mmrazor.registry import HOOKS as RAZOR_HOOKS
 
-from ...subnet.weights import check_weights
+from ...subnet.weights import matching_weights
 
 
 # In mmengine's root registry a config finds it under any default scope.
@@ -30,5 +30,5 @@ class SubnetCheckpointHook(Hook):
         model = runner.model
         if is_model_wrapper(model):
             model = model.module
-        check_weights(
+        matching_weights(
             model, checkpoint, origin=f'Checkpoint {runner._load_from!r}')
