@@ -1,5 +1,6 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
-"""The error that every refusal of a subnet raises."""
+"""The error that every refusal of a subnet raises, and common messages."""
+from typing import Any
 
 
 class SubnetError(ValueError):
@@ -24,3 +25,20 @@ def listed(names, limit: int = 5) -> str:
     text = ', '.join(names[:limit])
     rest = len(names) - limit
     return f'{text} and {rest} more' if rest > 0 else text
+
+
+def refuse_beside(owner: str, value: Any, **others: Any) -> None:
+    """Refuse arguments that another one makes useless.
+
+    Args:
+        owner (str): Name of the argument that has settings of its own.
+        value (Any): What was given for it, None for nothing.
+        **others: Arguments that it makes useless, None for not given.
+
+    Raises:
+        ValueError: Both were given.
+    """
+    idle = [f'{name}=' for name, other in others.items() if other is not None]
+    if value is not None and idle:
+        raise ValueError(f'{", ".join(idle)} would have no effect beside '
+                         f'{owner}=, which decides it: leave out one of them')

@@ -9,109 +9,235 @@ from contextlib import contextmanager
 from functools import partial
 from numbers import Integral
 from pathlib import Path
-from typing import (Any, Callable, Dict, Iterable, Iterator, List, Optional,
-                    Union)
+from typing import Any, Callable, Dict, Iterator, List, Optional, Union
 
 import torch
 from torch import Tensor, nn
 
-from .core.bank import Bank, check_lr, make_bank
+from .core.bank import Bank
 from .core.budget import (TargetSchedule, check_target, check_weight,
                           constraint_loss, parse_target)
+from .core.gradient import drop_stale_gradient
 from .core.projection import project
 from .core.topk import hard_masks
-from .masking.attach import MaskReader, attach, unmask
-from .masking.layers import MaskedLayer
+from .errors import given, refuse_beside
+from .masking.attach import attach, refuse_masked, unmask
 from .preflight import Preflight, preflight
-from .subnet.checks import check_counts
+from .space import Space
+from .subnet.checks import check_supernet
 from .subnet.export import Export, export_subnet
 from .trace import trace
 
 
-def drop_stale_gradient(bank: Bank, weights: Iterable[Tensor]) -> bool:
-    """Forget what the masks hold of a step that was skipped.
+class Search:
+    """One search: a network, its masks, and the budget it has to meet.
 
-    A ``GradScaler`` that sees infinities skips ``optimizer.step`` and with it
-    the bank's update. ``zero_grad`` clears the weights, which it knows, and
-    not the masks, which it does not. Between the micro-batches of one
-    accumulated step, however, the weights do have gradients.
+    The constructor traces the network, puts the masks into its layers and
+    refuses a target that cannot be met. After :meth:`attach` every
+    ``optimizer.step()`` also updates the pruning ratios, by plain SGD with an
+    own step size (paper, eq. 5 and appendix A.3.5).
 
     Args:
-        bank (Bank): The search's state.
-        weights (Iterable[Tensor]): What the optimizer trains.
-
-    Returns:
-        bool: Whether something was dropped.
-    """
-    if bank.masks.grad is None:
-        return False
-    weights = list(weights)
-    # zero_grad(set_to_none=False) leaves zeros.
-    cleared = bool(weights) and not any(
-        weight.grad is not None and bool(weight.grad.any())
-        for weight in weights)
-    stale = cleared or not bool(bank.masks.grad.isfinite().all())
-    if stale:
-        bank.drop_gradient()
-    return stale
-
-
-class SearchView:
-    """The reading half of :class:`dms_razor.search.Search`.
+        model (nn.Module): The supernet; its layers are masked in place.
+        example_inputs (Tensor | tuple): What the model's forward takes, of
+            the shape MACs are counted for. Needed unless ``space`` is given.
+        target (float | str): 0.5, ``'50%'``, ``'2.0G'`` or 4.1e9.
+        metric (str): What ``target`` limits: ``'macs'``, ``'params'`` or
+            another name of :data:`dms_razor.core.METRICS`.
+        total_steps (int, optional): Steps of the search proper, warm-up
+            included. May come later, by :meth:`set_length`.
+        warmup_steps (int): Leading steps with the supernet's cost as target.
+        width_only_steps (int): Steps after ``total_steps`` in which depth is
+            frozen and hard and only widths move. Used to know whether depth
+            freezes; the search goes on as long as the loop does.
+        lr (float): Step size of the ratios. Defaults to 5e-3.
+        loss_weight (float): λ_res, the weight of the resource loss. Defaults
+            to 1.
+        importance (str | callable): A name of
+            :mod:`dms_razor.core.importance`, or ``f(mask, grad, previous)``.
+            Defaults to ``'taylor'``.
+        decay (float): Moving average of the importance. Defaults to 0.99.
+        selector (str | callable): What is learnt, see
+            :mod:`dms_razor.core.selectors`. Defaults to ``'dms'``.
+        units (dict, optional): ``{name pattern: dict(fixed=True)}`` or
+            ``divisor``, ``least``, ``most``, ``choices``; see
+            :func:`dms_razor.trace.trace`.
+        depth (bool): Whether blocks may be removed. Defaults to True.
+        width (bool): Whether channels may be removed. Defaults to True.
+        heads (bool): Whether attention heads may be removed. Defaults to
+            True.
+        qk (bool): Whether query/key dims may be removed. Defaults to True.
+        v (bool): Whether value dims may be removed. Defaults to True.
+        seed (int): Of the order in which equally important elements go.
+            Defaults to 0.
+        forward (callable, optional): ``forward(model, *example_inputs)`` when
+            the network is not simply called.
+        constraint (callable, optional): Replaces ``loss_weight ·
+            constraint_loss``; gets the current and the target cost. The
+            pre-flight reads its ``loss_weight``, if it has one.
+        space (Space, optional): A traced space, instead of tracing.
+        bank (Bank, optional): A bank of that space, instead of a new one.
 
     Attributes:
         model (nn.Module): The supernet, with masked layers.
         space (Space): The traced space.
         bank (Bank): Ratios, importances and masks.
-        metric (str): ``'macs'`` or ``'params'``.
+        metric (str): What the target limits.
         target (float): The final target, in units of ``metric``.
-        schedule (TargetSchedule): Target by step.
         step_count (int): Steps that lie behind.
+        total_steps (int): Length of the search proper.
+        width_only_steps (int): Length of the phase with frozen depth.
+        constraint (callable): Weighted resource loss of the current and the
+            target cost.
+        own_clock (bool): Whether :meth:`step` moves the target's clock.
+
+    Raises:
+        ValueError: If nothing can be pruned or the target is unreadable,
+            above the supernet or below the smallest network of the space;
+            the network is already being searched, its MACs cannot be
+            counted, or arguments contradict each other.
+
+    Example:
+        >>> search = Search(model, images[:1], target=0.5, total_steps=900)
+        >>> search.attach(optimizer)
+        >>> for images, labels in loader:
+        ...     optimizer.zero_grad()
+        ...     search.loss(criterion(model(images), labels)).backward()
+        ...     optimizer.step()
+        >>> subnet = search.export('subnet').model
     """
-    model: nn.Module
-    space: Any
-    bank: Bank
-    metric: str
-    target: float
-    schedule: TargetSchedule
-    step_count: int
-    forward: Optional[Callable]
-    reader: MaskReader
-    _report: Preflight
-    _losses: bool
+
+    def __init__(self,
+                 model: nn.Module,
+                 example_inputs: Any = None,
+                 target: Union[float, str] = 0.5,
+                 *,
+                 metric: str = 'macs',
+                 total_steps: Optional[int] = None,
+                 warmup_steps: int = 0,
+                 width_only_steps: int = 0,
+                 lr: Optional[float] = None,
+                 loss_weight: Optional[float] = None,
+                 importance: Union[None, str, Callable] = None,
+                 decay: Optional[float] = None,
+                 selector: Union[None, str, Callable] = None,
+                 units: Optional[Dict[str, dict]] = None,
+                 depth: Optional[bool] = None,
+                 width: Optional[bool] = None,
+                 heads: Optional[bool] = None,
+                 qk: Optional[bool] = None,
+                 v: Optional[bool] = None,
+                 seed: Optional[int] = None,
+                 forward: Optional[Callable] = None,
+                 constraint: Optional[Callable] = None,
+                 space: Optional[Space] = None,
+                 bank: Optional[Bank] = None) -> None:
+        kinds = given(depth=depth, width=width, heads=heads, qk=qk, v=v)
+        learnt = given(
+            importance=importance,
+            decay=decay,
+            selector=selector,
+            lr=lr,
+            seed=seed)
+        refuse_beside(
+            'space', space, example_inputs=example_inputs, units=units, **kinds)
+        refuse_beside('bank', bank, **learnt)
+        refuse_beside('constraint', constraint, loss_weight=loss_weight)
+        if target is None:
+            raise ValueError('a search needs a target: a share (0.5, "50%") '
+                             'or an amount ("2.0G", 4.1e9)')
+        weight = check_weight(
+            getattr(constraint, 'loss_weight', 1.) if loss_weight is None else
+            loss_weight)
+        refuse_masked(model)
+        self.model, self.forward, self.metric = model, forward, metric
+        self.constraint = constraint or partial(constraint_loss, weight=weight)
+        self.space = space or traced(model, example_inputs, forward, units,
+                                     kinds)
+        self.bank = bank or new_bank(model, self.space, **learnt)
+        self._report = preflight(
+            self.space,
+            target,
+            metric,
+            lr=self.bank.lr,
+            loss_weight=weight,
+            selector=self.bank.selector).check()
+        self.target = self._report.target
+        self.schedule...
+        self.attach_masks()
+
+    def set_length(self,
+                   total_steps: int,
+                   warmup_steps: int = 0,
+                   width_only_steps: int = 0) -> None:
+        """Start the target schedule again with another length.
+
+        Args: as for the constructor.
+
+        Raises:
+            ValueError: If a length is no whole number or below 0, or there
+                are no steps in which the target falls.
+        """
+        lengths = dict(
+            total_steps=total_steps,
+            warmup_steps=warmup_steps,
+            width_only_steps=width_only_steps)
+        for name, length in lengths.items():
+            if not isinstance(length, Integral) or length < 0:
+                raise ValueError(f'{name} is {length!r}; give a whole number '
+                                 'of steps, not below 0')
+        self._schedule = TargetSchedule(self._report.supernet[self.metric],
+                                        self.target, total_steps, warmup_steps)
+        self.total_steps = total_steps
+        self.width_only_steps = width_only_steps
+        self.step_count = 0
+        self._report.total_steps = total_steps - warmup_steps
+
+    # what it is and costs now
 
     @property
-    def resource(self):
-        """ResourceModel: cost as a closed form in the kept counts."""
+    def resource(self) -> ResourceModel:
+        """Cost as a closed form in the kept counts."""
         return self.space.resource
+
+    @property
+    def schedule(self) -> TargetSchedule:
+        """Target by step; RuntimeError as long as there is no length."""
+        if self._schedule is None:
+            raise RuntimeError('this search has no length yet, so that its '
+                               'target cannot fall: give total_steps, or call '
+                               'set_length before the loop')
+        return self._schedule
 
     @property
     def current_target(self) -> float:
         """r_t, what the schedule asks for now (paper, eq. 10)."""
         return self.schedule(self.step_count)
 
-    def current(self, hard: bool = False, metric: Optional[str] = None):
+    @property
+    def at_target(self) -> bool:
+        """Whether ratios have moved and the target has come to its end.
+
+        A search that was loaded to be evaluated, without a length, has.
+        """
+        fallen = (self._schedule is None
+                  or self._schedule(self.step_count + 1) == self.target)
+        return self.bank.updates > 0 and fallen
+
+    def current(self, hard: bool = False,
+                metric: Optional[str] = None) -> float:
         """Cost of the network as it stands.
 
         Args:
             hard (bool): Of the hard counts k, else of the continuous
                 (1 − a)·N that the loss sees. Defaults to False.
             metric (str, optional): Defaults to the search's own.
-
-        Returns:
-            float: MACs or parameters.
         """
         with torch.no_grad():
             return float(
                 self.resource(
                     self.bank.counts(hard), self.bank.resource_masks(hard),
                     metric or self.metric))
-
-    @property
-    def at_target(self) -> bool:
-        """Whether ratios have moved and the target has come to its end."""
-        return (self.bank.updates > 0
-                and self.schedule(self.step_count + 1) == self.target)
 
     def structure(self) -> List[Dict[str, Any]]:
         """What each unit keeps now: name, kind, ratio, kept, total.
@@ -130,6 +256,29 @@ class SearchView:
             for unit, k, ratio in zip(self.space.layout.units, kept, ratios)
         ]
 
+    def preflight(self) -> Preflight:
+        """The report that was made before the start."""
+        return self._report
+
+    def budget(self, target: Union[None, float, str] = None) -> float:
+        """A target in units of the metric; by default the search's own.
+
+        Args:
+            target (float | str, optional): ``0.8``, ``'80%'``, ``'2.0G'``…
+
+        Raises:
+            TargetError: If it is unreadable or out of reach.
+        """
+        if target is None:
+            return self.target
+        whole = self._report.supernet[self.metric]
+        amount = parse_target(target, whole, self.metric)
+        check_target(amount, whole, self._report.minimum[self.metric],
+                     self.metric)
+        return amount
+
+    # masks in the network
+
     def attach_masks(self) -> None:
         """Mask the layers, by name; again after modules were replaced.
 
@@ -138,27 +287,164 @@ class SearchView:
         self.reader = attach(self.model, self.space, lambda: self.bank.current)
 
     def unread_units(self) -> List[str]:
-        """Units whose masks no layer has read since the masks were attached.
+        """Units whose masks no layer has read since they were attached."""
+        return self.reader.unread_units(self.space)
 
-        Empty after a forward pass; otherwise the names of units whose ratios
-        would move without any effect on the network.
+    @contextmanager
+    def masks(self, mode: str = 'hard') -> Iterator[None]:
+        """Run the network with other masks for a while.
+
+        Args:
+            mode (str): ``'hard'``, what the ratios round to (the default),
+                ``'subnet'``, the network as it would be exported,
+                ``'soft'``, as in training, or ``'off'``, the supernet as it
+                was.
         """
-        element_of = self.space.layout.unit_of_element
-        read = torch.zeros(self.space.layout.U, dtype=torch.bool)
-        for site in self.space.mask_sites:
-            if site.module in self.reader.read:
-                read[element_of[site.index[site.index >= 0]]] = True
-        for block in self.space.blocks:
-            if any(tail.module in self.reader.read for tail in block.tails):
-                read[element_of[block.element]] = True
-        return [
-            unit.name for unit, seen in zip(self.space.layout.units, read)
-            if not seen
-        ]
+        if mode == 'subnet':
+            mode = 'given'
+            if not self.bank.given:
+                self.bank.give(self.keep())
+        before, self.bank.mode = self.bank.mode, mode
+        try:
+            yield
+        finally:
+            self.bank.mode = before
 
-    def preflight(self) -> Preflight:
-        """The report that was made before the start."""
-        return self._report
+    def close(self) -> nn.Module:
+        """Let go of optimizer and network; the network is plain again."""
+        if self._handle is not None:
+            self._handle.remove()
+            self._handle = None
+        return unmask(self.model)
+
+    # a training loop's part
+
+    @property
+    def attached(self) -> bool:
+        """Whether an optimizer drives the ratios."""
+        return self._handle is not None
+
+    def attach(self, optimizer: torch.optim.Optimizer) -> 'Search':
+        """Let every ``optimizer.step()`` update the ratios first.
+
+        A step that a ``GradScaler`` skips because of infinite gradients
+        skips the ratios too.
+
+        Args:
+            optimizer (torch.optim.Optimizer): The weights' optimizer; it does
+                not get to know the ratios.
+
+        Returns:
+            Search: self.
+        """
+        if self._handle is not None:
+            self._handle.remove()
+        self._weights = [
+            weight for group in optimizer.param_groups
+            for weight in group['params'] if weight.requires_grad
+        ]
+        self._handle = optimizer.register_step_pre_hook(self._before_step)
+        return self
+
+    def _before_step(self, optimizer, args, kwargs) -> None:
+        self.step()
+
+    def loss(self, task_loss: Tensor) -> Tensor:
+        """The loss to call backward on (paper, eq. 5): L_task + λ_res·L_res.
+
+        Args:
+            task_loss (Tensor): The task's loss, a scalar.
+
+        Returns:
+            Tensor: A scalar with the task's gradient. L_res is in it as a
+            number; its gradient goes to the ratios in closed form.
+        """
+        return task_loss + self.resource_term().to(task_loss.dtype)
+
+    def resource_term(self) -> Tensor:
+        """λ_res·L_res as a number, with the anchor that measures loss scales.
+
+        To be added once to each loss that is backpropagated. The anchor p − p
+        is zero; its gradient is the factor by which AMP and gradient
+        accumulation scale the loss, and the bank divides by it.
+        """
+        self._losses = True
+        drop_stale_gradient(self.bank, self._weights)
+        if self._term is None:
+            with torch.no_grad():
+                self._term = self._resource_loss(self.bank.counts(),
+                                                 self.bank.resource_masks())
+        anchor = self.bank.loss_anchor()
+        return self._term.to(anchor.dtype) + anchor
+
+    def _resource_loss(self, counts: Tensor, masks: Tensor) -> Tensor:
+        """λ_res·L_res of soft counts [U] and masks [E]; a scalar."""
+        cost = self.resource(counts, masks, self.metric)
+        return self.constraint(cost, self.current_target)
+
+    def step(self) -> bool:
+        """Update importance and ratios from the gradients of one step.
+
+        Called by the optimizer's hook; call it by hand, after backward, only
+        in a loop without an optimizer (ratios alone, the paper's DMS_p-).
+
+        Returns:
+            bool: False if the gradient was not finite and was dropped.
+        """
+        done = self.bank.update(self._resource_loss)
+        self._term = None
+        if self.own_clock:
+            self.advance(self.step_count + 1)
+        return done
+
+    def advance(self, step: int) -> None:
+        """Set the clock of the target schedule, and freeze depth in time.
+
+        :meth:`step` moves the clock by itself. A loop whose schedule counts
+        something else, such as iterations of which several make one optimizer
+        step, sets ``search.own_clock = False`` and calls this.
+
+        Args:
+            step (int): Steps that lie behind.
+        """
+        self.step_count = step
+        self._term = None
+        if (self.width_only_steps and step >= self.total_steps
+                and not self.bank.depth_frozen):
+            self.freeze_depth()
+
+    def freeze_depth(self) -> None:
+        """Project onto the budget and fix which blocks stay.
+
+        From here on depth is hard in the forward pass and in the resource,
+        and only widths move (METHOD: section 3).
+        """
+        self.bank.set_kept(self.project())
+        self.bank.freeze_depth()
+        self._term = None
+
+    def state_dict(self) -> Dict[str, Any]:
+        """Everything a resumed search needs, in tensors."""
+        return dict(
+            bank=self.bank.state_dict(),
+            step_count=torch.tensor(self.step_count))
+
+    def load_state_dict(self, state: Dict[str, Any]) -> None:
+        """Take up a state that :meth:`state_dict` gave.
+
+        Raises:
+            ValueError: If it is not the state of a search in this space.
+        """
+        missing = [key for key in ('bank', 'step_count') if key not in state]
+        if missing:
+            raise ValueError(
+                f'the search state lacks {missing}; load the dict that '
+                'Search.state_dict() returned')
+        self.bank.load_state_dict(state['bank'])
+        self.step_count = int(state['step_count'])
+        self._term = None
+
+    # the network that is found
 
     def project(self, target: Optional[float] = None) -> Tensor:
         """The hard counts nearest to the ratios that meet a budget.
@@ -182,7 +468,7 @@ class SearchView:
             self.metric,
             self.target if target is None else target,
             ranks=self.bank.ranks,
-            depth_kept=self.bank.kept() if self.bank.depth_frozen else None)
+            depth_kept=self.bank.frozen_kept)
 
     def keep(self, kept: Optional[Tensor] = None) -> Tensor:
         """Which elements the network with these counts keeps.
@@ -195,28 +481,7 @@ class SearchView:
             Tensor: bool ``[E]``, the k most important of each group.
         """
         kept = self.project() if kept is None else kept
-        ranks = self.bank.ranks
-        return hard_masks(kept.to(ranks.device), ranks, self.space.layout)
-
-    @contextmanager
-    def masks(self, mode: str = 'hard') -> Iterator[None]:
-        """Run the network with other masks for a while.
-
-        Args:
-            mode (str): ``'hard'``, what the ratios round to (the default),
-                ``'subnet'``, the network as it would be exported,
-                ``'soft'``, as in training, or ``'off'``, the supernet as it
-                was.
-        """
-        if mode == 'subnet':
-            mode = 'given'
-            if not self.bank.given:
-                self.bank.give(self.keep())
-        before, self.bank.mode = self.bank.mode, mode
-        try:
-            yield
-        finally:
-            self.bank.mode = before
+        return hard_masks(kept, self.bank.ranks, self.space.layout)
 
     def export(self,
                out_dir: Union[str, Path],
@@ -257,338 +522,19 @@ class SearchView:
             forward=self.forward,
             **kwargs)
 
-    def budget(self, target: Union[None, float, str] = None) -> float:
-        """A target in units of the metric; by default the search's own.
 
-        Args:
-            target (float | str, optional): ``0.8``, ``'80%'``, ``'2.0G'``…
-
-        Raises:
-            TargetError: If it is unreadable or out of reach.
-        """
-        if target is None:
-            return self.target
-        whole = self._report.supernet[self.metric]
-        figure = parse_target(target, whole, self.metric)
-        check_target(figure, whole, self._report.minimum[self.metric],
-                     self.metric)
-        return figure
+def traced(model: nn.Module, example_inputs: Any,
+           forward: Optional[Callable], units: Optional[Dict[str, dict]],
+           kinds: Dict[str, bool]) -> Space:
+    """The space of a network whose costs two ways of counting agree on."""
+    space = trace(model, example_inputs, forward=forward, units=units, **kinds)
+    check_supernet(model, space, forward)
+    return space
 
 
-class SearchStep(SearchView):
-    """The moving half of :class:`dms_razor.search.Search`.
-
-    Attributes:
-        constraint (callable): Weighted resource loss of the current and the
-            target cost.
-        total_steps (int): Length of the search proper.
-        width_only_steps (int): Length of the phase with frozen depth.
-        own_clock (bool): Whether :meth:`step` moves the target's clock.
-    """
-    constraint: Callable
-    total_steps: int
-    width_only_steps: int
-    own_clock: bool = True
-    _handle = None
-    _term: Optional[Tensor] = None
-    _losses: bool = False
-    _weights: List[nn.Parameter] = []
-
-    @property
-    def attached(self) -> bool:
-        """Whether an optimizer drives the ratios."""
-        return self._handle is not None
-
-    def attach(self, optimizer: torch.optim.Optimizer) -> 'SearchStep':
-        """Let every ``optimizer.step()`` update the ratios first.
-
-        A step that a ``GradScaler`` skips because of infinite gradients
-        skips the ratios too.
-
-        Args:
-            optimizer (torch.optim.Optimizer): The weights' optimizer; it does
-                not get to know the ratios.
-
-        Returns:
-            Search: self.
-        """
-        if self._handle is not None:
-            self._handle.remove()
-        self._weights = [
-            weight for group in optimizer.param_groups
-            for weight in group['params'] if weight.requires_grad
-        ]
-        self._handle = optimizer.register_step_pre_hook(self._before_step)
-        return self
-
-    def loss(self, task_loss: Tensor) -> Tensor:
-        """The loss to call backward on (paper, eq. 5): L_task + λ_res·L_res.
-
-        Args:
-            task_loss (Tensor): The task's loss, a scalar.
-
-        Returns:
-            Tensor: A scalar with the task's gradient. L_res is in it as a
-            number; its gradient goes to the ratios in closed form.
-        """
-        return task_loss + self.resource_term().to(task_loss.dtype)
-
-    def resource_term(self) -> Tensor:
-        """λ_res·L_res as a number, with the anchor that measures loss scales.
-
-        To be added once to each loss that is backpropagated. The anchor p − p
-        is zero; its gradient is the factor by which AMP and gradient
-        accumulation scale the loss, and the bank divides by it.
-
-        Returns:
-            Tensor: A scalar.
-        """
-        self._losses = True
-        drop_stale_gradient(self.bank, self._weights)
-        if self._term is None:
-            with torch.no_grad():
-                self._term = self._resource_loss(self.bank.counts(),
-                                                 self.bank.resource_masks())
-        anchor = self.bank.loss_anchor()
-        return self._term.to(anchor.dtype) + anchor
-
-    def step(self) -> bool:
-        """Update importance and ratios from the gradients of one step.
-
-        Called by the optimizer's hook; call it by hand, after backward, only
-        in a loop without an optimizer (ratios alone, the paper's DMS_p-).
-
-        Returns:
-            bool: False if the gradient was not finite and was dropped.
-        """
-        done = self.bank.update(self._resource_loss)
-        self._term = None
-        if self.own_clock:
-            self.advance(self.step_count + 1)
-        return done
-
-    def advance(self, step: int) -> None:
-        """Set the clock of the target schedule, and freeze depth in time.
-
-        :meth:`step` moves the clock by itself. A loop whose schedule counts
-        something else, such as iterations of which several make one optimizer
-        step, sets ``search.own_clock = False`` and calls this.
-
-        Args:
-            step (int): Steps that lie behind.
-        """
-        self.step_count = step
-        self._term = None
-        if (self.width_only_steps and step >= self.total_steps
-                and not self.bank.depth_frozen):
-            self.freeze_depth()
-
-    def freeze_depth(self) -> None:
-        """Project onto the budget and fix which blocks stay.
-
-        From here on depth is hard in the forward pass and in the resource,
-        and only widths move (METHOD: section 3).
-        """
-        kept = self.project()
-        self.bank.set_kept(kept)
-        self.bank.freeze_depth()
-        self._term = None
-
-    def _before_step(self, optimizer, args, kwargs) -> None:
-        """The optimizer's pre-hook."""
-        self.step()
-
-    def _resource_loss(self, counts: Tensor, masks: Tensor) -> Tensor:
-        """λ_res·L_res of soft counts (U, ) and masks (E, ); a scalar."""
-        cost = self.space.resource(counts, masks, self.metric)
-        return self.constraint(cost, self.current_target)
-
-
-class Search(SearchStep):
-    """One search: a network, its masks, and the budget it has to meet.
-
-    The constructor traces the network, puts the masks into its layers and
-    refuses a target that cannot be met. After :meth:`attach` every
-    ``optimizer.step()`` also updates the pruning ratios, by plain SGD with an
-    own step size (paper, eq. 5 and appendix A.3.5).
-
-    Args:
-        model (nn.Module): The supernet; its layers are masked in place.
-        example_inputs (Tensor | tuple): What the model's forward takes, of
-            the shape MACs are counted for. Needed unless ``space`` is given.
-        target (float | str): 0.5, ``'50%'``, ``'2.0G'`` or 4.1e9.
-        metric (str): What ``target`` limits, ``'macs'`` or ``'params'``.
-        total_steps (int): Steps of the search proper, warm-up included.
-        warmup_steps (int): Leading steps with the supernet's cost as target.
-        width_only_steps (int): Steps after ``total_steps`` in which depth is
-            frozen and hard and only widths move. Used to know whether depth
-            freezes; the search goes on as long as the loop does.
-        lr (float): Step size of the ratios.
-        loss_weight (float): λ_res, the weight of the resource loss.
-        importance (str): A name of :mod:`dms_razor.core.importance`.
-        decay (float): Moving average of the importance.
-        units (dict, optional): ``{name pattern: dict(fixed=True)}`` or
-            ``divisor``, ``least``, ``most``, ``choices``; see
-            :func:`tracing.trace`.
-        depth (bool): Whether blocks may be removed.
-        width (bool): Whether channels may be removed.
-        heads (bool): Whether attention heads may be removed.
-        qk (bool): Whether query/key dims may be removed.
-        v (bool): Whether value dims may be removed.
-        seed (int): Of the order in which equally important elements go.
-        forward (callable, optional): ``forward(model, *example_inputs)`` when
-            the network is not simply called.
-        constraint (callable, optional): Replaces ``loss_weight ·
-            constraint_loss``; gets the current and the target cost.
-        space (Space, optional): A traced space, instead of tracing.
-        bank (Bank, optional): A bank of that space, instead of a new one.
-
-    Raises:
-        ValueError: If nothing can be pruned or the target is unreadable,
-            above the supernet or below the smallest network of the space;
-            the network is already being searched, or its MACs cannot be
-            counted.
-
-    Example:
-        >>> search = Search(model, images[:1], target=0.5, total_steps=900)
-        >>> search.attach(optimizer)
-        >>> for images, labels in loader:
-        ...     optimizer.zero_grad()
-        ...     search.loss(criterion(model(images), labels)).backward()
-        ...     optimizer.step()
-        >>> subnet = search.export('subnet').model
-    """
-
-    def __init__(self,
-                 model: nn.Module,
-                 example_inputs: Any = None,
-                 target: Union[float, str] = 0.5,
-                 *,
-                 metric: str = 'macs',
-                 total_steps: int,
-                 warmup_steps: int = 0,
-                 width_only_steps: int = 0,
-                 lr: float = 5e-3,
-                 loss_weight: float = 1.0,
-                 importance: str = 'taylor',
-                 decay: float = .99,
-                 units: Optional[Dict[str, dict]] = None,
-                 depth: bool = True,
-                 width: bool = True,
-                 heads: bool = True,
-                 qk: bool = True,
-                 v: bool = True,
-                 seed: int = 0,
-                 forward: Optional[Callable] = None,
-                 constraint: Optional[Callable] = None,
-                 space=None,
-                 bank: Optional[Bank] = None) -> None:
-        check_lr(lr)
-        check_weight(loss_weight)
-        if target is None:
-            raise ValueError('a search needs a target: a share (0.5, "50%") '
-                             'or an amount ("2.0G", 4.1e9)')
-        masked = next((name for name, module in model.named_modules()
-                       if isinstance(module, MaskedLayer)), None)
-        if masked is not None and bank is None:
-            raise ValueError(
-                f'the layer "{masked}" already has the masks of a search. '
-                'close() that search first, or search a copy of the network '
-                'that was made before it.')
-        traced = space is None
-        if traced:
-            space = trace(
-                model,
-                example_inputs,
-                forward=forward,
-                units=units,
-                depth=depth,
-                width=width,
-                heads=heads,
-                qk=qk,
-                v=v)
-        self.space, self.metric, self.forward = space, metric, forward
-        self._report = preflight(
-            space,
-            target,
-            metric,
-            lr=lr if bank is None else bank.lr,
-            loss_weight=loss_weight).check()
-        if traced:
-            check_counts(model, space)
-        self.target = self._report.target
-        self.set_length(total_steps, warmup_steps, width_only_steps)
-        if bank is None:
-            bank = make_bank(
-                model,
-                space,
-                importance=importance,
-                decay=decay,
-                lr=lr,
-                seed=seed)
-        self.model, self.bank = model, bank
-        self.constraint = constraint or partial(
-            weighted_constraint, weight=loss_weight)
-        self.attach_masks()
-
-    def set_length(self,
-                   total_steps: int,
-                   warmup_steps: int = 0,
-                   width_only_steps: int = 0) -> None:
-        """Start the target schedule again with another length.
-
-        Args: as for the constructor.
-
-        Raises:
-            ValueError: If a length is no whole number or below 0, or there
-                are no steps in which the target falls.
-        """
-        for name, length in (('total_steps', total_steps), ('warmup_steps',
-                                                            warmup_steps),
-                             ('width_only_steps', width_only_steps)):
-            if not isinstance(length, Integral) or length < 0:
-                raise ValueError(f'{name} is {length!r}; give a whole number '
-                                 'of steps, not below 0')
-        self.schedule = TargetSchedule(self._report.supernet[self.metric],
-                                       self.target, total_steps, warmup_steps)
-        self.total_steps = total_steps
-        self.width_only_steps = width_only_steps
-        self.step_count = 0
-        self._report.total_steps = total_steps - warmup_steps
-
-    # state
-
-    def state_dict(self) -> Dict[str, Any]:
-        """Everything a resumed search needs, in tensors."""
-        return dict(
-            bank=self.bank.state_dict(),
-            step_count=torch.tensor(self.step_count))
-
-    def load_state_dict(self, state: Dict[str, Any]) -> None:
-        """Take up a state that :meth:`state_dict` gave.
-
-        Raises:
-            ValueError: If it is not the state of a search in this space.
-        """
-        missing = [key for key in ('bank', 'step_count') if key not in state]
-        if missing:
-            raise ValueError(
-                f'the search state lacks {missing}; load the dict that '
-                'Search.state_dict() returned')
-        self.bank.load_state_dict(state['bank'])
-        self.step_count = int(state['step_count'])
-        self._term = None
-
-    def close(self) -> nn.Module:
-        """Let go of optimizer and network; the network is plain again."""
-        if self._handle is not None:
-            self._handle.remove()
-            self._handle = None
-        unmask(self.model)
-        return self.model
-
-
-def weighted_constraint(current: Tensor, target: float,
-                        weight: float) -> Tensor:
-    """λ_res·log(r_c / r_t) above the target, else 0 (paper, eq. 6, 7)."""
-    return weight * constraint_loss(current, target)
+def new_bank(model: nn.Module, space: Space, **settings: Any) -> Bank:
+    """The bank of a space, on the device of the model."""
+    weight = next(model.parameters())
+    # Low precision is for activations: masks stay in float32 at least.
+    dtype = torch.promote_types(weight.dtype, torch.float32)
+    return Bank(space.layout, dtype=dtype, **settings).to(weight.device)

@@ -3,26 +3,31 @@
 
 * :mod:`.layout`: units of a network and their flat order;
 * :mod:`.topk`: differentiable top-k, section 3.1;
-* :mod:`.importance`: equation 4 and the metrics of Table 6;
-* :mod:`.resource`, :mod:`.constraint`, :mod:`.target`, :mod:`.schedule`: MACs
-  and parameters in closed form, the loss on them, the budget and its decay;
+* :mod:`.importance`: equation 4 and the importances of Table 6;
+* :mod:`.selectors`: the learnable numbers, pruning ratios in the paper;
+* :mod:`.resource`: MACs, parameters and other metrics in closed form;
+* :mod:`.budget`: the target, its decay and the loss above it;
 * :mod:`.bank`: the state of a search and its update;
 * :mod:`.projection`: from ratios to the network that meets the budget.
+
+``examples/dms_minimal.py`` runs all of it on a small network.
 """
 from .bank import Bank
 from .budget import (TargetError, TargetSchedule, check_target,
                      constraint_loss, format_amount, parse_target)
-from .importance import METRICS
+from .importance import IMPORTANCES
 from .layout import KINDS, Layout, Unit
 from .projection import project
-from .resource import Axis, Cost, ResourceModel, Term
+from .resource import METRICS, Axis, Cost, Metric, ResourceModel, Term
+from .selectors import SELECTORS, Selector
 from .topk import (hard_masks, initial_order, kept_counts, rank_order,
                    ranks_from_order, ratio_bounds, soft_masks, topk)
 
 __all__ = [
-    'Axis', 'Bank', 'Cost', 'KINDS', 'Layout', 'METRICS', 'ResourceModel',
-    'TargetError', 'TargetSchedule', 'Term', 'Unit', 'check_target',
-    'constraint_loss', 'format_amount', 'hard_masks', 'initial_order',
-    'kept_counts', 'parse_target', 'project', 'rank_order', 'ranks_from_order',
+    'Axis', 'Bank', 'Cost', 'IMPORTANCES', 'KINDS', 'Layout', 'METRICS',
+    'Metric', 'ResourceModel', 'SELECTORS', 'Selector', 'TargetError',
+    'TargetSchedule', 'Term', 'Unit', 'check_target', 'constraint_loss',
+    'format_amount', 'hard_masks', 'initial_order', 'kept_counts',
+    'parse_target', 'project', 'rank_order', 'ranks_from_order',
     'ratio_bounds', 'soft_masks', 'topk'
 ]

@@ -2,8 +2,8 @@
 """Reading a resource target: ``0.5``, ``'50%'``, ``'2.0G'`` or ``4.1e9``."""
 import math
 import re
-from numbers import Real
-from typing import Union
+from numbers import Integral, Real
+from typing import Any, Union
 
 import torch
 from torch import Tensor
@@ -23,17 +23,17 @@ class TargetError(ValueError):
 def parse_target(target: Union[str, float],
                  supernet: float,
                  metric: str = 'macs') -> float:
-    """The absolute figure that a target asks for.
+    """The absolute amount that a target asks for.
 
     Args:
         target (str | float): A fraction of the supernet (numbers up to 1, or
-            percent) or an absolute figure (numbers above 1, or with one of
+            percent) or an absolute amount (numbers above 1, or with one of
             the suffixes K, M, G, T for powers of 1,000, in any case).
-        supernet (float): Figure of the supernet.
+        supernet (float): Cost of the supernet.
         metric (str): What is counted, for messages. Defaults to 'macs'.
 
     Returns:
-        float: Absolute figure.
+        float: Absolute amount.
 
     Raises:
         TargetError: If the target cannot be read, is not positive or lies
@@ -55,17 +55,17 @@ def parse_target(target: Union[str, float],
         raise TargetError(f'{metric} target {shown} is not a positive '
                           f'number: {_FORMS}')
     if suffix == '%':
-        figure = number / 100 * supernet
+        amount = number / 100 * supernet
     elif suffix == '' and number <= 1:
-        figure = number * supernet
+        amount = number * supernet
     else:
-        figure = number * _POWERS[suffix]
-    if figure > supernet:
+        amount = number * _POWERS[suffix]
+    if amount > supernet:
         raise TargetError(
-            f'{metric} target {shown} is {format_amount(figure)}, above the '
+            f'{metric} target {shown} is {format_amount(amount)}, above the '
             f'supernet\'s {format_amount(supernet)}: there is nothing to '
             'prune; lower the target or take a larger supernet')
-    return figure
+    return amount
 
 
 def check_target(target: float,
@@ -75,9 +75,9 @@ def check_target(target: float,
     """Raise if no network of the space meets ``target``.
 
     Args:
-        target (float): Absolute figure, see :func:`parse_target`.
-        supernet (float): Figure of the supernet.
-        minimum (float): Figure of the smallest network in the space.
+        target (float): Absolute amount, see :func:`parse_target`.
+        supernet (float): Cost of the supernet.
+        minimum (float): Cost of the smallest network in the space.
         metric (str): What is counted, for messages. Defaults to 'macs'.
 
     Raises:
@@ -96,12 +96,12 @@ def check_target(target: float,
             f'supernet, {span}: lower the target or take a larger supernet')
 
 
-def format_amount(figure: float) -> str:
-    """``figure`` for people, four digits: '4.089 G', '350 M', '512'."""
+def format_amount(amount: float) -> str:
+    """``amount`` for people, four digits: '4.089 G', '350 M', '512'."""
     for suffix in 'TGMK':
-        if abs(figure) >= _POWERS[suffix]:
-            return f'{figure / _POWERS[suffix]:.4g} {suffix}'
-    return f'{figure:.4g}'
+        if abs(amount) >= _POWERS[suffix]:
+            return f'{amount / _POWERS[suffix]:.4g} {suffix}'
+    return f'{amount:.4g}'
 
 
 # How the resource target falls during a search (paper, equation 10).
@@ -115,8 +115,8 @@ class TargetSchedule:
     proper it stays at its end, while only width trains.
 
     Args:
-        start (float): r_0, figure of the supernet.
-        target (float): r_target, figure to reach, same unit.
+        start (float): r_0, cost of the supernet.
+        target (float): r_target, cost to reach, same unit.
         total (int): Length of the search proper, warm-up included (DeiT's 30
             epochs in the paper).
         warmup (int): Length of the warm-up (DeiT's 20). Defaults to 0.
@@ -159,6 +159,20 @@ class TargetSchedule:
 # The resource constraint loss (paper, equations 5 to 7).
 
 
+def check_steps(unit: str = 'number', **lengths: Any) -> None:
+    """Raise ValueError if a length is no whole number from 0 on.
+
+    Args:
+        unit (str): What a length counts, for the message.
+        **lengths: By name; None is no length.
+    """
+    for name, length in lengths.items():
+        if length is not None and (not isinstance(length, Integral)
+                                   or length < 0):
+            raise ValueError(f'{name} is {length!r}; give a whole {unit}, not '
+                             'below 0')
+
+
 def check_weight(weight: float) -> float:
     """λ_res, unless it is below 0 or no number.
 
@@ -179,7 +193,7 @@ def constraint_loss(current: Tensor, target: float) -> Tensor:
     only, so one weight serves networks of any size.
 
     Args:
-        current (Tensor): Resource figure, a positive scalar or ``[...]``.
+        current (Tensor): What the network costs, a positive scalar or ``[...]``.
         target (float): What it may be at most, positive, same unit.
 
     Returns:

@@ -1,84 +1,123 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """Importance of elements (paper, equation 4 and Table 6).
 
-All metrics work on the masks: ``g = ∂L_task/∂m`` is the gradient of the task
-loss alone, already averaged over the ranks of a distributed run (squaring
-first would make N ranks search something else than one).
+An importance is any callable ``f(mask, grad, previous) -> importance``, all
+float64 ``[E]``, that is never negative; it does its own averaging. ``grad``
+is ``∂L_task/∂m``, the gradient of the task loss alone, already averaged over
+the ranks of a distributed run (squaring first would make N ranks search
+something else than one).
+
+:data:`IMPORTANCES` makes those that have a name: an entry is called with the
+layout and, if it has a moving average, with ``decay``. :func:`averaged` turns
+the score of one step into such an entry.
 
 Importances are kept in float64: those of pruned elements decay by 1 % a step
 and would become equal, as float32 denormals, after some ten thousand steps.
 """
-from typing import Callable, Dict
+import inspect
+from functools import partial
+from typing import Callable, Optional, Union
 
 from torch import Tensor
 
-# Each takes masks, their gradient and the element's place in its row, all
-# [E], and returns one figure an element, [E], never negative.
-Metric = Callable[[Tensor, Tensor, Tensor], Tensor]
+from .layout import Layout
+from .registry import Registry
+
+Importance = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+IMPORTANCES = Registry('importance')
 
 
-def taylor(mask: Tensor, grad: Tensor, place: Tensor) -> Tensor:
+def averaged(score: Callable[[Tensor, Tensor], Tensor]) -> Callable:
+    """Entry of :data:`IMPORTANCES`: ``c ← decay·c + (1 − decay)·score``.
+
+    Args:
+        score (Callable): ``(mask, grad) -> [E]``, the importance that one
+            step alone would give.
+    """
+
+    def entry(layout: Layout, decay: float = 0.99) -> Importance:
+        if not 0 <= decay < 1:
+            raise ValueError(f'decay of the importance is {decay}, it must '
+                             'lie in [0, 1)')
+        return partial(_moving_average, score, decay)
+
+    return entry
+
+
+def make_importance(importance: Union[str, Importance],
+                    layout: Layout,
+                    decay: Optional[float] = None) -> Importance:
+    """The importance of a search.
+
+    Args:
+        importance (str | Callable): A name of :data:`IMPORTANCES`, or an
+            importance, which is returned as it is.
+        layout (Layout): The units.
+        decay (float, optional): Decay of the moving average; by default the
+            entry's own, the paper's 0.99.
+
+    Raises:
+        ValueError: If the name is not known, or ``decay`` lies outside [0, 1)
+            or is given to an importance that has no moving average.
+    """
+    named = not callable(importance)
+    entry = IMPORTANCES.find(importance) if named else importance
+    if decay is None:
+        return entry(layout) if named else entry
+    if not (named and 'decay' in inspect.signature(entry).parameters):
+        raise ValueError(f'decay={decay} has no effect on the importance '
+                         f'{importance!r}, which has no moving average of the '
+                         'search: leave decay out')
+    return entry(layout, decay=decay)
+
+
+def taylor(mask: Tensor, grad: Tensor) -> Tensor:
     """First-order Taylor importance ``(m·g)²``, equation 4."""
     return (mask * grad).square()
 
 
-def snip(mask: Tensor, grad: Tensor, place: Tensor) -> Tensor:
+def snip(mask: Tensor, grad: Tensor) -> Tensor:
     """SNIP's ``|m·g|``."""
     return (mask * grad).abs()
 
 
-def fisher(mask: Tensor, grad: Tensor, place: Tensor) -> Tensor:
+def fisher(mask: Tensor, grad: Tensor) -> Tensor:
     """Empirical Fisher information ``g²``."""
     return grad.square()
 
 
-def index(mask: Tensor, grad: Tensor, place: Tensor) -> Tensor:
+for _score in (taylor, snip, fisher):
+    IMPORTANCES.register(_score.__name__)(averaged(_score))
+
+
+@IMPORTANCES.register('taylor_no_average')
+def latest_taylor(layout: Layout) -> Importance:
+    """Taylor importance of the last step alone."""
+    return _latest_taylor
+
+
+@IMPORTANCES.register('index')
+def index(layout: Layout) -> Importance:
     """The first element of a row is the most important, the last the least.
 
     Static: this is how slimmable networks choose their channels.
     """
-    return 1 / (1 + place.to(mask.dtype))
+    return partial(_by_place, layout.place_in_row)
 
 
-METRICS: Dict[str, Metric] = dict(
-    taylor=taylor,
-    taylor_no_average=taylor,
-    snip=snip,
-    fisher=fisher,
-    index=index)
-
-_WITHOUT_AVERAGE = ('taylor_no_average', 'index')
+# On module level, so that a bank can be pickled with its importance.
 
 
-def check_metric(name: str) -> None:
-    """Raise ValueError, with the known names, if ``name`` is no metric."""
-    if name not in METRICS:
-        raise ValueError(f'importance "{name}" is not known, use one of '
-                         f'{", ".join(METRICS)}')
+def _moving_average(score: Callable, decay: float, mask: Tensor, grad: Tensor,
+                    previous: Tensor) -> Tensor:
+    return previous * decay + score(mask, grad) * (1 - decay)
 
 
-def update(current: Tensor,
-           mask: Tensor,
-           grad: Tensor,
-           place: Tensor,
-           metric: str = 'taylor',
-           decay: float = 0.99) -> Tensor:
-    """One step of the moving average, ``c ← decay·c + (1 − decay)·metric``.
+def _latest_taylor(mask: Tensor, grad: Tensor, previous: Tensor) -> Tensor:
+    return taylor(mask, grad)
 
-    Args:
-        current (Tensor): Importance so far, float64 ``[E]``.
-        mask (Tensor): Masks of this step, float64 ``[E]``.
-        grad (Tensor): Gradient of the task loss in the masks, float64
-            ``[E]``.
-        place (Tensor): Place of the element in its row, int64 ``[E]``.
-        metric (str): A key of :data:`METRICS`. Defaults to 'taylor'.
-        decay (float): Decay of the moving average. Defaults to 0.99.
 
-    Returns:
-        Tensor: New importance, float64 ``[E]``. 'taylor_no_average' and
-        'index' have no memory.
-    """
-    figure = METRICS[metric](mask, grad, place)
-    if metric in _WITHOUT_AVERAGE:
-        return figure
-    return current * decay + figure * (1 - decay)
+def _by_place(place: Tensor, mask: Tensor, grad: Tensor,
+              previous: Tensor) -> Tensor:
+    return 1 / (1 + place.to(mask))

@@ -17,7 +17,7 @@ Two index spaces occur everywhere:
 """
 import zlib
 from dataclasses import dataclass
-from typing import Dict, Iterable, Optional, Tuple
+from typing import Any, Dict, Iterable, List, Optional, Tuple
 
 import torch
 from torch import Tensor
@@ -257,6 +257,47 @@ class Layout:
             raise KeyError(f'no unit is named "{name}"; the units are: '
                            f'{", ".join(self._index)}')
         return self._index[name]
+
+    def check_counts(self, kept: Tensor) -> Tensor:
+        """``kept`` as int64 ``[U]`` on the layout's device.
+
+        Raises:
+            ValueError: If it is not a whole number within the bounds for
+                every unit.
+        """
+        kept = torch.as_tensor(kept, device=self.device)
+        if kept.shape != self.size.shape:
+            raise ValueError(f'kept counts have shape {tuple(kept.shape)}, '
+                             f'there are {self.U} units')
+        for unit, k in zip(self.units, kept.tolist()):
+            problem = None
+            if not (unit.least <= k <= unit.most and k == int(k)):
+                problem = (f'only a whole number from {unit.least} to '
+                           f'{unit.most}')
+            elif unit.choices is not None and int(k) not in unit.choices:
+                problem = f'its choices are {unit.choices}'
+            if problem is not None:
+                raise ValueError(f'unit "{unit.name}" cannot keep {k} of '
+                                 f'{unit.size} elements, {problem}')
+        return kept.long()
+
+    def structure(self, kept: Tensor, ratios: Tensor) -> List[Dict[str, Any]]:
+        """Each unit's name, kind, ratio, and channels (or blocks) kept.
+
+        Args:
+            kept (Tensor): Kept elements a group, int64 ``[U]``.
+            ratios (Tensor): Pruning ratios, ``[U]``.
+        """
+        return [
+            dict(
+                name=unit.name,
+                kind=unit.kind,
+                ratio=ratio,
+                kept=k * unit.groups * unit.step,
+                total=unit.channels)
+            for unit, k, ratio in zip(self.units, kept.tolist(),
+                                      ratios.tolist())
+        ]
 
     def fingerprint(self) -> Tensor:
         """int64 ``[U, 5]`` that tells layouts apart in a saved state.

@@ -12,7 +12,7 @@ is projected onto the budget when depth freezes and at export:
 3. what is left of the budget is filled, next in line first.
 
 The result costs at most the target. Where it costs less than 99 % of it
-:mod:`.projection_search` looks for a better one, depth included; it looks at
+:func:`search_networks` looks for a better one, depth included; it looks at
 every network of a small space, so there the answer is exact.
 """
 from typing import Optional
@@ -31,7 +31,7 @@ _PROBES, _ROUNDS = 32, 8  # the shift ends up exact to 2·32**-8
 
 
 class BudgetProblem:
-    """Find kept counts in a box whose figure is just below the target.
+    """Find kept counts in a box whose cost is just below the target.
 
     Everything is a function of the kept counts alone: the ranks say which
     blocks a count keeps. All on the CPU.
@@ -43,8 +43,8 @@ class BudgetProblem:
             depth; float64 ``[U]``.
         size, least, most (Tensor): Of each unit, int64 ``[U]``.
         is_depth (Tensor): bool ``[U]``.
-        target (float): Figure that must not be exceeded.
-        work (int): About the multiplications that one figure costs.
+        target (float): Cost that must not be exceeded.
+        work (int): About the multiplications that one cost takes.
     """
 
     def __init__(self, layout: Layout, resource: ResourceModel, ratios: Tensor,
@@ -57,9 +57,7 @@ class BudgetProblem:
         self.target = target
         self._tables = resource.tables(metric, torch.device('cpu'))
         used = self._tables.used
-        self.work = (
-            self._tables.cost_factors.numel() +
-            self._tables.term_factors.numel() + layout.U)
+        self.work = self._tables.work + layout.U
         self._used_unit = layout.unit_of_element[used]
         # The mask of an element is 1 from this count of its unit on.
         self._used_from = (
@@ -71,8 +69,8 @@ class BudgetProblem:
         self.asked = torch.where(self.is_depth, depth.double(),
                                  (1 - ratios) * layout.size)
 
-    def figure(self, kept: Tensor) -> Tensor:
-        """Figure of networks, float64 ``[...]``, of kept ``[..., U]``."""
+    def cost(self, kept: Tensor) -> Tensor:
+        """Cost of networks, float64 ``[...]``, of kept ``[..., U]``."""
         masks = kept[..., self._used_unit] >= self._used_from
         return self._tables.value(kept.double(), masks.double())
 
@@ -128,9 +126,9 @@ def project(layout: Layout,
 
     Args:
         layout (Layout): The units.
-        resource (ResourceModel): Figures of the network.
+        resource (ResourceModel): Costs of the network.
         ratios (Tensor): Pruning ratios of the search, ``[U]``.
-        metric (str): What the budget limits, 'macs' or 'params'.
+        metric (str): What the budget limits.
         target (float): Budget, in units of ``metric``.
         ranks (Tensor): Rank of every element, ``[E]``: which blocks leave
             first, since they may differ in cost.
@@ -148,18 +146,18 @@ def project(layout: Layout,
     check_target(
         min(target, resource.supernet(metric)), resource.supernet(metric),
         resource.minimum(metric), metric)
-    smallest = problem.figure(problem.least).item()
+    smallest = problem.cost(problem.least).item()
     if smallest > target:
         raise TargetError(
             f'{metric} target {format_amount(target)} cannot be reached with '
             'the blocks that are now the most important, the least is '
             f'{format_amount(smallest)}: lower "least" of the stages or '
             'raise the target')
-    if problem.figure(problem.most).item() <= target:
+    if problem.cost(problem.most).item() <= target:
         return problem.most.clone()
 
     kept = _fit_width(problem, _possible_depth(problem))
-    if problem.figure(kept) < ENOUGH * target:
+    if problem.cost(kept) < ENOUGH * target:
         kept = _fill(problem, search_networks(problem, kept, ENOUGH))
     return kept
 
@@ -172,14 +170,14 @@ def _possible_depth(problem: BudgetProblem) -> Tensor:
     """
     is_depth, target = problem.is_depth, problem.target
     kept = torch.where(is_depth, problem.asked.long(), problem.most)
-    while problem.figure(kept) < ENOUGH * target:
+    while problem.cost(kept) < ENOUGH * target:
         can = is_depth & (kept < problem.most)
         if not can.any():
             break
         unit = problem.waiting(kept).masked_fill(~can, float('inf')).argmin()
         kept[unit] = problem.more(kept)[unit]
     kept = torch.where(is_depth, kept, problem.least)
-    while problem.figure(kept) > target:
+    while problem.cost(kept) > target:
         can = is_depth & (kept > problem.least)
         fewer = problem.fewer(kept)
         waiting = ((kept + fewer) / 2 - problem.asked) / problem.size
@@ -191,14 +189,14 @@ def _possible_depth(problem: BudgetProblem) -> Tensor:
 def _fit_width(problem: BudgetProblem, depth: Tensor) -> Tensor:
     """Largest common shift that fits at this depth, then filled up."""
     kept = problem.shifted(depth, torch.zeros(1))[0]
-    if FILLED * problem.target <= problem.figure(kept) <= problem.target:
+    if FILLED * problem.target <= problem.cost(kept) <= problem.target:
         return kept  # nothing to do, as after a projection before
     low, high = -1., 1.
     for _ in range(_ROUNDS):
         shifts = torch.linspace(low, high, _PROBES + 1, dtype=torch.float64)
         trials = problem.shifted(depth, shifts)
-        fits = problem.figure(trials) <= problem.target
-        # Figures grow with the shift, and the lowest one fits.
+        fits = problem.cost(trials) <= problem.target
+        # Costs grow with the shift, and the lowest one fits.
         last = int(fits.sum()) - 1
         kept = trials[last]
         low = shifts[last].item()
@@ -212,9 +210,9 @@ def _fill(problem: BudgetProblem, kept: Tensor) -> Tensor:
     own = torch.zeros(
         len(candidates), len(kept),
         dtype=torch.bool).scatter_(1, candidates[:, None], True)
-    while problem.figure(kept) < FILLED * problem.target:
+    while problem.cost(kept) < FILLED * problem.target:
         trials = torch.where(own, problem.more(kept), kept)
-        fits = problem.figure(trials) <= problem.target
+        fits = problem.cost(trials) <= problem.target
         fits &= kept[candidates] < problem.most[candidates]
         if not fits.any():
             break
@@ -227,7 +225,7 @@ def _fill(problem: BudgetProblem, kept: Tensor) -> Tensor:
 #
 # That happens in coarse spaces, where one element is more than a percent of
 # the network. Networks are built up unit by unit, costly units first. Since
-# figures grow with every element, a half-built network is given up as soon as
+# costs grow with every element, a half-built network is given up as soon as
 # its smallest completion exceeds the target or its largest falls short. What
 # is left is everything that fits, so in a small space the search is complete;
 # in a large one only a sample is carried on from unit to unit.
@@ -254,17 +252,17 @@ def search_networks(problem: 'BudgetProblem', kept: Tensor,
     found = networks_between(problem, enough * problem.target)
     if len(found):
         return found[problem.distance(found).argmin()]
-    figure = problem.figure(kept)
-    found = networks_between(problem, figure.item())
-    figures = problem.figure(found)
-    if not (figures > figure).any():
+    cost = problem.cost(kept)
+    found = networks_between(problem, cost.item())
+    costs = problem.cost(found)
+    if not (costs > cost).any():
         return kept
-    largest = found[figures == figures.max()]
+    largest = found[costs == costs.max()]
     return largest[problem.distance(largest).argmin()]
 
 
 def networks_between(problem: 'BudgetProblem', floor: float) -> Tensor:
-    """Networks whose figure lies between ``floor`` and the target.
+    """Networks whose cost lies between ``floor`` and the target.
 
     Returns:
         Tensor: All of them if the space is small, else some; int64
@@ -282,9 +280,9 @@ def networks_between(problem: 'BudgetProblem', floor: float) -> Tensor:
         for part in rows.split(max(_BATCH // len(values), 1)):
             part = part.repeat_interleave(len(values), 0)
             part[:, unit] = values.repeat(len(part) // len(values))
-            part = part[problem.figure(part) <= problem.target]
+            part = part[problem.cost(part) <= problem.target]
             largest = torch.where(done, part, problem.most)
-            extended.append(part[problem.figure(largest) >= floor])
+            extended.append(part[problem.cost(largest) >= floor])
         rows = torch.cat(extended)
     return rows
 
@@ -294,7 +292,7 @@ def _costly_first(problem: 'BudgetProblem') -> list:
     without = torch.where(
         torch.eye(len(problem.most), dtype=torch.bool), problem.least,
         problem.most)
-    return problem.figure(without).argsort(stable=True).tolist()
+    return problem.cost(without).argsort(stable=True).tolist()
 
 
 def _values(problem: 'BudgetProblem', unit: int) -> Tensor:

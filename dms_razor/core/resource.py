@@ -1,7 +1,7 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """MACs and parameters of a network as a closed form (paper, equation 8).
 
-The figure of a network is a sum of costs, one or more a layer. A cost is a
+What a network costs is a sum, of one or more costs a layer. A cost is a
 product: a coefficient (kernel size, output positions), the widths it is
 linear in, and the masks of the blocks it lies in. A width is itself a sum of
 terms, which is how a concatenation reads: the input of the layer after a
@@ -11,18 +11,25 @@ of stride 1 on 14×14 in a removable block::
     macs = 9·14·14 · (kept channels in) · (kept channels out) · (block mask)
 
 Everything is a function of kept counts ``[U]`` and masks ``[E]``. With the
-continuous counts ``(1 − a)N`` and soft masks it is the differentiable figure
-of the loss; with hard counts and masks all numbers are integers, which
-float64 holds exactly up to 2**53, and it is the figure of the report.
+continuous counts ``(1 − a)N`` and soft masks it is the differentiable cost of
+the loss; with hard counts and masks all numbers are integers, which float64
+holds exactly up to 2**53, and it is the cost of the report.
+
+What is counted is a :class:`Metric`, one registration in :data:`METRICS`:
+either a list of such costs or, for what is no sum of products, any function
+of counts and masks.
 """
 import math
 from dataclasses import dataclass, fields
-from typing import Dict, List, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
 
 import torch
 from torch import Tensor
 
 from .layout import Layout
+from .registry import Registry
+
+METRICS = Registry('metric')
 
 MAX_FACTORS, MAX_AXES, MAX_BLOCKS = 3, 4, 3
 
@@ -54,7 +61,7 @@ class Cost:
     Args:
         name (str): The layer's path.
         op (str): What it does, e.g. 'Conv2d'; for reports.
-        metric (str): 'macs' or 'params'.
+        metric (str): What it counts, a name of :data:`METRICS`.
         coef (float): Constant factor, not negative.
         axes (tuple[int]): At most four indices into the model's axes.
         blocks (tuple[int]): At most three element ids: the blocks that the
@@ -66,6 +73,40 @@ class Cost:
     coef: float
     axes: Tuple[int, ...] = ()
     blocks: Tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A resource that a budget can limit.
+
+    Args:
+        name (str): Its name in configs, e.g. 'macs'.
+        label (str): Its name for people, e.g. 'MACs'.
+        costs (Callable, optional): ``costs(builder) -> list[Cost]`` of a
+            finished trace, see :class:`dms_razor.tracing.costs.CostBuilder`.
+        value (Callable, optional): ``value(layout, counts, masks)``, for what
+            is no sum of products: counts ``[..., U]`` and masks ``[..., E]``
+            in, float64 ``[...]`` out, differentiable and growing with every
+            kept element. One of ``costs`` and ``value`` is needed.
+        count (Callable, optional): ``count(model, inputs, forward)``, an
+            independent count on a real network.
+        per_sample (bool): Whether a batch of two costs twice as much.
+            Defaults to True.
+
+    Raises:
+        ValueError: If not just one of ``costs`` and ``value`` is given.
+    """
+    name: str
+    label: str
+    costs: Optional[Callable[[Any], List[Cost]]] = None
+    value: Optional[Callable[[Layout, Tensor, Tensor], Tensor]] = None
+    count: Optional[Callable] = None
+    per_sample: bool = True
+
+    def __post_init__(self) -> None:
+        if (self.costs is None) == (self.value is None):
+            raise ValueError(f'the metric "{self.name}" needs either costs or '
+                             'a value')
 
 
 # The closed form of :mod:`.resource` as a few gathers and products.
@@ -102,6 +143,11 @@ class Tables:
     cost_factors: Tensor
     cost_coef: Tensor
 
+    @property
+    def work(self) -> int:
+        """About the multiplications of one evaluation."""
+        return self.cost_factors.numel() + self.term_factors.numel()
+
     def to(self, device: torch.device) -> 'Tables':
         """These tables on ``device``."""
         moved = {}
@@ -116,7 +162,7 @@ class Tables:
         return masks.index_select(-1, self.used).double()
 
     def rows(self, counts: Tensor, used_masks: Tensor) -> Tensor:
-        """Figure of each cost, float64 ``[..., C]``."""
+        """Amount of each cost, float64 ``[..., C]``."""
         return _gathered_product(
             self._w(counts, used_masks), self.cost_factors) * self.cost_coef
 
@@ -133,6 +179,28 @@ class Tables:
             sums = axes.new_zeros(axes.shape[:-1] + (self.num_axes, ))
             axes = sums.index_add(-1, self.term_axis, axes)
         return torch.cat((one, axes, used_masks), -1)
+
+
+class Whole:
+    """What :class:`Tables` are, for a metric that is one function.
+
+    Args:
+        layout (Layout): The units.
+        function (Callable): A :class:`Metric`'s ``value``.
+    """
+
+    def __init__(self, layout: Layout, function: Callable) -> None:
+        self.layout, self.function = layout, function
+        self.used = torch.arange(layout.E, device=layout.device)
+        self.work = layout.U + layout.E
+
+    def used_masks(self, masks: Tensor) -> Tensor:
+        """All masks, float64 ``[..., E]``."""
+        return masks.double()
+
+    def value(self, counts: Tensor, masks: Tensor) -> Tensor:
+        """The metric, float64 ``[...]``."""
+        return self.function(self.layout, counts.double(), masks)
 
 
 def _gathered_product(values: Tensor, indices: Tensor) -> Tensor:
@@ -203,7 +271,7 @@ def _padded(rows: List[Sequence[int]]) -> Tensor:
 
 
 class ResourceModel:
-    """Value and gradient of a network's resource figures.
+    """What a network costs, and the gradient of it.
 
     Args:
         axes (Sequence[Axis]): Widths that costs refer to by position.
@@ -213,7 +281,7 @@ class ResourceModel:
     Raises:
         ValueError: If an index or a coefficient is out of range. Negative
             coefficients are refused: the projection onto a budget relies on
-            figures that grow with every kept element.
+            costs that grow with every kept element.
     """
 
     def __init__(self, axes: Sequence[Axis], costs: Sequence[Cost],
@@ -221,7 +289,7 @@ class ResourceModel:
         self.axes, self.costs = tuple(axes), tuple(costs)
         self.layout = layout
         self._check()
-        self._tables: Dict[Tuple[str, bool, torch.device], Tables] = {}
+        self._tables: Dict[tuple, Union[Tables, Whole]] = {}
 
     def _check(self) -> None:
         layout = self.layout
@@ -239,31 +307,37 @@ class ResourceModel:
 
     @property
     def metrics(self) -> Tuple[str, ...]:
-        """Metrics that some cost counts, e.g. ('macs', 'params')."""
-        return tuple(dict.fromkeys(cost.metric for cost in self.costs))
+        """Metrics that are known of the network, e.g. ('macs', 'params').
+
+        Those that some cost counts, and registered functions.
+        """
+        counted = dict.fromkeys(cost.metric for cost in self.costs)
+        whole = [name for name in METRICS if METRICS[name].value is not None]
+        return tuple(dict.fromkeys([*counted, *whole]))
 
     def costs_of(self, metric: str) -> List[Cost]:
         """Costs of ``metric``, in the order of :meth:`per_cost`."""
         if metric not in self.metrics:
-            raise ValueError(f'this network has no figure for "{metric}", '
-                             f'use one of {", ".join(self.metrics)}')
+            raise ValueError(f'this network has no costs in "{metric}", use '
+                             f'one of {", ".join(self.metrics)}; a metric is '
+                             'registered before the network is traced')
         return [cost for cost in self.costs if cost.metric == metric]
 
     def __call__(self,
                  counts: Tensor,
                  masks: Tensor,
                  metric: str = 'macs') -> Tensor:
-        """Figure of the network, differentiable in both arguments.
+        """Cost of the network, differentiable in both arguments.
 
         Args:
             counts (Tensor): Kept elements a group, continuous or whole,
                 ``[..., U]``.
             masks (Tensor): Masks, ``[..., E]``; only those of blocks matter.
-            metric (str): 'macs' or 'params'. Defaults to 'macs'.
+            metric (str): A name of :data:`METRICS`. Defaults to 'macs'.
 
         Returns:
-            Tensor: MACs (multiply-adds of one input) or number of
-            parameters, float64 ``[...]``.
+            Tensor: MACs (multiply-adds of one input), number of parameters
+            or whatever the metric counts, float64 ``[...]``.
         """
         tables = self.tables(metric, counts.device)
         return tables.value(counts, tables.used_masks(masks))
@@ -272,17 +346,17 @@ class ResourceModel:
                  counts: Tensor,
                  masks: Tensor,
                  metric: str = 'macs') -> Tensor:
-        """Figure of each cost of :meth:`costs_of`, float64 ``[..., n]``."""
+        """Amount of each cost of :meth:`costs_of`, float64 ``[..., n]``."""
         tables = self.tables(metric, counts.device, merge=False)
         return tables.rows(counts, tables.used_masks(masks))
 
     def supernet(self, metric: str = 'macs') -> float:
-        """Figure of the whole network, nothing pruned."""
+        """Cost of the whole network, nothing pruned."""
         layout = self.layout.to('cpu')
         return self(layout.size, torch.ones(layout.E), metric).item()
 
     def minimum(self, metric: str = 'macs') -> float:
-        """Figure of the smallest network that the units' bounds allow.
+        """Cost of the smallest network that the units' bounds allow.
 
         Which blocks of a stage stay is up to the search. Where they differ
         in cost this takes the cheapest, stage by stage.
@@ -295,15 +369,15 @@ class ResourceModel:
             place = layout.slice_of(u)
             trials = masks.repeat(unit.size, 1)
             trials[:, place] = torch.eye(unit.size, dtype=torch.float64)
-            figures = self(layout.least.expand(unit.size, -1), trials, metric)
-            cheapest = figures.argsort(stable=True)[:unit.least]
+            costs = self(layout.least.expand(unit.size, -1), trials, metric)
+            cheapest = costs.argsort(stable=True)[:unit.least]
             masks[place.start + cheapest] = 1
         return self(layout.least, masks, metric).item()
 
     def tables(self,
                metric: str,
                device: torch.device,
-               merge: bool = True) -> Tables:
+               merge: bool = True) -> Union[Tables, Whole]:
         """Index tensors of ``metric``, worked out once for each device.
 
         With ``merge``, costs that differ in their coefficient alone are one
@@ -311,9 +385,14 @@ class ResourceModel:
         """
         key = (metric, merge, device)
         if key not in self._tables:
-            self._tables[key] = compile_tables(self.axes,
-                                               self.costs_of(metric),
-                                               self.layout.U, merge).to(device)
+            costs = self.costs_of(metric)
+            if costs:
+                tables = compile_tables(self.axes, costs, self.layout.U,
+                                        merge).to(device)
+            else:
+                tables = Whole(
+                    self.layout.to(device), METRICS.find(metric).value)
+            self._tables[key] = tables
         return self._tables[key]
 
 

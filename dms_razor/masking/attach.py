@@ -1,7 +1,8 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """Puts masks into a network by name, and takes them out again."""
-from typing import Callable, Dict, Optional, Set
+from typing import Callable, Dict, List, Optional, Set
 
+import torch
 from torch import Tensor, nn
 
 from ..space import Space
@@ -39,6 +40,25 @@ class MaskReader:
     def reset(self) -> None:
         """Forget which layers have read."""
         self.read.clear()
+
+    def unread_units(self, space: Space) -> List[str]:
+        """Units whose masks no layer has read since :meth:`reset`.
+
+        Empty after a forward pass; otherwise the names of units whose ratios
+        would move without any effect on the network.
+        """
+        element_of = space.layout.unit_of_element
+        read = torch.zeros(space.layout.U, dtype=torch.bool)
+        for site in space.mask_sites:
+            if site.module in self.read:
+                read[element_of[site.index[site.index >= 0]]] = True
+        for block in space.blocks:
+            if any(tail.module in self.read for tail in block.tails):
+                read[element_of[block.element]] = True
+        return [
+            unit.name for unit, seen in zip(space.layout.units, read)
+            if not seen
+        ]
 
     @property
     def unread(self) -> Set[str]:
@@ -155,3 +175,13 @@ def unmask(model: nn.Module) -> nn.Module:
         if hook is not None:
             module._forward_hooks.pop(hook, None)
     return model
+
+
+def refuse_masked(model: nn.Module) -> None:
+    """Raise ValueError if a search has masks in ``model`` already."""
+    for name, module in model.named_modules():
+        if isinstance(module, MaskedLayer):
+            raise ValueError(
+                f'the layer "{name}" already has the masks of a search. '
+                'close() that search first, or search a copy of the network '
+                'that was made before it.')

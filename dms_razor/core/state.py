@@ -1,0 +1,60 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""What the saved state of a search must look like."""
+from typing import Dict
+
+import torch
+from torch import Tensor
+
+from .layout import Layout
+
+
+def check_state(state: Dict[str, Tensor], own: Dict[str, Tensor],
+                layout: Layout) -> None:
+    """Refuse what is not the state of a bank with these units.
+
+    Args:
+        state (dict): A saved state.
+        own (dict): The present state of the bank that is to load it.
+        layout (Layout): The units of that bank.
+
+    Raises:
+        ValueError: Keys, types, shapes, units or values do not fit.
+    """
+    if not isinstance(state, dict) or set(state) != set(own):
+        found = sorted(map(str, state)) if isinstance(state, dict) else state
+        raise ValueError('this is not the state of a search: its keys should '
+                         f'be {sorted(own)}, found {found}')
+    for name, value in state.items():
+        if not isinstance(value, Tensor):
+            raise ValueError(f'"{name}" of the saved search is a '
+                             f'{type(value).__name__}, not a tensor')
+    _check_units(state['layout'], layout)
+    for name, value in state.items():
+        if value.shape != own[name].shape or value.dtype != own[name].dtype:
+            raise ValueError(
+                f'"{name}" of the saved search is {value.dtype} '
+                f'{tuple(value.shape)}, it should be {own[name].dtype} '
+                f'{tuple(own[name].shape)}')
+    importance, order = state['importance'], state['order']
+    if not (torch.isfinite(importance).all() and (importance >= 0).all()):
+        raise ValueError('"importance" of the saved search is negative or '
+                         'not finite')
+    order, rows = order.to(layout.device), layout.row_of_element
+    every = torch.arange(layout.E, device=layout.device)
+    if not (order.sort().values.equal(every) and rows[order].equal(rows)):
+        raise ValueError('"order" of the saved search does not name every '
+                         'element of every unit once')
+
+
+def _check_units(saved: Tensor, layout: Layout) -> None:
+    own = layout.fingerprint()
+    if saved.shape[:1] != own.shape[:1]:
+        raise ValueError(f'the saved search has {len(saved)} units, this '
+                         f'network has {len(own)}')
+    if saved.shape != own.shape:
+        raise ValueError('"layout" of the saved search is of another version')
+    differ = (saved.cpu() != own).any(1).nonzero().flatten().tolist()
+    if differ:
+        names = ', '.join(layout.units[u].name for u in differ[:5])
+        raise ValueError(f'{len(differ)} units of the saved search are not '
+                         f'those of this network, the first: {names}')
