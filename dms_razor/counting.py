@@ -19,6 +19,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from .core.resource import METRICS, Metric
 from .errors import SubnetError
 from .network import call, untouched
 
@@ -192,3 +193,14 @@ def count_params(model: nn.Module) -> int:
         int: Shared parameters count once, biases and norms included.
     """
     return sum(parameter.numel() for parameter in model.parameters())
+
+
+METRICS.register('macs')(
+    Metric('macs', 'MACs', lambda builder: builder.macs(), count=count_macs))
+METRICS.register('params')(
+    Metric(
+        'params',
+        'parameters',
+        lambda builder: builder.params(),
+        count=lambda model, *_: Count(count_params(model)),
+        per_sample=False))

@@ -7,27 +7,36 @@ the smallest network of the space cost, whether a target lies between the two,
 about how many steps the search needs to get there, and which modules keep
 their full width and why.
 """
+import copy
 import json
 import math
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Optional, Union
+from typing import Any, Callable, Dict, List, Optional, Union
 
 import torch
 
 from .core.budget import check_target, format_amount, parse_target
 from .core.layout import KINDS
-from .core.topk import (initial_order, ranks_from_order, ratio_bounds,
-                        soft_masks)
+from .core.resource import METRICS
+from .core.selectors import Selector, make_selector
+from .core.topk import initial_order, ranks_from_order
+from .space import Space
 
-METRICS = ('macs', 'params')
+
+class PreflightError(ValueError):
+    """A search that cannot start; ``report`` is its pre-flight."""
+
+    def __init__(self, report: 'Preflight') -> None:
+        super().__init__(report.problem)
+        self.report = report
 
 
 @dataclass
 class Preflight:
-    """The answers of :func:`preflight`; MACs and parameters are counts.
+    """The answers of :func:`preflight`.
 
     Args:
-        metric (str): What the target limits, ``'macs'`` or ``'params'``.
+        metric (str): What the target limits, e.g. ``'macs'``.
         kinds (dict): ``{kind: {'units': …, 'elements': …}}`` over the units
             whose ratio can move; ``'width'`` and ``'depth'`` are always there.
         supernet (dict): Cost of the whole network by metric.
@@ -66,12 +75,23 @@ class Preflight:
         """Return self, or raise what stands against a search.
 
         Raises:
-            ValueError: If nothing can be pruned or the target is unreadable,
-                above the supernet, or below the smallest network.
+            PreflightError: If nothing can be pruned or the target is
+                unreadable, above the supernet, or below the smallest network.
         """
         if self.problem is not None:
-            raise ValueError(self.problem)
+            raise PreflightError(self)
         return self
+
+    def amount(self, target: Union[str, float]) -> float:
+        """A target in units of the metric.
+
+        Raises:
+            TargetError: If it is unreadable or out of reach.
+        """
+        whole = self.supernet[self.metric]
+        amount = parse_target(target, whole, self.metric)
+        check_target(amount, whole, self.minimum[self.metric], self.metric)
+        return amount
 
     def to_dict(self) -> Dict[str, Any]:
         """The report as plain data, the content of the JSON."""
@@ -81,7 +101,7 @@ class Preflight:
                 supernet=self.supernet[metric],
                 minimum=self.minimum[metric],
                 target=self.target if metric == self.metric else None)
-            for metric in METRICS
+            for metric in self.supernet
         }
         return dict(
             ratios=self.ratios,
@@ -109,7 +129,7 @@ class Preflight:
         for kind, count in self.kinds.items():
             rows.append((f'  {kind}', f'{count["units"]:,} units, '
                          f'{count["elements"]:,} elements'))
-        for metric in METRICS:
+        for metric in self.supernet:
             whole, least = self.supernet[metric], self.minimum[metric]
             share = least / whole if whole else 0.
             rows.append((metric, f'supernet {format_amount(whole)}, smallest '
@@ -155,33 +175,36 @@ class Preflight:
         return rows
 
 
-def preflight(space,
+def preflight(space: Space,
               target: Union[None, str, float] = None,
               metric: str = 'macs',
               *,
               lr: float = 5e-3,
               loss_weight: float = 1.,
-              total_steps: Optional[int] = None) -> Preflight:
+              total_steps: Optional[int] = None,
+              selector: Union[str, Callable, Selector] = 'dms') -> Preflight:
     """Describe a search space and say whether a target can be reached in it.
 
     Args:
         space (Space): What :func:`dms_razor.trace` returned.
         target (str | float, optional): See
             :func:`dms_razor.core.budget.parse_target`.
-        metric (str): ``'macs'`` or ``'params'``.
+        metric (str): What it limits, a name of
+            :data:`dms_razor.core.METRICS`.
         lr (float): Step size of the ratios.
         loss_weight (float): λ_res, the weight of the resource loss.
         total_steps (int, optional): Ratio updates that the search has.
+        selector (str | Callable | Selector): What the search learns.
 
     Returns:
         Preflight: The report. A target that cannot be met is told in its
         ``problem``; :meth:`Preflight.check` raises it.
 
     Raises:
-        ValueError: If ``metric`` is neither of the two.
+        ValueError: If there is no such metric.
     """
-    if metric not in METRICS:
-        raise ValueError(f'metric {metric!r} is unknown; use one of {METRICS}')
+    METRICS.find(metric)
+    space.resource.costs_of(metric)
     kinds = dict(
         width=dict(units=0, elements=0), depth=dict(units=0, elements=0))
     for unit in space.layout.units:
@@ -194,9 +217,9 @@ def preflight(space,
         metric=metric,
         kinds=kinds,
         supernet={m: float(resource.supernet(m))
-                  for m in METRICS},
+                  for m in resource.metrics},
         minimum={m: float(resource.minimum(m))
-                 for m in METRICS},
+                 for m in resource.metrics},
         full_width=[
             dict(module=item.module, reason=item.reason)
             for item in space.full_width
@@ -221,7 +244,7 @@ def preflight(space,
         report.problem = str(error)
         return report
     report.steps = steps_to_target(space, report.target, metric, lr,
-                                   loss_weight)
+                                   loss_weight, selector)
     return report
 
 
@@ -231,11 +254,13 @@ UNREACHED = 1_000_000  # more steps than any search has: "not in sight"
 STRIDE = 0.01  # largest change of a ratio in one leap
 
 
-def steps_to_target(space,
-                    target: float,
-                    metric: str = 'macs',
-                    lr: float = 5e-3,
-                    loss_weight: float = 1.) -> Optional[int]:
+def steps_to_target(
+        space: Space,
+        target: float,
+        metric: str = 'macs',
+        lr: float = 5e-3,
+        loss_weight: float = 1.,
+        selector: Union[str, Callable, Selector] = 'dms') -> Optional[int]:
     """About how many ratio updates lead from the supernet to the target.
 
     Follows a ← a − lr·λ_res·∂log(r_c)/∂a (METHOD: sections 3 and 4, eq. 7)
@@ -249,18 +274,20 @@ def steps_to_target(space,
         target or it is not in sight after a million of them.
     """
     layout, resource = space.layout, space.resource
-    low, high = ratio_bounds(layout)
+    selector = copy.deepcopy(make_selector(selector, layout, 0))
+    selector.to(layout)
+    low, high = selector.low, selector.high
     ranks = ranks_from_order(initial_order(layout), layout)
-    ratios = low.clone()
+    ratios = selector.numbers.clamp(low, high)
     steps, before = 0., math.inf
     leap = 0.
     goal = math.log(target)
     while steps < UNREACHED:
         ratios.requires_grad_(True)
         with torch.enable_grad():
-            counts = (1 - ratios) * layout.size
-            masks = soft_masks(ratios, ranks, layout)
-            cost = resource(counts, masks, metric).log()
+            cost = resource(
+                selector.counts(ratios), selector.soft(ratios, ranks),
+                metric).log()
             slope, = torch.autograd.grad(cost, ratios)
         now, ratios = float(cost.detach()), ratios.detach()
         if now <= goal:

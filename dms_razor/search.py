@@ -7,7 +7,6 @@ one's own. The OpenMMLab algorithm uses the same class.
 """
 from contextlib import contextmanager
 from functools import partial
-from numbers import Integral
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Optional, Union
 
@@ -15,16 +14,17 @@ import torch
 from torch import Tensor, nn
 
 from .core.bank import Bank
-from .core.budget import (TargetSchedule, check_target, check_weight,
-                          constraint_loss, parse_target)
-from .core.gradient import drop_stale_gradient
+from .core.budget import (TargetSchedule, check_steps, check_weight,
+                          constraint_loss)
+from .core.gradient import LossTerm
 from .core.projection import project
+from .core.resource import ResourceModel
 from .core.topk import hard_masks
-from .errors import given, refuse_beside
+from .errors import refuse_beside
 from .masking.attach import attach, refuse_masked, unmask
 from .preflight import Preflight, preflight
 from .space import Space
-from .subnet.checks import check_supernet
+from .subnet.checks import check_counts
 from .subnet.export import Export, export_subnet
 from .trace import trace
 
@@ -53,23 +53,10 @@ class Search:
         lr (float): Step size of the ratios. Defaults to 5e-3.
         loss_weight (float): λ_res, the weight of the resource loss. Defaults
             to 1.
-        importance (str | callable): A name of
-            :mod:`dms_razor.core.importance`, or ``f(mask, grad, previous)``.
-            Defaults to ``'taylor'``.
-        decay (float): Moving average of the importance. Defaults to 0.99.
-        selector (str | callable): What is learnt, see
-            :mod:`dms_razor.core.selectors`. Defaults to ``'dms'``.
-        units (dict, optional): ``{name pattern: dict(fixed=True)}`` or
-            ``divisor``, ``least``, ``most``, ``choices``; see
+        importance, decay, selector, seed: What elements are ranked by and
+            what is learnt; see :class:`dms_razor.core.Bank`.
+        units, depth, width, heads, qk, v: What may be removed; see
             :func:`dms_razor.trace.trace`.
-        depth (bool): Whether blocks may be removed. Defaults to True.
-        width (bool): Whether channels may be removed. Defaults to True.
-        heads (bool): Whether attention heads may be removed. Defaults to
-            True.
-        qk (bool): Whether query/key dims may be removed. Defaults to True.
-        v (bool): Whether value dims may be removed. Defaults to True.
-        seed (int): Of the order in which equally important elements go.
-            Defaults to 0.
         forward (callable, optional): ``forward(model, *example_inputs)`` when
             the network is not simply called.
         constraint (callable, optional): Replaces ``loss_weight ·
@@ -85,8 +72,7 @@ class Search:
         metric (str): What the target limits.
         target (float): The final target, in units of ``metric``.
         step_count (int): Steps that lie behind.
-        total_steps (int): Length of the search proper.
-        width_only_steps (int): Length of the phase with frozen depth.
+        total_steps, width_only_steps (int): Length of the two phases.
         constraint (callable): Weighted resource loss of the current and the
             target cost.
         own_clock (bool): Whether :meth:`step` moves the target's clock.
@@ -132,29 +118,30 @@ class Search:
                  constraint: Optional[Callable] = None,
                  space: Optional[Space] = None,
                  bank: Optional[Bank] = None) -> None:
-        kinds = given(depth=depth, width=width, heads=heads, qk=qk, v=v)
         learnt = given(
             importance=importance,
             decay=decay,
             selector=selector,
             lr=lr,
             seed=seed)
-        refuse_beside(
-            'space', space, example_inputs=example_inputs, units=units, **kinds)
+        tracing = given(
+            units=units, depth=depth, width=width, heads=heads, qk=qk, v=v)
+        refuse_beside('space', space, example_inputs=example_inputs, **tracing)
         refuse_beside('bank', bank, **learnt)
         refuse_beside('constraint', constraint, loss_weight=loss_weight)
         if target is None:
             raise ValueError('a search needs a target: a share (0.5, "50%") '
                              'or an amount ("2.0G", 4.1e9)')
         weight = check_weight(
-            getattr(constraint, 'loss_weight', 1.) if loss_weight is None else
-            loss_weight)
+            getattr(constraint, 'loss_weight', 1.) if loss_weight is
+            None else loss_weight)
         refuse_masked(model)
         self.model, self.forward, self.metric = model, forward, metric
         self.constraint = constraint or partial(constraint_loss, weight=weight)
-        self.space = space or traced(model, example_inputs, forward, units,
-                                     kinds)
-        self.bank = bank or new_bank(model, self.space, **learnt)
+        self.space = space or trace(
+            model, example_inputs, forward=forward, **tracing)
+        check_counts(model, self.space)
+        self.bank = bank or make_bank(model, self.space, **learnt)
         self._report = preflight(
             self.space,
             target,
@@ -163,7 +150,12 @@ class Search:
             loss_weight=weight,
             selector=self.bank.selector).check()
         self.target = self._report.target
-        self.schedule...
+        self.own_clock, self.step_count = True, 0
+        self._term = LossTerm(self.bank, self._resource_loss)
+        self._handle = self._schedule = None
+        self.total_steps = self.width_only_steps = 0
+        if total_steps is not None or warmup_steps or width_only_steps:
+            self.set_length(total_steps, warmup_steps, width_only_steps)
         self.attach_masks()
 
     def set_length(self,
@@ -178,14 +170,11 @@ class Search:
             ValueError: If a length is no whole number or below 0, or there
                 are no steps in which the target falls.
         """
-        lengths = dict(
+        check_steps(
+            'number of steps',
             total_steps=total_steps,
             warmup_steps=warmup_steps,
             width_only_steps=width_only_steps)
-        for name, length in lengths.items():
-            if not isinstance(length, Integral) or length < 0:
-                raise ValueError(f'{name} is {length!r}; give a whole number '
-                                 'of steps, not below 0')
         self._schedule = TargetSchedule(self._report.supernet[self.metric],
                                         self.target, total_steps, warmup_steps)
         self.total_steps = total_steps
@@ -220,11 +209,14 @@ class Search:
 
         A search that was loaded to be evaluated, without a length, has.
         """
-        fallen = (self._schedule is None
-                  or self._schedule(self.step_count + 1) == self.target)
+        fallen = (
+            self._schedule is None
+            or self._schedule(self.step_count + 1) == self.target)
         return self.bank.updates > 0 and fallen
 
-    def current(self, hard: bool = False,
+    @torch.no_grad()
+    def current(self,
+                hard: bool = False,
                 metric: Optional[str] = None) -> float:
         """Cost of the network as it stands.
 
@@ -233,28 +225,15 @@ class Search:
                 (1 − a)·N that the loss sees. Defaults to False.
             metric (str, optional): Defaults to the search's own.
         """
-        with torch.no_grad():
-            return float(
-                self.resource(
-                    self.bank.counts(hard), self.bank.resource_masks(hard),
-                    metric or self.metric))
+        counts, masks = self.bank.counts(hard), self.bank.resource_masks(hard)
+        return float(self.resource(counts, masks, metric or self.metric))
 
     def structure(self) -> List[Dict[str, Any]]:
         """What each unit keeps now: name, kind, ratio, kept, total.
 
         Channels for width, blocks for depth; hard counts.
         """
-        kept = self.bank.kept().tolist()
-        ratios = self.bank.ratios.tolist()
-        return [
-            dict(
-                name=unit.name,
-                kind=unit.kind,
-                ratio=ratio,
-                kept=k * unit.groups * unit.step,
-                total=unit.channels)
-            for unit, k, ratio in zip(self.space.layout.units, kept, ratios)
-        ]
+        return self.space.layout.structure(self.bank.kept(), self.bank.ratios)
 
     def preflight(self) -> Preflight:
         """The report that was made before the start."""
@@ -269,13 +248,7 @@ class Search:
         Raises:
             TargetError: If it is unreadable or out of reach.
         """
-        if target is None:
-            return self.target
-        whole = self._report.supernet[self.metric]
-        amount = parse_target(target, whole, self.metric)
-        check_target(amount, whole, self._report.minimum[self.metric],
-                     self.metric)
-        return amount
+        return (self.target if target is None else self._report.amount(target))
 
     # masks in the network
 
@@ -339,7 +312,7 @@ class Search:
         """
         if self._handle is not None:
             self._handle.remove()
-        self._weights = [
+        self._term.weights = [
             weight for group in optimizer.param_groups
             for weight in group['params'] if weight.requires_grad
         ]
@@ -368,14 +341,7 @@ class Search:
         is zero; its gradient is the factor by which AMP and gradient
         accumulation scale the loss, and the bank divides by it.
         """
-        self._losses = True
-        drop_stale_gradient(self.bank, self._weights)
-        if self._term is None:
-            with torch.no_grad():
-                self._term = self._resource_loss(self.bank.counts(),
-                                                 self.bank.resource_masks())
-        anchor = self.bank.loss_anchor()
-        return self._term.to(anchor.dtype) + anchor
+        return self._term()
 
     def _resource_loss(self, counts: Tensor, masks: Tensor) -> Tensor:
         """λ_res·L_res of soft counts [U] and masks [E]; a scalar."""
@@ -392,7 +358,7 @@ class Search:
             bool: False if the gradient was not finite and was dropped.
         """
         done = self.bank.update(self._resource_loss)
-        self._term = None
+        self._term.forget()
         if self.own_clock:
             self.advance(self.step_count + 1)
         return done
@@ -408,7 +374,7 @@ class Search:
             step (int): Steps that lie behind.
         """
         self.step_count = step
-        self._term = None
+        self._term.forget()
         if (self.width_only_steps and step >= self.total_steps
                 and not self.bank.depth_frozen):
             self.freeze_depth()
@@ -421,7 +387,7 @@ class Search:
         """
         self.bank.set_kept(self.project())
         self.bank.freeze_depth()
-        self._term = None
+        self._term.forget()
 
     def state_dict(self) -> Dict[str, Any]:
         """Everything a resumed search needs, in tensors."""
@@ -442,7 +408,7 @@ class Search:
                 'Search.state_dict() returned')
         self.bank.load_state_dict(state['bank'])
         self.step_count = int(state['step_count'])
-        self._term = None
+        self._term.forget()
 
     # the network that is found
 
@@ -506,7 +472,7 @@ class Search:
             RuntimeError: If losses were made and the ratios never updated.
             TargetError: If no network of the space meets the target.
         """
-        if self._losses and self.bank.updates == 0:
+        if self._term.used and self.bank.updates == 0:
             raise RuntimeError(
                 'this search has given losses and has not made a step: its '
                 'ratios are where they began. Call search.attach(optimizer) '
@@ -523,16 +489,12 @@ class Search:
             **kwargs)
 
 
-def traced(model: nn.Module, example_inputs: Any,
-           forward: Optional[Callable], units: Optional[Dict[str, dict]],
-           kinds: Dict[str, bool]) -> Space:
-    """The space of a network whose costs two ways of counting agree on."""
-    space = trace(model, example_inputs, forward=forward, units=units, **kinds)
-    check_supernet(model, space, forward)
-    return space
+def given(**arguments: Any) -> Dict[str, Any]:
+    """Arguments that are not None: those that a caller has given."""
+    return {k: value for k, value in arguments.items() if value is not None}
 
 
-def new_bank(model: nn.Module, space: Space, **settings: Any) -> Bank:
+def make_bank(model: nn.Module, space: Space, **settings: Any) -> Bank:
     """The bank of a space, on the device of the model."""
     weight = next(model.parameters())
     # Low precision is for activations: masks stay in float32 at least.

@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from dms_razor.core.bank import Bank
+from dms_razor.core.gradient import drop_stale_gradient
 from dms_razor.core.layout import Layout, Unit
-from dms_razor.search import drop_stale_gradient
 
 
 @pytest.fixture

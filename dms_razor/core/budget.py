@@ -185,8 +185,10 @@ def check_weight(weight: float) -> float:
     return weight
 
 
-def constraint_loss(current: Tensor, target: float) -> Tensor:
-    """``log(current / target)`` above the target, 0 at and below it.
+def constraint_loss(current: Tensor,
+                    target: float,
+                    weight: float = 1.) -> Tensor:
+    """λ_res·L_res: ``log(current / target)`` above the target, else 0.
 
     The loss pulls the network down to the target and never pushes it up.
     Its gradient ``1 / current`` depends on the relative size of a change
@@ -195,6 +197,7 @@ def constraint_loss(current: Tensor, target: float) -> Tensor:
     Args:
         current (Tensor): What the network costs, a positive scalar or ``[...]``.
         target (float): What it may be at most, positive, same unit.
+        weight (float): λ_res. Defaults to 1.
 
     Returns:
         Tensor: Loss of the shape of ``current``, differentiable in it.
@@ -207,4 +210,4 @@ def constraint_loss(current: Tensor, target: float) -> Tensor:
                          'positive')
     # Strictly above: at the start the network lies exactly on its target.
     excess = torch.where(current > target, current / target, 1.)
-    return torch.log(excess)
+    return weight * torch.log(excess)

@@ -9,6 +9,7 @@ from mmrazor.models.algorithms import BaseAlgorithm
 from mmrazor.registry import MODELS
 from torch import Tensor, nn
 
+from ..errors import refuse_beside
 from ..masking.attach import unmask
 from ..preflight import Preflight
 from ..search import Search
@@ -27,8 +28,8 @@ class DMS(BaseAlgorithm):
     Args:
         architecture (dict | BaseModel): The supernet.
         target (float | str): Budget: ``0.5``, ``'50%'``, ``'2.0G'``, 4.1e9.
-        metric (str): What it limits, ``'macs'`` or ``'params'``.
-            Defaults to ``'macs'``.
+        metric (str): What it limits, ``'macs'``, ``'params'`` or another
+            registered metric. Defaults to ``'macs'``.
         search (dict, optional): Length of the search, in epochs
             (``epochs``, ``width_only_epochs``, ``warmup_epochs``) or in
             iterations (``iters``, …); see :class:`SearchSchedule`. By
@@ -81,10 +82,13 @@ class DMS(BaseAlgorithm):
         self.resource_loss = build_part(resource_loss,
                                         'ResourceConstraintLoss')
         self.search: Optional[Search] = None
+        refuse_beside(
+            'mutator.input_shape',
+            self.mutator.input_shape,
+            input_shape=input_shape)
+        input_shape = input_shape or self.mutator.input_shape
         if input_shape is not None:
-            self.mutator.input_shape = input_shape
-        if self.mutator.input_shape is not None:
-            self.prepare(self.mutator.input_shape)
+            self.prepare(input_shape)
 
     # preparation
 
@@ -99,15 +103,11 @@ class DMS(BaseAlgorithm):
         """
         if self.search is None:
             self.mutator.input_shape = input_shape
-            self.mutator.prepare_from_supernet(self.architecture)
-            self.search = Search(
+            self.search = self.mutator.prepare_from_supernet(
                 self.architecture,
                 target=self.target,
                 metric=self.metric,
-                total_steps=1,  # until set_length knows the loop
-                constraint=self.resource_loss,
-                space=self.mutator.space,
-                bank=self.mutator.bank)
+                constraint=self.resource_loss)
         return self.search.preflight()
 
     def set_length(self,

@@ -9,10 +9,11 @@ from mmengine.registry import init_default_scope
 from mmengine.runner.checkpoint import _load_checkpoint
 from mmrazor.registry import MODELS
 
-from ..preflight import Preflight, preflight
+from ..preflight import Preflight, PreflightError, preflight
 from .algorithm import DMS, build_architecture, build_part
 from .checkpoints import check_weights, compare_weights
 from .example_input import input_shape_from_config
+from .mutator import DMSMutator
 from .schedule import SearchSchedule
 
 
@@ -43,26 +44,24 @@ def preflight_of_config(cfg: Config) -> Preflight:
             pruned, or a pattern of units matches nothing.
         RuntimeError: If the network fails on an input of that size.
     """
-    search = is_search(cfg)
+    if not is_search(cfg):
+        return preflight(_mutator_of(cfg).space, total_steps=_steps(cfg, None))
+    try:
+        report = algorithm_of_config(cfg).search.preflight()
+    except PreflightError as error:
+        report = error.report
+    report.total_steps = _steps(cfg, cfg.model.get('search'))
+    return report
+
+
+def _mutator_of(cfg: Config) -> DMSMutator:
+    """The mutator of a plain model, with the default settings of a search."""
     init_default_scope(cfg.get('default_scope', 'mmengine'))
-    settings = copy.deepcopy(cfg.model)
-    if not search:
-        settings = dict(architecture=settings)
-    architecture = build_architecture(settings['architecture'],
-                                      cfg.get('data_preprocessor'))
-    mutator = build_part(settings.get('mutator'), 'DMSMutator')
-    mutator.input_shape = (
-        settings.get('input_shape') or mutator.input_shape
-        or input_shape_from_config(cfg))
-    mutator.prepare_from_supernet(architecture)
-    loss = build_part(settings.get('resource_loss'), 'ResourceConstraintLoss')
-    return preflight(
-        mutator.space,
-        settings.get('target'),
-        settings.get('metric', 'macs'),
-        lr=mutator.bank.lr,
-        loss_weight=getattr(loss, 'loss_weight', 1.),
-        total_steps=_steps(cfg, settings.get('search')))
+    mutator = build_part(None, 'DMSMutator')
+    mutator.input_shape = input_shape_from_config(cfg)
+    mutator.prepare_from_supernet(
+        build_architecture(cfg.model, cfg.get('data_preprocessor')))
+    return mutator
 
 
 def _steps(cfg: Config, search: Optional[dict]) -> Optional[int]:

@@ -32,7 +32,7 @@ class ResourceConstraintLoss(nn.Module):
         Returns:
             Tensor: A scalar, 0 where the network is within the target.
         """
-        return self.loss_weight * constraint_loss(current, target)
+        return constraint_loss(current, target, self.loss_weight)
 
     def extra_repr(self) -> str:
         """The weight, for ``print``."""

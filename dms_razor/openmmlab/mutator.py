@@ -1,16 +1,15 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """The mutator: a network's units as MMRazor sees them, over one bank."""
-from typing import Any, Dict, List, Optional, Sequence, Union
+from typing import Any, Callable, Dict, List, Optional, Sequence, Union
 
 from mmrazor.models.mutators import ChannelMutator
 from mmrazor.registry import MODELS
 from torch import Tensor, nn
 
-from ..core.bank import Bank, make_bank
+from ..core.bank import Bank
 from ..core.topk import hard_masks
-from ..masking.attach import attach
-from ..subnet.checks import check_counts
-from ..trace import trace
+from ..search import Search
+from ..space import Space
 from .example_input import example_image
 from .units import (BankUnit, DiffTopkChannelUnit, DiffTopkDepthUnit,
                     spans_by_unit)
@@ -40,9 +39,12 @@ class DMSMutator(ChannelMutator):
             True.
         qk (bool): Whether query/key dims may be removed. Defaults to True.
         v (bool): Whether value dims may be removed. Defaults to True.
-        importance (str): ``'taylor'``, ``'snip'``, ``'fisher'``, ``'index'``
-            or ``'taylor_no_average'``. Defaults to ``'taylor'``.
+        importance (str | callable): ``'taylor'``, ``'snip'``, ``'fisher'``,
+            ``'index'``, ``'taylor_no_average'`` or another one, see
+            :mod:`dms_razor.core.importance`. Defaults to ``'taylor'``.
         decay (float): Moving average of the importance. Defaults to 0.99.
+        selector (str | callable): What is learnt, see
+            :mod:`dms_razor.core.selectors`. Defaults to ``'dms'``.
         lr (float): Step size of the ratios. Defaults to 5e-3.
         seed (int): Of the order in which equally important elements go.
             Defaults to 0.
@@ -56,15 +58,16 @@ class DMSMutator(ChannelMutator):
     def __init__(self,
                  input_shape: Union[None, int, Sequence[int]] = None,
                  units: Optional[Dict[str, dict]] = None,
-                 width: bool = True,
-                 depth: bool = True,
-                 heads: bool = True,
-                 qk: bool = True,
-                 v: bool = True,
-                 importance: str = 'taylor',
-                 decay: float = .99,
-                 lr: float = 5e-3,
-                 seed: int = 0,
+                 width: Optional[bool] = None,
+                 depth: Optional[bool] = None,
+                 heads: Optional[bool] = None,
+                 qk: Optional[bool] = None,
+                 v: Optional[bool] = None,
+                 importance: Union[None, str, Callable] = None,
+                 decay: Optional[float] = None,
+                 selector: Union[None, str, Callable] = None,
+                 lr: Optional[float] = None,
+                 seed: Optional[int] = None,
                  channel_unit_cfg: dict = dict(type='DiffTopkChannelUnit'),
                  depth_unit_cfg: dict = dict(type='DiffTopkDepthUnit'),
                  init_cfg: Optional[dict] = None) -> None:
@@ -78,38 +81,62 @@ class DMSMutator(ChannelMutator):
             init_cfg=init_cfg)
         self.depth_unit_class = MODELS.get(depth_unit_cfg['type'])
         self.input_shape = input_shape
-        self.trace_args = dict(
-            units=units, width=width, depth=depth, heads=heads, qk=qk, v=v)
-        self.bank_args = dict(
-            importance=importance, decay=decay, lr=lr, seed=seed)
-        self.space = None
-        self.bank: Optional[Bank] = None
+        self.search_args = dict(
+            units=units,
+            width=width,
+            depth=depth,
+            heads=heads,
+            qk=qk,
+            v=v,
+            importance=importance,
+            decay=decay,
+            selector=selector,
+            lr=lr,
+            seed=seed)
+        self.search: Optional[Search] = None
+
+    @property
+    def space(self) -> Optional[Space]:
+        """Space: The traced space; None before the network is prepared."""
+        return self.search and self.search.space
+
+    @property
+    def bank(self) -> Optional[Bank]:
+        """Bank: Ratios and masks; None before the network is prepared."""
+        return self.search and self.search.bank
 
     def prepare_from_supernet(self,
                               supernet: nn.Module,
-                              example_inputs: Any = None) -> None:
-        """Trace the network, make its bank and units, and mask its layers.
+                              example_inputs: Any = None,
+                              target: Union[float, str] = 1.,
+                              **settings: Any) -> Search:
+        """Make the search of a network, and a unit for each of its ratios.
 
         Args:
             supernet (nn.Module): The network.
             example_inputs (Any, optional): What its forward takes; defaults
                 to an image of ``input_shape``.
+            target (float | str): Budget. Defaults to the whole network, with
+                which MMRazor samples and sets choices.
+            **settings: Other arguments of :class:`dms_razor.Search`.
+
+        Returns:
+            Search: The search, of which this mutator is a view.
 
         Raises:
             ValueError: If there is no example input, the network fails on
-                it, a pattern of ``units`` matches nothing, or nothing can be
-                pruned.
+                it, a pattern of ``units`` matches nothing, nothing can be
+                pruned, or the target is out of reach.
         """
         if example_inputs is None:
             example_inputs = example_image(self.input_shape, supernet)
-        self.space = trace(supernet, example_inputs, **self.trace_args)
-        check_counts(supernet, self.space)
-        self.bank = make_bank(supernet, self.space, **self.bank_args)
-        attach(supernet, self.space, lambda: self.bank.current)
+        self.search = Search(supernet, example_inputs, target, **settings,
+                             **self.search_args)
         self._build_units(supernet)
         for name, config in self.units_cfg.items():
             if 'choice' in config:
                 self.set_choices({name: config['choice']})
+        return self.search
 
     def _build_units(self, supernet: nn.Module) -> None:
         """One view of the bank for each unit of the space."""
@@ -195,10 +222,10 @@ class DMSMutator(ChannelMutator):
 
         Args:
             choices (dict): As for :meth:`set_choices`.
-            metric (str): ``'macs'`` or ``'params'``.
+            metric (str): What is counted. Defaults to ``'macs'``.
 
         Returns:
-            float: MACs or parameters.
+            float: In units of the metric.
         """
         counts = self._counts(choices)
         masks = hard_masks(counts, self.bank.ranks, self.space.layout)
@@ -214,8 +241,7 @@ class DMSMutator(ChannelMutator):
         return dict(
             type=f'mmrazor.{type(self).__name__}',
             input_shape=self.input_shape,
-            **self.trace_args,
-            **self.bank_args,
+            **self.search_args,
             channel_unit_cfg=dict(
                 type=self.unit_class.__name__,
                 units={

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import NamedTuple, Optional
 
+from ..core.budget import check_steps
+
 
 class Steps(NamedTuple):
     """Iterations of a search.
@@ -47,11 +49,11 @@ class SearchSchedule:
     warmup_iters: int = 0
 
     def __post_init__(self) -> None:
-        for name, length in vars(self).items():
-            if length is not None and (not isinstance(length, int)
-                                       or length < 0):
-                raise ValueError(f'search.{name} is {length!r}; give a whole '
-                                 'number, not below 0')
+        check_steps(
+            'number', **{
+                f'search.{name}': length
+                for name, length in vars(self).items()
+            })
         if self.by_epoch and self.by_iter:
             raise ValueError('search has lengths in epochs and in iterations; '
                              'give all of them in one unit')

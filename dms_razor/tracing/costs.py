@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..core.layout import Layout
-from ..core.resource import Axis, Cost, ResourceModel, Term
+from ..core.resource import METRICS, Axis, Cost, ResourceModel, Term
 from ..space import Block, SliceSite
 from .units import Elements
 
@@ -34,11 +34,21 @@ class CostBuilder:
         self._axis_ids: Dict[tuple, int] = {}
 
     def build(self) -> ResourceModel:
-        """The closed form of MACs and parameters."""
-        costs = [self._macs(op) for op in self.facts.operations]
-        for name, parameter in self.recorder.model.named_parameters():
-            costs.append(self._params(name, parameter))
+        """The closed form of every metric that consists of costs."""
+        costs = [
+            cost for metric in METRICS.values() if metric.costs is not None
+            for cost in metric.costs(self)
+        ]
         return ResourceModel(self._axes, costs, self.layout)
+
+    def macs(self) -> List[Cost]:
+        """The MACs of each operation."""
+        return [self._macs(op) for op in self.facts.operations]
+
+    def params(self) -> List[Cost]:
+        """The numbers in each parameter."""
+        parameters = self.recorder.model.named_parameters()
+        return [self._params(*named) for named in parameters]
 
     def _macs(self, op) -> Cost:
         indices = [self.elements.index(labels) for labels in op.axes]

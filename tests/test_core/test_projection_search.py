@@ -34,7 +34,7 @@ def as_set(networks):
 def test_small_spaces_are_searched_completely(seed, floor):
     problem = new_problem(seed, widths=2 + seed % 3, stages=seed % 3)
     every = every_network(problem)
-    figures = problem.figure(every)
+    figures = problem.cost(every)
     inside = (figures <= problem.target) & (figures >= floor * problem.target)
     found = search.networks_between(problem, floor * problem.target)
     assert len(found) == len(as_set(found))
@@ -46,18 +46,18 @@ def test_small_spaces_are_searched_completely(seed, floor):
 def test_nearest_of_the_good_else_largest(seed, enough):
     problem = new_problem(seed)
     every = every_network(problem)
-    figures = problem.figure(every)
+    figures = problem.cost(every)
     fits = figures <= problem.target
     good = fits & (figures >= enough * problem.target)
     found = search.search_networks(problem, problem.least, enough)
     if good.any():
-        assert problem.figure(found) >= enough * problem.target
+        assert problem.cost(found) >= enough * problem.target
         nearest = problem.distance(every[good]).min().item()
         # A sum of many rows at once may round the last bit differently.
         distance = problem.distance(found).item()
         assert distance == pytest.approx(nearest, rel=1e-12)
     else:
-        assert problem.figure(found) == figures[fits].max()
+        assert problem.cost(found) == figures[fits].max()
 
 
 def test_what_cannot_be_bettered_stays():
@@ -78,7 +78,7 @@ def test_large_spaces_are_sampled(seed, monkeypatch):
     problem = new_problem(seed, widths=12, stages=3, largest=60)
     found = search.networks_between(problem, .9 * problem.target)
     assert 0 < len(found) < 10**5
-    figures = problem.figure(found)
+    figures = problem.cost(found)
     assert bool((figures <= problem.target).all())
     assert bool((figures >= .9 * problem.target).all())
     assert bool(((found >= problem.least) & (found <= problem.most)).all())

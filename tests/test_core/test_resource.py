@@ -250,5 +250,5 @@ def test_bad_models_are_named(axes, cost, message):
 
 def test_unknown_metric():
     _, resource = closed_form()
-    with pytest.raises(ValueError, match='no figure for "latency".*macs'):
+    with pytest.raises(ValueError, match='no costs in "latency".*macs'):
         resource.supernet('latency')

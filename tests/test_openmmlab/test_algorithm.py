@@ -27,6 +27,7 @@ def driven(**settings):
     model = build(**settings)
     optimizer = torch.optim.SGD(model.parameters(), lr=.05)
     model.search.attach(optimizer)
+    model.set_length(10)
     return model, optimizer
 
 
