@@ -87,6 +87,14 @@ MODULES: Dict[str, str] = {
 
 #: Names that are called otherwise today, or as a module was: old path -> new.
 NAMES: Dict[str, str] = {
+    'core.bank_masks.BankMasks': 'core.bank.Bank',
+    'core.bank_state.check_kept': 'core.layout.Layout.check_counts',
+    'core.bank_state.export_state': 'core.bank.Bank.state_dict',
+    'core.bank_state.restore_state': 'core.bank.Bank.load_state_dict',
+    'core.importance.check_metric': 'core.importance.IMPORTANCES.find',
+    'search.weighted_constraint': 'core.budget.constraint_loss',
+    'search_step.SearchStep': 'search.Search',
+    'search_view.SearchView': 'search.Search',
     'subnet.calling.evaluating': 'network.untouched',
     'subnet.calling.tensors_in': 'network.tensors_of',
     'subnet.weights.check_weights': 'subnet.weights.matching_weights',
@@ -219,6 +227,8 @@ def _today(module: str, name: str) -> str:
 def _value(path: str, *default: Any) -> Any:
     """What a path such as ``'trace.trace'`` names today."""
     home, _, name = path.rpartition('.')
+    if home.rpartition('.')[2][0].isupper():  # of a class or a registry
+        return getattr(_value(home), name, *default)
     if home.startswith('tools.'):
         own = Path(__file__).resolve().parent
         for root in (own.parent, own / '.mim'):

@@ -22,11 +22,14 @@ from .core.resource import ResourceModel
 from .core.topk import hard_masks
 from .errors import refuse_beside
 from .masking.attach import attach, refuse_masked, unmask
+from .moved import moved_names
 from .preflight import Preflight, preflight
 from .space import Space
 from .subnet.checks import check_counts
 from .subnet.export import Export, export_subnet
 from .trace import trace
+
+__getattr__ = moved_names(__name__)
 
 
 class Search:

@@ -320,8 +320,8 @@ class Bank(nn.Module):
         slope = self._slope(grad, resource_loss)
         # One collective for both, so that ratios are the same bit by bit on
         # all ranks even where a device adds up in no fixed order.
-        grad, slope = mean_over_ranks(torch.cat(
-            (grad, slope))).split((len(grad), len(slope)))
+        grad, slope = mean_over_ranks(torch.cat((grad, slope))).split(
+            (len(grad), len(slope)))
 
         importance = self._new_importance(masks, grad, self.importance)
         if not torch.isfinite(torch.cat((importance, slope))).all():

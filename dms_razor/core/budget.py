@@ -164,11 +164,10 @@ def check_steps(unit: str = 'number', **lengths: Any) -> None:
 
     Args:
         unit (str): What a length counts, for the message.
-        **lengths: By name; None is no length.
+        **lengths: By name.
     """
     for name, length in lengths.items():
-        if length is not None and (not isinstance(length, Integral)
-                                   or length < 0):
+        if not isinstance(length, Integral) or length < 0:
             raise ValueError(f'{name} is {length!r}; give a whole {unit}, not '
                              'below 0')
 
@@ -195,7 +194,7 @@ def constraint_loss(current: Tensor,
     only, so one weight serves networks of any size.
 
     Args:
-        current (Tensor): What the network costs, a positive scalar or ``[...]``.
+        current (Tensor): Cost of the network, a positive scalar or ``[...]``.
         target (float): What it may be at most, positive, same unit.
         weight (float): λ_res. Defaults to 1.
 

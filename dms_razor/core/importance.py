@@ -20,12 +20,14 @@ from typing import Callable, Optional, Union
 
 from torch import Tensor
 
+from ..moved import moved_names
 from .layout import Layout
 from .registry import Registry
 
 Importance = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 IMPORTANCES = Registry('importance')
+__getattr__ = moved_names(__name__)
 
 
 def averaged(score: Callable[[Tensor, Tensor], Tensor]) -> Callable:

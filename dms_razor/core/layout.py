@@ -294,9 +294,8 @@ class Layout:
                 kind=unit.kind,
                 ratio=ratio,
                 kept=k * unit.groups * unit.step,
-                total=unit.channels)
-            for unit, k, ratio in zip(self.units, kept.tolist(),
-                                      ratios.tolist())
+                total=unit.channels) for unit, k, ratio in zip(
+                    self.units, kept.tolist(), ratios.tolist())
         ]
 
     def fingerprint(self) -> Tensor:

@@ -391,7 +391,8 @@ class ResourceModel:
                                         merge).to(device)
             else:
                 tables = Whole(
-                    self.layout.to(device), METRICS.find(metric).value)
+                    self.layout.to(device),
+                    METRICS.find(metric).value)
             self._tables[key] = tables
         return self._tables[key]
 

@@ -122,8 +122,8 @@ class Selector:
         Raises:
             ValueError: If a number lies out of bounds. Nothing is changed.
         """
-        numbers = state[self.state_name].detach().to(self.numbers.device,
-                                                     copy=True)
+        numbers = state[self.state_name].detach().to(
+            self.numbers.device, copy=True)
         self.check(numbers)
         self.numbers = numbers
 

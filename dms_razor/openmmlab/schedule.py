@@ -49,11 +49,11 @@ class SearchSchedule:
     warmup_iters: int = 0
 
     def __post_init__(self) -> None:
-        check_steps(
-            'number', **{
-                f'search.{name}': length
-                for name, length in vars(self).items()
-            })
+        lengths = vars(self).items()
+        check_steps('number', **{
+            f'search.{k}': n
+            for k, n in lengths if n is not None
+        })
         if self.by_epoch and self.by_iter:
             raise ValueError('search has lengths in epochs and in iterations; '
                              'give all of them in one unit')
