@@ -55,8 +55,9 @@ class BuildWithMim(build_py):
         later are found by name after the next install, by path at once.
         """
         mim = target / 'dms_razor' / '.mim'
-        for script in sorted((ROOT / 'tools').glob('*.py')):
-            link = mim / 'tools' / script.name
+        tools = ROOT / 'tools'
+        for script in (*tools.glob('*.py'), *tools.glob('*/__main__.py')):
+            link = mim / script.relative_to(ROOT)
             link.parent.mkdir(parents=True, exist_ok=True)
             link.write_text(
                 LAUNCHER.format(folder=str(script.parent), script=str(script)))

@@ -145,6 +145,18 @@ def test_mim_trains_and_tests(kind, tree, install, tmp_path, run_python,
     assert 'Testing finished successfully' in test.stdout, test.stderr
 
 
+@pytest.mark.parametrize('kind', ['wheel', 'editable'])
+def test_a_tool_that_is_a_folder_runs(kind, install, run_python):
+    """From the installed package, and beside the source tree."""
+    site = install(kind)
+    code = 'import runpy, sys; sys.argv.pop(0); runpy.run_path(' \
+        "sys.argv[0], run_name='__main__')"
+    tool = site / 'dms_razor' / '.mim' / 'tools' / 'coverage'
+    result = run_python(code, tool, 'LeNet5', PYTHONPATH=str(site))
+    assert result.stdout.startswith('LeNet5  '), result.stderr
+    assert result.returncode == 0 and '3 width' in result.stdout
+
+
 def test_editable_install_imports_the_source_tree(install, tree, run_python):
     code = 'import dms_razor; print(dms_razor.__file__)'
     result = run_python(code, PYTHONPATH=str(install('editable')))

@@ -6,10 +6,15 @@ its path, classes, image size and the length of the training are filled in.
 """
 import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Optional, Tuple, Union
 
+from _steps import CONFIGS, Recipe, shorten
 from mmengine.config import Config
+
+from dms_razor.openmmlab.example_input import input_shape_from_config
+from dms_razor.subnet.files import whole_file
 
 SPLITS = ('train', 'val', 'test')
 
@@ -34,17 +39,14 @@ class CocoFolder:
 
     def __post_init__(self) -> None:
         self.root = Path(self.root).resolve()
-        missing = None
-        if not self.has('train'):
-            missing = self.annotations('train')
-        elif not self.has('val') and not self.has('test'):
-            missing = self.annotations('val')
-        if missing is not None:
-            raise DataError(
-                f'{missing} is not there; give a folder '
-                'with annotations/train.json and annotations/val.json (or '
-                "test.json) in COCO's format and the images in images/, or "
-                'in train/ and val/')
+        evaluated = self.has('val') or self.has('test')
+        for split, there in (('train', self.has('train')), ('val', evaluated)):
+            if not there:
+                raise DataError(
+                    f'{self.annotations(split)} is not there; give a folder '
+                    'with annotations/train.json and annotations/val.json (or '
+                    "test.json) in COCO's format and the images in images/, "
+                    'or in train/ and val/')
         for split in filter(self.has, SPLITS):
             self._check(split)
 
@@ -154,15 +156,9 @@ def resize_images(cfg: Config, size: int) -> Config:
 
 def train_for(cfg: Config, epochs: int) -> Config:
     """Set the length of the training; of a search, a fifth is width-only."""
-    cfg.train_cfg.update(max_epochs=epochs, val_interval=epochs)
-    cfg.param_scheduler[0].end = max(1, min(2, epochs // 4))
-    cfg.param_scheduler[1].update(begin=cfg.param_scheduler[0].end, end=epochs)
     for hook in _switches(cfg):
         hook.switch_epoch = epochs - max(1, epochs // 10)
-    if 'architecture' in cfg.model:
-        extra = max(1, epochs // 5)
-        cfg.model.search = dict(epochs=epochs - extra, width_only_epochs=extra)
-    return cfg
+    return shorten(cfg, epochs, max(1, min(2, epochs // 4)))
 
 
 def never_flip(cfg: Config) -> Config:
@@ -176,28 +172,14 @@ def never_flip(cfg: Config) -> Config:
     return cfg
 
 
-def set_batch_size(cfg: Config, size: int) -> Config:
-    """Set the images of a step, by which mmyolo multiplies its losses."""
-    old = cfg.train_dataloader.batch_size
-    cfg.train_dataloader.batch_size = size
-    if 'architecture' in cfg.model:
-        cfg.model.mutator.lr *= old / size
-        cfg.model.resource_loss.loss_weight *= size / old
-    return cfg
-
-
 def prepare(path: Union[str, Path],
-            work_dir: Path,
-            seed: int,
             data: CocoFolder,
             size: Optional[int] = None,
             epochs: Optional[int] = None,
-            val: str = 'val') -> Config:
-    """A config, ready to run in ``work_dir``."""
+            val: str = 'val',
+            flip: bool = True) -> Config:
+    """A config that reads this data; by default as large and long as it is."""
     cfg = point_to(Config.fromfile(path), data, val)
-    cfg.work_dir = str(work_dir)
-    cfg.experiment_name = '-'.join(work_dir.parts[-2:])
-    cfg.randomness = dict(seed=seed)
     cfg.visualizer.vis_backends = []
     # mmyolo has no log processor of its own, of which mmengine would warn
     cfg.log_processor['_scope_'] = 'mmengine'
@@ -205,7 +187,49 @@ def prepare(path: Union[str, Path],
         resize_images(cfg, size)
     if epochs is not None:
         train_for(cfg, epochs)
-    return cfg
+    return cfg if flip else never_flip(cfg)
+
+
+def detector_recipe(work_dir: Path, data: CocoFolder, target: str, size: int,
+                    epochs: int, val: str, flip: bool) -> Recipe:
+    """The small YOLOv8 of ``configs/yolov8/*_coco-format*.py`` on some data.
+
+    Raises:
+        DataError: If the training images are fewer than a batch, before
+            anything runs.
+    """
+    recipe = Recipe(
+        work_dir,
+        *(CONFIGS / 'yolov8' / f'{name}.py'
+          for name in ('yolov8-d0.33-w0.125_b8-60e_coco-format',
+                       'dms-yolov8-50p_b8-60e_coco-format',
+                       'dms-yolov8-50p_b8-60e_coco-format_retrain')),
+        prepare=partial(
+            prepare, data=data, size=size, epochs=epochs, val=val, flip=flip),
+        target=target,
+        val=val,
+        test=val != 'test' and data.has('test'),
+        scores=lambda metrics: {
+            name: 100 * metrics[f'coco/bbox_{name}']
+            for name in ('mAP', 'mAP_50')
+        },
+        before_search=_before_search)
+    recipe.prepare(recipe.search)
+    return recipe
+
+
+def _before_search(recipe: Recipe, cfg: Config, seed: int) -> None:
+    """The files of the configs know nothing of the data."""
+    plain = recipe.config(recipe.supernet, 'supernet', seed)
+    for name in ('work_dir', 'experiment_name'):
+        plain.pop(name)
+    path = recipe.work_dir / 'supernet.py'
+    with whole_file(path) as file:
+        plain.dump(file)
+    for hook in cfg.custom_hooks:
+        if hook.type.endswith('ExportSubnetHook'):
+            hook.retrain_base = str(path)
+    cfg.model.input_shape = input_shape_from_config(cfg)
 
 
 def _switches(cfg: Config) -> list:

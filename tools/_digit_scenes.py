@@ -1,9 +1,9 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """Handwritten digits on canvases: a detection task without a download.
 
-Scikit-learn's scans of single digits (see
-:mod:`dms_razor.openmmlab.digits`) are enlarged and placed on grey canvases of uneven brightness, with a box each in COCO's
-format. Any detector of mmdet or mmyolo reads the result with a
+Scikit-learn's scans of single digits (see :mod:`dms_razor.openmmlab.digits`)
+are enlarged and placed on grey canvases of uneven brightness, with a box each
+in COCO's format. Any detector of mmdet or mmyolo reads the result with a
 ``CocoDataset``. Training scenes hold training scans only, test scenes test
 scans only; a seed decides the rest.
 """
@@ -11,6 +11,7 @@ import json
 from pathlib import Path
 from typing import Dict, List, Sequence, Tuple, Union
 
+import cv2
 import numpy as np
 
 from dms_razor.openmmlab.digits import _load, _test_mask
@@ -60,7 +61,6 @@ def write_digit_scenes(root: Union[str, Path],
     told = root / 'recipe.json'
     if told.is_file() and json.loads(told.read_text()) == recipe:
         return root
-    import cv2
     scans, labels = _load()
     test = _test_mask(labels, test_every=3)
     with whole_folder(root, _WRITTEN) as folder:
@@ -69,14 +69,14 @@ def write_digit_scenes(root: Union[str, Path],
             (folder / split).mkdir()
             rng = np.random.default_rng([seed, number])
             chosen = np.flatnonzero(test if split == 'test' else ~test)
-            coco = _Coco(size)
+            scenes = []
             for index in range(count):
                 scene, found = draw_scene(rng, scans, chosen, size, digits,
                                           sides)
-                name = f'{index:05d}.png'
-                cv2.imwrite(str(folder / split / name), scene)
-                coco.add(name, [(int(labels[i]), box) for i, box in found])
-            coco.save(folder / 'annotations' / f'{split}.json')
+                cv2.imwrite(str(folder / split / f'{index:05d}.png'), scene)
+                scenes.append(found)
+            (folder / 'annotations' / f'{split}.json').write_text(
+                json.dumps(_coco(size, scenes, labels)))
         (folder / 'recipe.json').write_text(json.dumps(recipe, indent=2))
     return root
 
@@ -100,7 +100,6 @@ def draw_scene(
         tuple: The scene, uint8 (size, size, 3), and for each digit its scan
         and the box (x, y, width, height) around its ink.
     """
-    import cv2
     paper = cv2.resize(
         rng.uniform(20, 150, (4, 4)).astype(np.float32), (size, size),
         interpolation=cv2.INTER_CUBIC)
@@ -147,35 +146,27 @@ def _check(images: Dict[str, int], size: int, digits: Tuple[int, int],
             'most the side of the scene')
 
 
-class _Coco:
-    """Collects annotations in COCO's format."""
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self.content: Dict[str, list] = dict(
-            images=[],
-            annotations=[],
-            categories=[
-                dict(id=number, name=name)
-                for number, name in enumerate(CLASSES)
-            ])
-
-    def add(self, name: str, boxes) -> None:
-        """Add a scene and its (class, (x, y, width, height))."""
-        image_id = len(self.content['images'])
-        self.content['images'].append(
+def _coco(size: int, scenes: Sequence[list], labels: np.ndarray) -> dict:
+    """Annotations in COCO's format of scenes: (scan, box) for each digit."""
+    boxes = [(index, int(labels[scan]), box)
+             for index, found in enumerate(scenes) for scan, box in found]
+    return dict(
+        images=[
             dict(
-                id=image_id, file_name=name, width=self.size,
-                height=self.size))
-        for label, box in boxes:
-            self.content['annotations'].append(
-                dict(
-                    id=len(self.content['annotations']),
-                    image_id=image_id,
-                    category_id=label,
-                    bbox=list(box),
-                    area=box[2] * box[3],
-                    iscrowd=0))
-
-    def save(self, path: Path) -> None:
-        path.write_text(json.dumps(self.content))
+                id=index,
+                file_name=f'{index:05d}.png',
+                width=size,
+                height=size) for index in range(len(scenes))
+        ],
+        annotations=[
+            dict(
+                id=number,
+                image_id=index,
+                category_id=label,
+                bbox=list(box),
+                area=box[2] * box[3],
+                iscrowd=0) for number, (index, label, box) in enumerate(boxes)
+        ],
+        categories=[
+            dict(id=number, name=name) for number, name in enumerate(CLASSES)
+        ])

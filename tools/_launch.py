@@ -1,20 +1,33 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
-"""What ``train.py`` and ``test.py`` share: arguments and the config."""
+"""What tools that read a config share: arguments, the config, the runner."""
 import argparse
+import json
 import os
 import os.path as osp
+import sys
+from typing import Any, Dict
 
 from mmengine.config import Config, DictAction
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
 
 from dms_razor.compat import default_model_wrapper
+from dms_razor.subnet.files import write_text
 
 
-def make_parser(description: str) -> argparse.ArgumentParser:
-    """The arguments that OpenMMLab's tools have in common."""
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument('config', help='config file path')
-    parser.add_argument(
-        '--work-dir', '--work_dir', help='folder for logs, models and results')
+def config_parser(description: str, of_config: str) -> argparse.ArgumentParser:
+    """A config and overrides of its settings.
+
+    Args:
+        description (str): What the tool does; its first line is the headline.
+        of_config (str): What config it takes.
+    """
+    head, _, more = description.partition('\n')
+    parser = argparse.ArgumentParser(
+        description=head,
+        epilog=more,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help=of_config)
     parser.add_argument(
         '--cfg-options',
         nargs='+',
@@ -22,6 +35,41 @@ def make_parser(description: str) -> argparse.ArgumentParser:
         help='override settings of the config: key=value, where the value '
         'may be a list as in key="[a,b]" or key=a,b, or nested as in '
         'key="[(a,b),(c,d)]", without white space')
+    return parser
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """What :func:`tell` obeys."""
+    parser.add_argument(
+        '--json',
+        metavar='FILE',
+        help='write the result as JSON to this file; - prints nothing else')
+
+
+def tell(args: argparse.Namespace, result: Dict[str, Any], text: str) -> None:
+    """Print a result; as JSON too, where ``--json`` asks for it."""
+    content = json.dumps(result, indent=2)
+    print(content if args.json == '-' else text)
+    if args.json not in (None, '-'):
+        try:
+            write_text(args.json, content + '\n')
+        except OSError as error:
+            sys.exit(f'{args.json} cannot be written: {error}')
+
+
+def read_config(args: argparse.Namespace) -> Config:
+    """The config, with the overrides of the command line."""
+    cfg = Config.fromfile(args.config)
+    if args.cfg_options is not None:
+        cfg.merge_from_dict(args.cfg_options)
+    return cfg
+
+
+def make_parser(description: str) -> argparse.ArgumentParser:
+    """The arguments that OpenMMLab's tools have in common."""
+    parser = config_parser(description, 'config file path')
+    parser.add_argument(
+        '--work-dir', '--work_dir', help='folder for logs, models and results')
     parser.add_argument(
         '--launcher',
         choices=['none', 'pytorch', 'slurm', 'mpi'],
@@ -44,10 +92,8 @@ def load_config(args: argparse.Namespace) -> Config:
     ``./work_dirs/NAME_OF_CONFIG``.
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    cfg = Config.fromfile(args.config)
+    cfg = read_config(args)
     cfg.launcher = args.launcher
-    if args.cfg_options is not None:
-        cfg.merge_from_dict(args.cfg_options)
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:
@@ -56,6 +102,11 @@ def load_config(args: argparse.Namespace) -> Config:
     default_model_wrapper(cfg)
     guard_subnet(cfg)
     return cfg
+
+
+def build_runner(cfg: Config) -> Runner:
+    """The runner that a config names, or mmengine's own."""
+    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
 
 
 def guard_subnet(cfg: Config) -> None:

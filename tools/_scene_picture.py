@@ -1,5 +1,5 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
-"""Images with the boxes that networks found, one row a network."""
+"""What networks find on images, and a picture of it, one row a network."""
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -7,13 +7,35 @@ from typing import Dict, List
 
 import cv2
 import matplotlib.pyplot as plt
+import torch
 from _detection import CocoFolder
 from matplotlib.patches import Rectangle
+from mmengine.dataset import pseudo_collate
+from mmengine.runner import Runner
 from pycocotools.coco import COCO
 
+from dms_razor.openmmlab.hooks.export import averaged_weights
 from dms_razor.subnet.files import whole_file
 
 Rows = List[List[float]]  # x1, y1, x2, y2, score, class
+
+
+def detect(runner: Runner,
+           number: int = 4,
+           score_thr: float = .3) -> List[Rows]:
+    """What a trained network finds on its first images of the validation."""
+    found, dataset = [], runner.val_dataloader.dataset
+    with averaged_weights(runner), torch.no_grad():
+        runner.model.eval()
+        for index in range(min(number, len(dataset))):
+            sample, = runner.model.test_step(pseudo_collate([dataset[index]]))
+            boxes = sample.pred_instances
+            boxes = boxes[boxes.scores > score_thr]
+            found.append(
+                torch.cat([
+                    boxes.bboxes, boxes.scores[:, None], boxes.labels[:, None]
+                ], 1).tolist())
+    return found
 
 
 def draw_detections(data: CocoFolder, split: str,

@@ -1,14 +1,103 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
-"""What the quickstarts and benchmarks share."""
+"""Search, narrow evenly and train: what quickstarts and benchmarks share."""
+import sys
+import time
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterator
+from typing import Any, Callable, Dict, Iterator, List, Optional, TextIO
 
 import torch
+from _comparison import Network
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
 
 from dms_razor.core.projection import project
 from dms_razor.search import Search
 from dms_razor.subnet import Export, export_subnet
+
+CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
+
+
+class SearchError(ValueError):
+    """A search cannot start."""
+
+
+@dataclass
+class Recipe:
+    """Three networks to compare: what trains them, on what, and for how long.
+
+    Attributes:
+        work_dir (Path): Folder for everything that is written.
+        supernet (Path): Config of the plain network.
+        search (Path): Config of its search.
+        retrain (Path): Config that trains a subnet.
+        prepare (callable): Reads one of the configs and fills in what it
+            leaves open.
+        target (str): Budget of the search.
+        val (str): The split that validates.
+        test (bool): Whether a test follows a training.
+        scores (callable): Metrics of a validation -> scores in percent.
+        before_search (callable, optional): Fills in what the search alone
+            needs, from the recipe, its config and the seed.
+    """
+    work_dir: Path
+    supernet: Path
+    search: Path
+    retrain: Path
+    prepare: Callable[[Path], Config]
+    target: str = '50%'
+    val: str = 'val'
+    test: bool = False
+    scores: Callable[[Dict[str, float]], Dict[str, float]] = dict
+    before_search: Optional[Callable[['Recipe', Config, int], None]] = None
+
+    def config(self, path: Path, folder: str, seed: int) -> Config:
+        """One of the configs, ready to run in a folder of ``work_dir``."""
+        cfg = self.prepare(path)
+        cfg.work_dir = str(self.work_dir / folder)
+        cfg.experiment_name = '-'.join((self.work_dir / folder).parts[-2:])
+        cfg.randomness = dict(seed=seed)
+        return cfg
+
+
+class _Progress(Hook):
+    """The search's pre-flight, then a line every few epochs."""
+
+    priority = 'LOW'  # after the search's own hooks
+
+    def __init__(self, search: Search, out: TextIO) -> None:
+        self.search, self.out = search, out
+
+    def before_train(self, runner: Runner) -> None:
+        with redirect_stdout(self.out):
+            say(self.search.preflight().text(), 5)
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        epoch, last = runner.epoch + 1, runner.max_epochs
+        if epoch % max(1, last // 5) and epoch != last:
+            return
+        whole = self.search.resource.supernet(self.search.metric)
+        loss = runner.message_hub.get_scalar('train/loss').mean(10)
+        with redirect_stdout(self.out):
+            say(
+                f'epoch {epoch:2}/{last}   MACs asked '
+                f'{self.search.current_target / whole:6.1%}   now '
+                f'{self.search.current() / whole:6.1%}   loss {loss:.4g}', 5)
+
+
+class _Results(Hook):
+    """Holds what the last validation and the last test found."""
+
+    def __init__(self) -> None:
+        self.found: Dict[str, Dict[str, float]] = {}
+
+    def after_val_epoch(self, runner, metrics=None) -> None:
+        self.found['val'] = metrics
+
+    def after_test_epoch(self, runner, metrics=None) -> None:
+        self.found['test'] = metrics
 
 
 def say(text: str = '', indent: int = 0) -> None:
@@ -24,6 +113,44 @@ def logged(work_dir: Path) -> Iterator[None]:
     with open(work_dir / 'console.log', 'w', encoding='utf-8') as log:
         with redirect_stdout(log), redirect_stderr(log):
             yield
+
+
+def shorten(cfg: Config, epochs: int, warmup: int) -> Config:
+    """Set the length of a training; of a search, a fifth is width-only."""
+    cfg.train_cfg.update(max_epochs=epochs, val_interval=epochs)
+    cfg.param_scheduler[0].end = warmup
+    cfg.param_scheduler[1].update(begin=warmup, end=epochs)
+    if 'architecture' in cfg.model:
+        extra = max(1, epochs // 5)
+        cfg.model.search.update(epochs=epochs - extra, width_only_epochs=extra)
+    return cfg
+
+
+def search(recipe: Recipe, seed: int = 0, show: bool = False) -> Search:
+    """Search; writes ``search/subnet`` and ``uniform/``, the comparison.
+
+    Args:
+        recipe (Recipe): What and how.
+        seed (int): Of everything that is random.
+        show (bool): Whether to print the progress.
+
+    Raises:
+        SearchError: If the target cannot be met.
+    """
+    cfg, out = recipe.config(recipe.search, 'search', seed), sys.stdout
+    cfg.model.target = recipe.target
+    with logged(recipe.work_dir / 'search'):
+        if recipe.before_search is not None:
+            recipe.before_search(recipe, cfg, seed)
+        try:
+            runner = Runner.from_cfg(cfg)
+        except ValueError as error:  # of the pre-flight
+            raise SearchError(f'the search cannot start: {error}') from error
+        if show:
+            runner.register_hook(_Progress(runner.model.search, out))
+        runner.train()
+        narrow_uniformly(runner.model.search, recipe.work_dir / 'uniform')
+    return runner.model.search
 
 
 def narrow_uniformly(search: Search, out_dir: Path) -> Export:
@@ -48,3 +175,84 @@ def narrow_uniformly(search: Search, out_dir: Path) -> Export:
         search.keep(kept),
         target=search.target,
         metric=search.metric)
+
+
+def compared(recipe: Recipe,
+             whole: Dict[str, float],
+             even: str = 'narrowed uniformly') -> List[Network]:
+    """The lines of the table, after the search.
+
+    Args:
+        recipe (Recipe): What and how.
+        whole (dict): MACs and parameters of the supernet.
+        even (str): What the evenly narrowed network is called.
+    """
+    return [
+        Network('supernet', recipe.supernet, round(whole['macs']),
+                round(whole['params'])),
+        Network.of('searched', recipe.retrain,
+                   recipe.work_dir / 'search' / 'subnet'),
+        Network.of(even, recipe.retrain, recipe.work_dir / 'uniform')
+    ]
+
+
+def train(
+        recipe: Recipe,
+        network: Network,
+        folder: str,
+        seed: int = 0,
+        look: Callable[[Runner], Any] = lambda runner: None) -> Dict[str, Any]:
+    """Train a network from scratch.
+
+    Args:
+        recipe (Recipe): What and how.
+        network (Network): Which.
+        folder (str): Where, below ``work_dir``.
+        seed (int): Of everything that is random.
+        look (callable): Looks at the trained network.
+
+    Returns:
+        dict: Scores by split after the last epoch, ``seconds``, and as
+        ``seen`` what ``look`` returns.
+    """
+    start, results = time.time(), _Results()
+    cfg = recipe.config(network.config, folder, seed)
+    if network.subnet is not None:
+        cfg.model.subnet = str(network.subnet)
+    with logged(recipe.work_dir / folder):
+        runner = Runner.from_cfg(cfg)
+        runner.register_hook(results)
+        runner.train()
+        if recipe.test:
+            runner.test()
+        seen = look(runner)
+    val = recipe.scores(results.found['val'])
+    test = recipe.scores(results.found.get('test', results.found['val']))
+    return {
+        'test': test,
+        recipe.val: val,
+        'seconds': time.time() - start,
+        'seen': seen
+    }
+
+
+def quickstart(recipe: Recipe, what: str, seed: int):
+    """Search, export and say so; returns the search and the networks."""
+    say(f'1/4  Search: {what}, down to {recipe.target} of its MACs')
+    found = search(recipe, seed, show=True)
+    subnet = recipe.work_dir / 'search' / 'subnet'
+    say(f'2/4  Export: {subnet}')
+    for file in sorted(subnet.iterdir()):
+        say(file.name, 5)
+    return found, compared(recipe, found.preflight().supernet)
+
+
+def train_aloud(recipe: Recipe, network: Network, folder: str, seed: int,
+                name: str, **kwargs) -> Dict[str, Any]:
+    """:func:`train`, its score called ``name``, with a line on the outcome."""
+    found = train(recipe, network, folder, seed, **kwargs)
+    network.top1.append(found['test'][name])
+    say(
+        f'seed {seed}  {network.name:18} {name} {network.top1[-1]:5.2f} %   '
+        f'{found["seconds"]:3.0f} s', 5)
+    return found

@@ -12,15 +12,14 @@ import json
 import statistics
 import sys
 from pathlib import Path
-from typing import Any, Dict, List, Sequence
+from typing import Any, Dict, List, Sequence, Tuple
 
 import dms_razor.openmmlab  # noqa: F401  isort: skip  (must come first)
 
 import torch
 from _comparison import Network, table
-from _detection import CocoFolder, DataError
-from _detection_steps import CONFIGS, Recipe, SearchError, search, train
-from _steps import say
+from _detection import CocoFolder, DataError, detector_recipe
+from _steps import Recipe, SearchError, compared, say, search, train
 from mmengine.registry import MODELS, init_default_scope
 
 from dms_razor.deploy import RawOutputs, onnx_latency, write_network
@@ -28,7 +27,6 @@ from dms_razor.openmmlab.example_input import input_shape_from_config
 from dms_razor.subnet import load_weights
 from dms_razor.subnet.files import write_text
 
-YOLO = CONFIGS / 'yolov8'
 SEARCHED = 'supernet.json'
 """Written when the search is through."""
 
@@ -66,21 +64,6 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def recipe_of(args: argparse.Namespace) -> Recipe:
-    """What the command line asks for."""
-    data = CocoFolder(args.data)
-    return Recipe(
-        Path(args.work_dir),
-        data,
-        supernet=YOLO / 'yolov8-d0.33-w0.125_b8-60e_coco-format.py',
-        search=YOLO / 'dms-yolov8-50p_b8-60e_coco-format.py',
-        retrain=YOLO / 'dms-yolov8-50p_b8-60e_coco-format_retrain.py',
-        target=args.target,
-        size=args.size,
-        epochs=args.epochs,
-        val='val' if data.has('val') else 'test')
-
-
 def keep_apart(work_dir: Path, asked: Dict[str, Any]) -> None:
     """Refuse a folder whose results were made with other settings.
 
@@ -109,19 +92,27 @@ def main() -> None:
     args = parse_args()
     work_dir = Path(args.work_dir)
     try:
-        recipe = recipe_of(args)
+        data = CocoFolder(args.data)
+        recipe = detector_recipe(
+            work_dir,
+            data,
+            args.target,
+            args.size,
+            args.epochs,
+            'val' if data.has('val') else 'test',
+            flip=True)
         keep_apart(
             work_dir,
             dict(
-                data=str(recipe.data.root),
+                data=str(data.root),
                 target=args.target,
                 size=args.size,
                 epochs=args.epochs,
                 seed_of_the_search=args.seeds[0]))
-        networks = compare(recipe, args.seeds)
+        networks, found = compare(recipe, args.seeds)
     except (DataError, SearchError, SettingsError) as error:
         sys.exit(f'{type(error).__name__}: {error}')
-    more = scores(recipe, networks, args.seeds)
+    more = scores(recipe, found)
     if args.threads:
         times = latency(recipe, networks, args.seeds[0], args.threads)
         for threads in args.threads:
@@ -136,55 +127,46 @@ def main() -> None:
         f'one image of {args.size} x {args.size}.')
 
 
-def compare(recipe: Recipe, seeds: List[int]) -> List[Network]:
-    """Search and train whatever is not there yet."""
-    work_dir = recipe.work_dir
-    told = work_dir / SEARCHED
-    if told.is_file():
-        whole = json.loads(told.read_text())
-    else:
+def compare(recipe: Recipe,
+            seeds: List[int]) -> Tuple[List[Network], List[List[dict]]]:
+    """Search and train whatever is not there yet.
+
+    Returns:
+        tuple: The networks, and what each seed of each network gave.
+    """
+    told = recipe.work_dir / SEARCHED
+    if not told.is_file():
         say('searching')
-        whole = search(recipe, seeds[0])
-    networks = [
-        Network('supernet', recipe.supernet, round(whole['macs']),
-                round(whole['params'])),
-        Network.of('searched', recipe.retrain, work_dir / 'search' / 'subnet'),
-        Network.of('uniform', recipe.retrain, work_dir / 'uniform'),
-    ]
+        whole = search(recipe, seeds[0]).preflight().supernet
+        write_text(told, json.dumps(whole))
+    networks = compared(recipe, json.loads(told.read_text()), 'uniform')
+    found: List[List[dict]] = [[] for _ in networks]
     for seed in seeds:
-        for network in networks:
-            path = work_dir / f'{network.name}-{seed}' / 'result.json'
+        for network, each in zip(networks, found):
+            folder = f'{network.name}-{seed}'
+            path = recipe.work_dir / folder / 'result.json'
             if not path.is_file():
                 say(f'training {network.name}, seed {seed}')
-                write_text(
-                    path,
-                    json.dumps(
-                        train(recipe, path.parent.name, network.subnet, seed)))
-            found = json.loads(path.read_text())
-            network.top1.append(found[recipe.val]['mAP'])
-    return networks
+                write_text(path,
+                           json.dumps(train(recipe, network, folder, seed)))
+            each.append(json.loads(path.read_text()))
+            network.top1.append(each[-1][recipe.val]['mAP'])
+    return networks, found
 
 
-def scores(recipe: Recipe, networks: List[Network],
-           seeds: List[int]) -> Dict[str, List[str]]:
+def scores(recipe: Recipe, found: List[List[dict]]) -> Dict[str, List[str]]:
     """Further columns: mAP on the test split and at an IoU of 0.5."""
     columns = {f'mAP at 0.5, {recipe.val} (%)': (recipe.val, 'mAP_50')}
-    if recipe.data.has('test'):
+    if recipe.test or recipe.val == 'test':
         columns['mAP, test (%)'] = ('test', 'mAP')
         columns['mAP at 0.5, test (%)'] = ('test', 'mAP_50')
-    more: Dict[str, List[str]] = {}
-    for title, (split, name) in columns.items():
-        more[title] = []
-        for network in networks:
-            each = [_result(recipe, network, seed) for seed in seeds]
-            mean = statistics.mean(found[split][name] for found in each)
-            more[title].append(f'{mean:.2f}')
-    return more
-
-
-def _result(recipe: Recipe, network: Network, seed: int) -> dict:
-    path = recipe.work_dir / f'{network.name}-{seed}' / 'result.json'
-    return json.loads(path.read_text())
+    return {
+        title: [
+            f'{statistics.mean(one[split][name] for one in each):.2f}'
+            for each in found
+        ]
+        for title, (split, name) in columns.items()
+    }
 
 
 def latency(recipe: Recipe, networks: List[Network], seed: int,

@@ -13,7 +13,6 @@ bank itself takes a step: masks, resource and update).
 """
 import argparse
 import copy
-import json
 import logging
 import statistics
 import sys
@@ -23,7 +22,8 @@ from contextlib import redirect_stdout
 import dms_razor.openmmlab  # noqa: F401  isort: skip  (must come first)
 
 import torch
-from mmengine.config import Config, DictAction
+from _launch import add_json, config_parser, read_config, tell
+from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.logging import MMLogger
 from mmengine.optim import build_optim_wrapper
@@ -31,29 +31,16 @@ from mmpretrain.structures import DataSample
 
 from dms_razor.masking import unmask
 from dms_razor.openmmlab.from_config import algorithm_of_config
-from dms_razor.subnet.files import write_text
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0],
-        epilog='\n'.join(__doc__.splitlines()[2:]),
-        formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='config of a search of a classifier')
+    parser = config_parser(__doc__, 'config of a search of a classifier')
     parser.add_argument('--batch', type=int, default=8, help='batch size')
     parser.add_argument(
         '--rounds', type=int, default=20, help='paired rounds, 20 by default')
     parser.add_argument(
         '--warmup', type=int, default=3, help='rounds that do not count')
-    parser.add_argument(
-        '--json',
-        metavar='FILE',
-        help='write the result as JSON to this file; - prints nothing else')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        help='override settings of the config: key=value')
+    add_json(parser)
     return parser.parse_args()
 
 
@@ -93,17 +80,15 @@ class Side:
         }
         sizes = {}
 
-        def keep(tensor):
+        def note(tensor):
             storage = tensor.untyped_storage()
             if storage.data_ptr() not in own:
                 sizes[storage.data_ptr()] = storage.nbytes()
             return tensor
 
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
-            loss = self.loss()  # keeps every storage alive while counting
-        total = sum(sizes.values())
-        del loss
-        return total
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda x: x):
+            _ = self.loss()  # holds every storage while they are counted
+        return sum(sizes.values())
 
 
 def synchronize() -> None:
@@ -177,31 +162,21 @@ def benchmark(cfg: Config, batch: int, rounds: int, warmup: int) -> dict:
         masks_ms=1e3 * time_bank(search.model.search))
 
 
-def quiet_logger() -> None:
-    """Keep mmengine's log to warnings: it has a stdout of its own."""
-    MMLogger.get_current_instance().setLevel(logging.WARNING)
-
-
 def main() -> None:
     args = parse_args()
     if args.batch < 1 or args.rounds < 1 or args.warmup < 0:
         sys.exit('--batch and --rounds have to be at least 1, --warmup 0')
     try:
         with redirect_stdout(sys.stderr):  # stdout may be for the JSON alone
-            quiet_logger()
-            cfg = Config.fromfile(args.config)
-            if args.cfg_options is not None:
-                cfg.merge_from_dict(args.cfg_options)
-            result = benchmark(cfg, args.batch, args.rounds, args.warmup)
+            # mmengine's log has a stdout of its own
+            MMLogger.get_current_instance().setLevel(logging.WARNING)
+            result = benchmark(
+                read_config(args), args.batch, args.rounds, args.warmup)
     except ValueError as error:
         sys.exit(str(error))
-    if args.json != '-':
-        for name, value in result.items():
-            print(f'{name:<18} {value:.4g}')
-    if args.json == '-':
-        print(json.dumps(result, indent=2))
-    elif args.json is not None:
-        write_text(args.json, json.dumps(result, indent=2) + '\n')
+    tell(
+        args, result,
+        '\n'.join(f'{name:<18} {value:.4g}' for name, value in result.items()))
 
 
 if __name__ == '__main__':

@@ -18,22 +18,24 @@ import json
 import logging
 import time
 from pathlib import Path
+from typing import Dict, Iterator, Tuple
 
 import dms_razor.openmmlab  # noqa: F401  isort: skip  (must come first)
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 from _comparison import Network, table
+from _steps import narrow_uniformly
 from mmengine.logging import MMLogger
 from mmpretrain.models import LinearClsHead, VisionTransformer
 from torch import Tensor, nn
 
-from dms_razor.core.projection import project
-from dms_razor.core.topk import hard_masks
+from dms_razor.openmmlab import DigitsDataset
 from dms_razor.search import Search
-from dms_razor.subnet import count_macs, count_params, slice_model
-from dms_razor.trace import trace
+from dms_razor.subnet import count_macs, count_params
+from dms_razor.subnet.files import write_text
 
 
 def parse_args() -> argparse.Namespace:
@@ -43,19 +45,19 @@ def parse_args() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--data', help='folder with train/ and test/')
     parser.add_argument('--images', type=int, help='train on so many images')
-    parser.add_argument('--size', type=int, default=32, help='image side')
     parser.add_argument('--patch', type=int, help='patch side')
-    parser.add_argument('--embed', type=int, default=64)
-    parser.add_argument('--blocks', type=int, default=6)
-    parser.add_argument('--heads', type=int, default=4)
     parser.add_argument('--target', default='50%')
-    parser.add_argument('--epochs', type=int, default=40)
-    parser.add_argument('--warmup-epochs', type=int, default=None)
-    parser.add_argument('--width-only-epochs', type=int, default=None)
-    parser.add_argument('--seeds', type=int, default=1)
-    parser.add_argument('--batch', type=int, default=64)
-    parser.add_argument('--lr', type=float, default=1e-3)
-    parser.add_argument('--ratio-lr', type=float, default=2e-2)
+    for phase in ('warmup', 'width-only'):
+        parser.add_argument(
+            f'--{phase}-epochs', type=int, help='by default a fifth')
+    numbers = dict(size=32, embed=64, blocks=6, heads=4, epochs=40, seeds=1)
+    numbers.update(batch=64, lr=1e-3, ratio_lr=2e-2)
+    for name, value in numbers.items():
+        parser.add_argument(
+            f'--{name.replace("_", "-")}',
+            type=type(value),
+            default=value,
+            help=f'{value} by default')
     parser.add_argument('--out', default='work_dirs/compare_transformer')
     return parser.parse_args()
 
@@ -87,7 +89,6 @@ class Classifier(nn.Module):
 
 def read_digits(split: str):
     """Images uint8 ``[N, 1, 8, 8]`` and labels."""
-    from dms_razor.openmmlab.digits import DigitsDataset
     items = DigitsDataset(split).load_data_list()
     images = np.stack([item['img'][None] for item in items])
     return torch.from_numpy(images), torch.tensor(
@@ -99,7 +100,6 @@ def read_folder(folder: Path, side: int, number=None):
 
     ``number`` takes the first images of every class, equally many of each.
     """
-    import cv2
     images, labels = [], []
     classes = sorted(path for path in folder.iterdir() if path.is_dir())
     for label, path in enumerate(classes):
@@ -211,29 +211,13 @@ def fresh(model: nn.Module, seed: int) -> nn.Module:
     return model
 
 
-def narrowed(model: nn.Module, example: Tensor, target: float) -> nn.Module:
-    """All blocks and head sizes, evenly fewer channels and heads."""
-    space = trace(model, example, qk=False, v=False, depth=False)
-    layout = space.layout
-    ranks = layout.place_in_row
-    kept = project(
-        layout,
-        space.resource,
-        torch.zeros(layout.U, dtype=torch.float64),
-        'macs',
-        target,
-        ranks=ranks)
-    return slice_model(model, space, hard_masks(kept, ranks, layout))
-
-
 def search_subnet(model: nn.Module, data: Data, args: argparse.Namespace,
-                  out: Path):
-    """The search; what :meth:`Search.export` returns."""
+                  out: Path) -> Tuple[nn.Module, float]:
+    """Search and export; returns the subnet and its top-1."""
     epoch = len(data.train[0]) // args.batch
-    last = args.epochs // 5 if args.width_only_epochs is None \
-        else args.width_only_epochs
-    first = args.epochs // 5 if args.warmup_epochs is None \
-        else args.warmup_epochs
+    first, last = (
+        args.epochs // 5 if epochs is None else epochs
+        for epochs in (args.warmup_epochs, args.width_only_epochs))
     search = Search(
         model,
         data.train[0][:1],
@@ -246,8 +230,8 @@ def search_subnet(model: nn.Module, data: Data, args: argparse.Namespace,
     train(model, data, args, search)
     with search.masks('hard'):
         hard = accuracy(model, data)
-    export = search.export(out)
-    found = accuracy(export.model, data)
+    subnet = search.export(out).model
+    found = accuracy(subnet, data)
     kept = {
         unit['name']: f'{unit["kept"]}/{unit["total"]}'
         for unit in search.structure()
@@ -255,7 +239,31 @@ def search_subnet(model: nn.Module, data: Data, args: argparse.Namespace,
     search.close()
     print(f'hard supernet {hard:.2f} %, subnet before retraining '
           f'{found:.2f} %\n{json.dumps(kept)}')
-    return export, search.target, found
+    return subnet, found
+
+
+def one_seed(args: argparse.Namespace, data: Data,
+             seed: int) -> Iterator[Tuple[Network, float]]:
+    """Lines of the table, each with its top-1."""
+    example, out = data.train[0][:1], Path(args.out)
+    torch.manual_seed(seed)
+    supernet = Classifier(args, *example.shape[1:3])
+    plain = copy.deepcopy(supernet)
+    line = Network('supernet', Path(),
+                   count_macs(plain, (example, )).macs, count_params(plain))
+    yield line, train(plain, data, args)
+    folder = out / f'subnet-{seed}'
+    subnet, found = search_subnet(supernet, data, args, folder)
+    yield Network.of('searched, not retrained', Path(), folder), found
+    even = out / f'even-{seed}'
+    search = Search(
+        plain, example, args.target, total_steps=1, qk=False, v=False,
+        depth=False)  # yapf: disable
+    for name, path, model in (('searched', folder, subnet),
+                              ('narrowed evenly', even,
+                               narrow_uniformly(search, even).model)):
+        model = fresh(model, seed)
+        yield Network.of(name, Path(), path), train(model, data, args)
 
 
 def main() -> None:
@@ -263,40 +271,17 @@ def main() -> None:
     args = parse_args()
     torch.set_num_threads(1)
     MMLogger.get_current_instance().setLevel(logging.WARNING)
-    out = Path(args.out)
-    out.mkdir(parents=True, exist_ok=True)
-    data = Data(args)
-    channels, side = data.train[0].shape[1:3]
-    rows = {}
-
-    def note(name: str, model: nn.Module, top1: float, removed: int) -> None:
-        macs = count_macs(model, (data.train[0][:1], )).macs
-        print(
-            f'{name}: {top1:.2f} %, {macs:,} MACs, {time.time() - start:.0f} '
-            's',
-            flush=True)
-        row = rows.setdefault(
-            name, Network(name, Path(), macs, count_params(model), removed))
-        row.top1.append(top1)
-
-    start = time.time()
+    data, start = Data(args), time.time()
+    rows: Dict[str, Network] = {}
     for seed in range(args.seeds):
-        torch.manual_seed(seed)
-        supernet = Classifier(args, channels, side)
-        plain = copy.deepcopy(supernet)
-        note('supernet', plain, train(plain, data, args), 0)
-        export, target, found = search_subnet(supernet, data, args,
-                                              out / f'subnet-{seed}')
-        removed = len(export.manifest.removed)
-        note('searched, not retrained', export.model, found, removed)
-        for name, model, gone in (('searched', export.model, removed),
-                                  ('narrowed evenly',
-                                   narrowed(plain, data.train[0][:1],
-                                            target), 0)):
-            model = fresh(model, seed)
-            note(name, model, train(model, data, args), gone)
+        for line, top1 in one_seed(args, data, seed):
+            rows.setdefault(line.name, line).top1.append(top1)
+            print(
+                f'{line.name}: {top1:.2f} %, {line.macs:,} MACs, '
+                f'{time.time() - start:.0f} s',
+                flush=True)
         text = table(list(rows.values()))
-        (out / 'table.md').write_text(text + '\n')
+        write_text(Path(args.out) / 'table.md', text + '\n')
     print(text)
 
 

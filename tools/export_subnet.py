@@ -6,15 +6,14 @@ from pathlib import Path
 
 import dms_razor.openmmlab  # noqa: F401  isort: skip  (must come first)
 
-from mmengine.config import Config, DictAction
+from _launch import config_parser, read_config
 
 from dms_razor.openmmlab.from_config import algorithm_of_config, load_search
 from dms_razor.openmmlab.retrain import retrain_config
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='config of the search')
+    parser = config_parser(__doc__, 'config of the search')
     parser.add_argument('checkpoint', help='checkpoint of the search')
     parser.add_argument(
         '--out-dir',
@@ -31,11 +30,6 @@ def parse_args() -> argparse.Namespace:
         help='let the retrain config start from the searched weights')
     parser.add_argument(
         '--no-picture', action='store_true', help='do not draw the structure')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        help='override settings of the config: key=value')
     return parser.parse_args()
 
 
@@ -43,9 +37,7 @@ def main() -> None:
     args = parse_args()
     out_dir = args.out_dir or Path(args.checkpoint).parent / 'subnet'
     try:
-        cfg = Config.fromfile(args.config)
-        if args.cfg_options is not None:
-            cfg.merge_from_dict(args.cfg_options)
+        cfg = read_config(args)
         model = load_search(algorithm_of_config(cfg), args.checkpoint)
         export = model.search.export(
             out_dir,

@@ -9,26 +9,18 @@ narrowed uniformly to the same MACs. Ends with mAP and a picture with boxes.
 import argparse
 import sys
 import time
-from contextlib import redirect_stdout
-from functools import partial
 from pathlib import Path
-from typing import TextIO
 
 import dms_razor.openmmlab  # noqa: F401  isort: skip  (must come first)
 
-from _comparison import Network, table
-from _detection import CocoFolder, DataError
-from _detection_steps import CONFIGS, Recipe, SearchError, search, train
+from _comparison import table
+from _detection import CocoFolder, DataError, detector_recipe
 from _digit_scenes import write_digit_scenes
-from _scene_picture import draw_detections
-from _steps import say
-from mmengine.hooks import Hook
+from _scene_picture import detect, draw_detections
+from _steps import SearchError, quickstart, say, train_aloud
 
-from dms_razor.search import Search
 from dms_razor.subnet import SubnetError
 from dms_razor.subnet.files import write_text
-
-YOLO = CONFIGS / 'yolov8'
 
 
 def parse_args() -> argparse.Namespace:
@@ -64,31 +56,6 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-class Progress(Hook):
-    """The search's pre-flight, then a line every few epochs."""
-
-    priority = 'LOW'  # after the search's own hooks
-
-    def __init__(self, search: Search, out: TextIO) -> None:
-        self.search, self.out = search, out
-
-    def before_train(self, runner) -> None:
-        with redirect_stdout(self.out):
-            say(self.search.preflight().text(), 5)
-
-    def after_train_epoch(self, runner) -> None:
-        epoch, last = runner.epoch + 1, runner.max_epochs
-        if epoch % max(1, last // 5) and epoch != last:
-            return
-        whole = self.search.resource.supernet('macs')
-        loss = runner.message_hub.get_scalar('train/loss').mean(10)
-        with redirect_stdout(self.out):
-            say(
-                f'epoch {epoch:2}/{last}   MACs asked '
-                f'{self.search.current_target / whole:6.1%}   now '
-                f'{self.search.current() / whole:6.1%}   loss {loss:.2f}', 5)
-
-
 def main() -> None:
     args = parse_args()
     try:
@@ -99,66 +66,41 @@ def main() -> None:
 
 def run(args: argparse.Namespace) -> None:
     """All steps."""
-    start = time.time()
-    work_dir = Path(args.work_dir)
-    scenes = write_digit_scenes(
-        work_dir / 'scenes',
-        dict(train=args.images[0], test=args.images[1]),
-        size=128,
-        seed=args.seed)
-    data = CocoFolder(scenes)
-    recipe = Recipe(
-        work_dir,
-        data,
-        supernet=YOLO / 'yolov8-d0.33-w0.125_b8-60e_coco-format.py',
-        search=YOLO / 'dms-yolov8-50p_b8-60e_coco-format.py',
-        retrain=YOLO / 'dms-yolov8-50p_b8-60e_coco-format_retrain.py',
-        target=args.target,
-        size=128,
-        epochs=args.epochs,
-        val='test',
-        flip=False)
-
-    say(f'1/4  Search: a small YOLOv8 on scenes of digits, down to '
-        f'{args.target} of its MACs')
-    whole = search(recipe, args.seed, partial(Progress, out=sys.stdout))
-    subnet = work_dir / 'search' / 'subnet'
-    say(f'2/4  Export: {subnet}')
-    for file in sorted(subnet.iterdir()):
-        say(file.name, 5)
-    networks = [
-        Network('supernet', recipe.supernet, round(whole['macs']),
-                round(whole['params'])),
-        Network.of('searched', recipe.retrain, subnet),
-        Network.of('narrowed uniformly', recipe.retrain, work_dir / 'uniform')
-    ]
-
+    start, work_dir = time.time(), Path(args.work_dir)
+    data = CocoFolder(
+        write_digit_scenes(
+            work_dir / 'scenes',
+            dict(train=args.images[0], test=args.images[1]),
+            size=128,
+            seed=args.seed))
+    recipe = detector_recipe(
+        work_dir, data, args.target, 128, args.epochs, 'test', flip=False)
+    _, networks = quickstart(recipe, 'a small YOLOv8 on scenes of digits',
+                             args.seed)
     say('3/4  Train: three networks from scratch with the same recipe')
     detections, half = {}, []
     for network in networks:
-        name = network.name.replace(' ', '_')
-        found = train(recipe, name, network.subnet, args.seed, look_at=4)
-        network.top1.append(found['test']['mAP'])
+        found = train_aloud(
+            recipe,
+            network,
+            network.name.replace(' ', '_'),
+            args.seed,
+            'mAP',
+            look=detect)
         half.append(f'{found["test"]["mAP_50"]:.2f}')
-        detections[network.name] = found['detections']
-        say(
-            f'{network.name:18} mAP {network.top1[-1]:5.2f} %   '
-            f'{found["seconds"]:3.0f} s', 5)
-
+        detections[network.name] = found['seen']
     text = table(networks, 'mAP (%)', {'mAP at IoU 0.5 (%)': half})
     write_text(work_dir / 'table.md', text + '\n')
-    picture = work_dir / 'detections.png'
+    picture, subnet = work_dir / 'detections.png', work_dir / 'search/subnet'
     draw_detections(data, 'test', detections, picture)
-    say(f'4/4  Result: {args.images[1]} test scenes, seed {args.seed}')
-    say(text)
-    say()
-    say(f'Boxes     {picture}\n'
+    say(f'4/4  Result: {args.images[1]} test scenes, seed {args.seed}\n'
+        f'{text}\n\n'
+        f'Boxes     {picture}\n'
         f'Structure {subnet / "structure.png"}\n'
         f'Report    {subnet / "report.md"}\n'
         f'Table     {work_dir / "table.md"}\n'
-        f'Took      {time.time() - start:.0f} s')
-    say()
-    say('Next: write the searched network as an ONNX file with boxes in it, '
+        f'Took      {time.time() - start:.0f} s\n\n'
+        'Next: write the searched network as an ONNX file with boxes in it, '
         'or search on a\ndata set of yours in COCO\'s format:\n\n'
         f'    python tools/export.py {subnet} --boxes --checkpoint '
         f'{work_dir / "searched"}/epoch_{args.epochs}.pth\n'

@@ -14,51 +14,27 @@ from contextlib import redirect_stdout
 
 import dms_razor.openmmlab  # noqa: F401  isort: skip  (must come first)
 
-from mmengine.config import Config, DictAction
+from _launch import add_json, config_parser, read_config, tell
 
 from dms_razor.openmmlab.from_config import preflight_of_config
-from dms_razor.subnet.files import write_text
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0],
-        epilog='\n'.join(__doc__.splitlines()[2:]),
-        formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='config of a search or of a model')
-    parser.add_argument(
-        '--json',
-        metavar='FILE',
-        help='write the report as JSON to this file; - prints nothing else')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        help='override settings of the config: key=value')
+    parser = config_parser(__doc__, 'config of a search or of a model')
+    add_json(parser)
     return parser.parse_args()
 
 
 def main() -> int:
     args = parse_args()
     try:
-        cfg = Config.fromfile(args.config)
-        if args.cfg_options is not None:
-            cfg.merge_from_dict(args.cfg_options)
         with redirect_stdout(sys.stderr):  # stdout may be for the JSON alone
-            report = preflight_of_config(cfg)
+            report = preflight_of_config(read_config(args))
     except (ValueError, TypeError, KeyError, RuntimeError, SyntaxError,
             OSError) as error:
         reason = error.args[0] if isinstance(error, KeyError) else error
         sys.exit(f'{args.config}: {reason}')
-    if args.json != '-':
-        print(report.text())
-    if args.json == '-':
-        print(report.to_json())
-    elif args.json is not None:
-        try:
-            write_text(args.json, report.to_json() + '\n')
-        except OSError as error:
-            sys.exit(f'{args.json} cannot be written: {error}')
+    tell(args, report.to_dict(), report.text())
     return 0 if report.problem is None else 1
 
 

@@ -4,9 +4,7 @@ import argparse
 
 import dms_razor.openmmlab  # noqa: F401  isort: skip  (must come first)
 
-from _launch import load_config, make_parser
-from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
+from _launch import build_runner, load_config, make_parser
 
 
 def parse_args() -> argparse.Namespace:
@@ -19,11 +17,7 @@ def main() -> None:
     args = parse_args()
     cfg = load_config(args)
     cfg.load_from = args.checkpoint
-    if 'runner_type' in cfg:
-        runner = RUNNERS.build(cfg)
-    else:
-        runner = Runner.from_cfg(cfg)
-    runner.test()
+    build_runner(cfg).test()
 
 
 if __name__ == '__main__':

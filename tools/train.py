@@ -5,11 +5,10 @@ import logging
 
 import dms_razor.openmmlab  # noqa: F401  isort: skip  (must come first)
 
-from _launch import load_config, make_parser
+from _launch import build_runner, load_config, make_parser
 from mmengine.config import Config
 from mmengine.logging import print_log
-from mmengine.registry import RUNNERS
-from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.runner import find_latest_checkpoint
 
 
 def parse_args() -> argparse.Namespace:
@@ -98,11 +97,7 @@ def main() -> None:
         switch_on_auto_scale_lr(cfg)
     if args.resume is not None:
         switch_on_resume(cfg, args.resume)
-    if 'runner_type' in cfg:
-        runner = RUNNERS.build(cfg)
-    else:
-        runner = Runner.from_cfg(cfg)
-    runner.train()
+    build_runner(cfg).train()
 
 
 if __name__ == '__main__':

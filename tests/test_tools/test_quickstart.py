@@ -1,6 +1,7 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """tools/quickstart.py: the README's first command, a short version of it."""
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -52,8 +53,10 @@ def costs(out):
 
 def test_short_runs_keep_the_shape_of_the_schedule(load_tool, tmp_path):
     quickstart = load_tool('quickstart')
-    args = type('Args', (), dict(epochs=10))
-    cfg = quickstart.load(quickstart.SUPERNET, tmp_path / 'a', 3, args)
+    recipe = load_tool('_steps').Recipe(tmp_path, *[quickstart.SUPERNET] * 3,
+                                        partial(quickstart.load, epochs=10))
+    cfg = recipe.config(recipe.supernet, 'a', 3)
+    assert cfg.work_dir == str(tmp_path / 'a')
     full = Config.fromfile(quickstart.SUPERNET)
     assert cfg.randomness.seed == 3
     assert cfg.train_cfg.max_epochs == cfg.train_cfg.val_interval == 10

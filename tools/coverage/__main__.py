@@ -27,8 +27,7 @@ from tools.coverage.backbones import (  # noqa: E402  isort: skip
 from tools.coverage.check import Row, check_network  # noqa: E402  isort: skip
 from tools.coverage.detectors import (  # noqa: E402  isort: skip
     DETECTORS, build_detector, markdown as detectors_markdown)
-from tools.coverage.table import (  # noqa: E402  isort: skip
-    line, markdown, row_of_failure)
+from tools.coverage.table import line, markdown  # noqa: E402  isort: skip
 
 
 def parse_args() -> argparse.Namespace:
@@ -73,10 +72,11 @@ def main() -> None:
     for name in names:
         try:
             model, inputs = build(name)
-        except Exception as error:
-            rows.append(row_of_failure(name, error))
-        else:
             rows.append(check_network(name, model, inputs, args.seed))
+        except Exception as error:
+            rows.append(
+                Row(name,
+                    problem=f'not built: {type(error).__name__}: {error}'))
         print(line(rows[-1]), flush=True)
         if args.json:
             Path(args.json).write_text(

@@ -7,7 +7,13 @@ small as the network allows; that changes no channel.
 """
 from typing import Any, Dict, List, Tuple
 
+import torch
+from mmpretrain.models import backbones
+from mmpretrain.models.backbones.base_backbone import BaseBackbone
+from mmpretrain.registry import MODELS
 from torch import Tensor, nn
+
+from .check import Pooled
 
 #: Class name -> (constructor arguments, image side).
 CASES: Dict[str, Tuple[Dict[str, Any], int]] = dict(
@@ -127,20 +133,15 @@ def backbone_names() -> List[str]:
     the backbones (those of self-supervised methods do not), and not every
     exported class is registered.
     """
-    from mmpretrain.models import backbones
-    from mmpretrain.models.backbones.base_backbone import BaseBackbone
-    from mmpretrain.registry import MODELS
-    found = set(backbones.__all__)
-    for name, cls in MODELS.module_dict.items():
-        if not isinstance(cls, type):
-            continue
-        ours = cls.__module__.startswith(f'{backbones.__name__}.')
-        # others' classes in this registry are not mmpretrain's
-        derived = issubclass(cls, BaseBackbone) and \
-            cls.__module__.startswith('mmpretrain.')
-        if ours or derived:
-            found.add(name)
-    return sorted(found, key=str.lower)
+    # others' classes in this registry are not mmpretrain's
+    return sorted(
+        set(backbones.__all__).union(
+            name for name, cls in MODELS.module_dict.items()
+            if isinstance(cls, type) and (
+                cls.__module__.startswith(f'{backbones.__name__}.')
+                or issubclass(cls, BaseBackbone)
+                and cls.__module__.startswith('mmpretrain.'))),
+        key=str.lower)
 
 
 def registered_backbones() -> List[str]:
@@ -148,10 +149,9 @@ def registered_backbones() -> List[str]:
 
     In the order of the table; one that the table lacks comes last.
     """
-    found = [name for name in backbone_names() if name not in NO_NETWORK]
-    order = list(CASES)
-    return sorted(
-        found, key=lambda x: order.index(x) if x in order else len(order))
+    found = set(backbone_names()) - set(NO_NETWORK)
+    return [name for name in CASES if name in found] + sorted(
+        found - set(CASES), key=str.lower)
 
 
 def build_case(name: str) -> Tuple[nn.Module, Tensor]:
@@ -167,17 +167,12 @@ def build_case(name: str) -> Tuple[nn.Module, Tensor]:
     Raises:
         KeyError: mmpretrain has this backbone, the table does not.
     """
-    import torch
-    from mmpretrain.registry import MODELS
-
-    from .check import Pooled
     if name not in CASES:
         raise KeyError(f'the coverage table has no case for {name}: add its '
                        'smallest form to tools/coverage/backbones.py')
     arguments, side = CASES[name]
     torch.manual_seed(0)
-    channels = 1 if name == 'LeNet5' else 3
-    inputs = torch.randn(1, channels, side, side)
+    inputs = torch.randn(1, 1 if name == 'LeNet5' else 3, side, side)
     backbone = MODELS.get(name)(**arguments)
     tokens = 2 if name in CHANNELS_FIRST else 1
     return Pooled(backbone, inputs, tokens=tokens), inputs

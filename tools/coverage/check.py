@@ -4,7 +4,7 @@
 A row is made by the whole way from a network to a trained subnet: trace it,
 draw random ratios for all units, export, build the export again without
 tracing, compare supernet, subnet and rebuilt network, train one step. What
-cannot be pruned is named with its reason. ``tools/coverage.py`` does this for
+cannot be pruned is named with its reason. ``tools/coverage`` does this for
 every backbone that mmpretrain registers.
 """
 import copy
@@ -18,9 +18,9 @@ from typing import Any, Dict, List, Optional
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten
 
 from dms_razor.masking import attach, unmask
+from dms_razor.network import tensors_of
 from dms_razor.subnet import apply_manifest, export_subnet, load_weights
 from dms_razor.trace import trace
 
@@ -100,13 +100,10 @@ class Pooled(nn.Module):
 
     def features(self, x: Tensor) -> List[Tensor]:
         """Tensors of the output, ``[B, C]`` each."""
-        found = [
-            t for t in tree_flatten(self.backbone(x))[0]
-            if isinstance(t, Tensor) and t.is_floating_point()
-        ]
-        positions = {2: (), 3: (self.tokens, ), 4: (2, 3)}
+        positions = {3: (self.tokens, ), 4: (2, 3)}
         return [
-            t.mean(positions[t.dim()]) if t.dim() > 2 else t for t in found
+            t.mean(positions[t.dim()]) if t.dim() > 2 else t
+            for t in tensors_of(self.backbone(x)) if t.is_floating_point()
         ]
 
     def forward(self, x: Tensor) -> Tensor:

@@ -5,10 +5,11 @@ Each goes the way of ``check.py`` as a whole: backbone, neck and head, all raw
 outputs of the head compared. Images are 256 x 256.
 """
 import datetime
-from importlib.metadata import version
-from typing import Any, Dict, List, Tuple
+from typing import Dict, List, Tuple
 
 import torch
+from mmengine.hub import get_config
+from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor, nn
 
 from dms_razor.network import tensors_of
@@ -79,32 +80,25 @@ def build_detector(name: str, seed: int = 0) -> Tuple[nn.Module, Tensor]:
     if name not in DETECTORS:
         raise ValueError(f'there is no detector {name!r} in the table; use '
                          f'one of {", ".join(DETECTORS)}')
-    from mmengine.hub import get_config
-    from mmengine.registry import MODELS, init_default_scope
     cfg = get_config(DETECTORS[name])
     init_default_scope(cfg.default_scope)
-    model = MODELS.build(_without_pretrained(cfg.model))
+    for part in ('backbone', 'neck'):
+        # nothing is downloaded: the weights become random anyway
+        cfg.model.get(part, {}).pop('init_cfg', None)
+    model = MODELS.build(cfg.model)
     generator = torch.Generator().manual_seed(seed)
     images = torch.randn(1, 3, SIDE, SIDE, generator=generator)
     return RawHead(randomise(model, seed), images), images
-
-
-def _without_pretrained(model: Any) -> Any:
-    """Nothing is downloaded: the weights become random anyway."""
-    for part in ('backbone', 'neck'):
-        if part in model:
-            model[part].pop('init_cfg', None)
-    return model
 
 
 def markdown(rows: List[Row]) -> str:
     """The page of the documentation."""
     text = [
         '# Coverage of detectors', '',
-        'Made by `python tools/coverage.py --detectors --markdown '
+        'Made by `python tools/coverage --detectors --markdown '
         'docs/en/coverage_detection.md` on '
-        f'{datetime.date.today().isoformat()} with {versions()}, '
-        f'mmdet {version("mmdet")}, mmyolo {version("mmyolo")}.', '',
+        f'{datetime.date.today().isoformat()} with '
+        f'{versions("mmdet", "mmyolo")}.', '',
         f'{sum(row.equal for row in rows)} of these {len(rows)} detectors are '
         'searched as a whole (backbone, neck and head) and exported with '
         'equal outputs. The difference is that between the masked supernet '
@@ -125,9 +119,8 @@ def markdown(rows: List[Row]) -> str:
         entries = cells(row)
         del entries[-2]  # without blocks; they are few
         text.append(table_line(entries))
-    text += ['', '## What stays, and why', '']
     # paths as in the detector, not in RawHead; a detector has many outputs
-    text += [
+    text += ['', '## What stays, and why', ''] + [
         entry.replace('detector.', '') for entry in stays(rows, output=True)
     ]
     text += [

@@ -2,33 +2,33 @@
 """How rows of the coverage table are written down."""
 import datetime
 import re
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from typing import Dict, Iterable, List
 
 from .backbones import NO_NETWORK
 from .check import Row
 
 KINDS = ('width', 'heads', 'qk', 'v', 'depth')
-_PACKAGES = ('torch', 'mmengine', 'mmpretrain', 'mmrazor')
-
-
-def row_of_failure(name: str, error: Exception) -> Row:
-    """A row for a network that could not even be built."""
-    return Row(name, problem=f'not built: {type(error).__name__}: {error}')
 
 
 def line(row: Row) -> str:
     """One row for a terminal."""
-    units = ' '.join(f'{kind} {row.units[kind]}' for kind in KINDS
-                     if kind in row.units)
-    difference = '-' if row.difference is None else f'{row.difference:.1e}'
     text = (f'{row.name:27} {row.share:6.1%} {row.width_share:6.1%} '
-            f'{difference:>8} {row.elements:7,} {row.seconds:5.0f} s  {units}')
+            f'{_difference(row):>8} {row.elements:7,} {row.seconds:5.0f} s  '
+            f'{_units(row)}')
     if row.problem:
         text += f'\n    PROBLEM {row.problem[:600]}'
     for reason, modules in list(row.fixed.items())[:8]:
         text += f'\n    {len(modules)} fixed ({modules[0]}): {reason[:160]}'
     return text
+
+
+def _units(row: Row) -> str:
+    return ', '.join(f'{row.units[k]} {k}' for k in KINDS if k in row.units)
+
+
+def _difference(row: Row) -> str:
+    return '–' if row.difference is None else f'{row.difference:.1e}'
 
 
 def markdown(rows: List[Row]) -> str:
@@ -39,7 +39,7 @@ def markdown(rows: List[Row]) -> str:
     few = few and f' Less is in units of {few}; the reasons stand below.'
     text = [
         '# Coverage', '',
-        'Made by `python tools/coverage.py --markdown docs/en/coverage.md` '
+        'Made by `python tools/coverage --markdown docs/en/coverage.md` '
         f'on {datetime.date.today().isoformat()} with {versions()}.', '',
         f'{sum(row.equal for row in rows)} of the {len(rows)} backbones that '
         'mmpretrain registers are searched and exported with equal outputs; '
@@ -61,14 +61,12 @@ def markdown(rows: List[Row]) -> str:
 
 def cells(row: Row) -> List[str]:
     """Name, ratios, elements, parameters, share, width share, difference."""
-    difference = '–' if row.difference is None else f'{row.difference:.1e}'
-    if row.precision != 'float32':
-        difference += f' ({row.precision})'
-    kinds = ', '.join(f'{row.units[k]} {k}' for k in KINDS if k in row.units)
+    precision = f' ({row.precision})' if row.precision != 'float32' else ''
     return [
-        row.name, kinds or '–', f'{row.elements:,}',
-        f'{row.params / 1e6:.2f} M', f'{row.share:.1%}',
-        f'{row.width_share:.1%}', difference
+        row.name,
+        _units(row) or '–', f'{row.elements:,}', f'{row.params / 1e6:.2f} M',
+        f'{row.share:.1%}', f'{row.width_share:.1%}',
+        _difference(row) + precision
     ]
 
 
@@ -125,16 +123,17 @@ def reasons(row: Row, output: bool = False) -> List[str]:
     for reason, modules in row.fixed.items():
         if output or reason != OUTPUT:
             found.setdefault(general(reason), []).extend(modules)
-    lines = []
-    for reason, modules in found.items():
-        patterns = list(dict.fromkeys(general(module) for module in modules))
-        shown = ', '.join(f'`{pattern}`' for pattern in patterns[:3])
-        if len(patterns) > 3:
-            shown += ' …'
-        number = len(modules)
-        lines.append(f'{plain(reason)} ({shown}; '
-                     f'{number} module{"s" * (number > 1)})')
-    return lines
+    return [
+        f'{plain(reason)} ({_shown(modules)}; '
+        f'{len(modules)} module{"s" * (len(modules) > 1)})'
+        for reason, modules in found.items()
+    ]
+
+
+def _shown(modules: List[str]) -> str:
+    patterns = list(dict.fromkeys(general(module) for module in modules))
+    return ', '.join(f'`{pattern}`' for pattern in patterns[:3]) + ' …' * (
+        len(patterns) > 3)
 
 
 def general(text: str) -> str:
@@ -152,12 +151,8 @@ def plain(text: str) -> str:
     return ' '.join(text.replace('|', '/').split())[:300]
 
 
-def versions() -> str:
+def versions(*more: str) -> str:
     """Names and versions of what a row depends on."""
-    found = []
-    for package in _PACKAGES:
-        try:
-            found.append(f'{package} {version(package)}')
-        except PackageNotFoundError:
-            continue
-    return ', '.join(found)
+    return ', '.join(f'{name} {version(name)}'
+                     for name in ('torch', 'mmengine', 'mmpretrain', 'mmrazor',
+                                  *more))
