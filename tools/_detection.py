@@ -17,6 +17,7 @@ from dms_razor.openmmlab.example_input import input_shape_from_config
 from dms_razor.subnet.files import whole_file
 
 SPLITS = ('train', 'val', 'test')
+KEYS = ('images', 'annotations', 'categories')
 
 
 class DataError(ValueError):
@@ -39,20 +40,35 @@ class CocoFolder:
 
     def __post_init__(self) -> None:
         self.root = Path(self.root).resolve()
-        evaluated = self.has('val') or self.has('test')
-        for split, there in (('train', self.has('train')), ('val', evaluated)):
-            if not there:
+        self.content = {
+            split: self._read(split)
+            for split in SPLITS if self.annotations(split).is_file()
+        }
+        for split, others in (('train', ()), ('val', ('test', ))):
+            if not {split, *others} & set(self.content):
                 raise DataError(
                     f'{self.annotations(split)} is not there; give a folder '
                     'with annotations/train.json and annotations/val.json (or '
                     "test.json) in COCO's format and the images in images/, "
                     'or in train/ and val/')
-        for split in filter(self.has, SPLITS):
-            self._check(split)
+        classes = {split: self._categories(split) for split in self.content}
+        for split, found in classes.items():
+            if found != classes['train']:
+                raise DataError(
+                    f'{self.annotations(split)} has the classes {found} and '
+                    f'train.json {classes["train"]}; labels would be mixed '
+                    'up: give both the same categories in the same order')
 
-    def _check(self, split: str) -> None:
-        path, content = self.annotations(split), self._content(split)
-        for key in ('images', 'annotations', 'categories'):
+    def _read(self, split: str) -> dict:
+        path = self.annotations(split)
+        try:
+            content = json.loads(path.read_text(encoding='utf-8'))
+            content = {key: list(content[key]) for key in KEYS}
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(
+                f"{path} is not in COCO's format ({type(error).__name__}: "
+                f'{error}); it takes the keys {", ".join(KEYS)}') from error
+        for key in KEYS:
             if not content[key]:
                 raise DataError(f'{path} has no {key}; give a split with '
                                 'boxes')
@@ -62,30 +78,12 @@ class CocoFolder:
             raise DataError(
                 f'{image}, the first image of {path.name}, is not there; put '
                 'the images into images/, or into train/ and val/')
-        if self._categories(split) != self._categories('train'):
-            raise DataError(
-                f'{path} has the classes {self._categories(split)} and '
-                f'train.json {self._categories("train")}; labels would be '
-                'mixed up: give both the same categories in the same order')
-
-    def _content(self, split: str) -> dict:
-        path = self.annotations(split)
-        try:
-            content = json.loads(path.read_text(encoding='utf-8'))
-            return {
-                key: list(content[key])
-                for key in ('images', 'annotations', 'categories')
-            }
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(
-                f"{path} is not in COCO's format ({type(error).__name__}: "
-                f'{error}); it takes the keys images, annotations and '
-                'categories') from error
+        return content
 
     def _categories(self, split: str) -> Tuple[Tuple[int, str], ...]:
         """(id, name) as they come: mmdet numbers them in this order."""
         return tuple((category['id'], category['name'])
-                     for category in self._content(split)['categories'])
+                     for category in self.content[split]['categories'])
 
     def annotations(self, split: str) -> Path:
         """The file of a split's annotations."""
@@ -93,7 +91,7 @@ class CocoFolder:
 
     def has(self, split: str) -> bool:
         """Whether there is such a split."""
-        return self.annotations(split).is_file()
+        return split in self.content
 
     def images(self, split: str) -> str:
         """The folder of a split's images, relative to ``root``."""
@@ -106,7 +104,7 @@ class CocoFolder:
 
     def number(self, split: str) -> int:
         """Images of a split."""
-        return len(self._content(split)['images'])
+        return len(self.content[split]['images'])
 
 
 def point_to(cfg: Config, data: CocoFolder, val: str = 'val') -> Config:
@@ -146,11 +144,10 @@ def point_to(cfg: Config, data: CocoFolder, val: str = 'val') -> Config:
 
 def resize_images(cfg: Config, size: int) -> Config:
     """Set the side of the square images in all pipelines."""
-    pipelines = [
-        cfg[f'{kind}_dataloader'].dataset.pipeline
-        for kind in ('train', 'val', 'test')
-    ] + [hook.switch_pipeline for hook in _switches(cfg)]
-    _set_scale(pipelines, size)
+    for kind in ('train', 'val', 'test'):
+        _set_scale(cfg[f'{kind}_dataloader'].dataset.pipeline, size)
+    for hook in _switches(cfg):
+        _set_scale(hook.switch_pipeline, size)
     return cfg
 
 
