@@ -13,10 +13,12 @@ from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import prod
-from typing import Any, Callable, Dict, Iterator, List, Optional
+from typing import Any, Callable, Dict, Iterator, Optional
 
 import torch
 from torch import nn
+from torch.nn.modules.module import (register_module_forward_hook,
+                                     register_module_forward_pre_hook)
 from torch.utils.flop_counter import FlopCounterMode
 
 from .core.resource import METRICS, Metric
@@ -154,26 +156,25 @@ def _run_by_module(model: nn.Module, inputs: Any, forward: Optional[Callable],
                    counter: FlopCounterMode) -> Counter:
     """Run the network; FLOPs of each module without those of its children."""
     own: Counter = Counter()
-    running: List[str] = ['']
-    hooks = []
+    names = {id(module): name for name, module in model.named_modules()}
+    running = ['']
 
     def note() -> None:
         own[running[-1]] += counter.get_total_flops() - sum(own.values())
 
-    for name, module in model.named_modules():
+    def enter(module, args) -> None:
+        note()
+        running.append(names.get(id(module), running[-1]))
 
-        def enter(module, args, name=name):
-            note()
-            running.append(name)
+    def leave(module, args, output) -> None:
+        note()
+        running.pop()
 
-        def leave(module, args, output):
-            note()
-            running.pop()
-
-        hooks += [
-            module.register_forward_pre_hook(enter),
-            module.register_forward_hook(leave)
-        ]
+    # Hooks for all modules: scripted ones have none of their own.
+    hooks = [
+        register_module_forward_pre_hook(enter),
+        register_module_forward_hook(leave)
+    ]
     try:
         call(model, inputs, forward)
         note()

@@ -98,6 +98,9 @@ NAMES: Dict[str, str] = {
     'subnet.calling.evaluating': 'network.untouched',
     'subnet.calling.tensors_in': 'network.tensors_of',
     'subnet.weights.check_weights': 'subnet.weights.matching_weights',
+    'tracing.record.ALIASES': 'tracing.rules.table.ALIASES',
+    'tracing.record.op_name': 'tracing.rules.table.op_name',
+    'tracing.record.tensors_of': 'network.tensors_of',
     'tracing.trace': 'trace.trace',
     'tracing.trace.run_model': 'network.run_model',
 }

@@ -25,6 +25,15 @@ DOCUMENTED = {
 #: What others do instead; each is told in the changelog.
 GONE = {
     'dms_razor.core.importance.update',
+    'dms_razor.tracing.folding.HOMOGENEOUS',
+    'dms_razor.tracing.residual.HOMOGENEOUS',
+    'dms_razor.tracing.residual.IDEMPOTENT',
+    'dms_razor.tracing.residual.KEEPS_RANGE',
+    'dms_razor.tracing.recorder.CONSTANTS',
+    'dms_razor.tracing.recorder.READ_OUT',
+    'dms_razor.tracing.rules.attention.added_product',
+    'dms_razor.tracing.rules.counted.FUSED',
+    'dms_razor.tracing.rules.counted.counted',
     'dms_razor.subnet.costs.check_supernet',
     'dms_razor.subnet.counting.PRODUCTS',
 }

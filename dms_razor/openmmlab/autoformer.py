@@ -21,9 +21,8 @@ from mmrazor.models.architectures.ops.transformer_series import \
 from torch import Tensor, nn
 from torch.overrides import handle_torch_function, has_torch_function
 
+from ..tracing import register_rule
 from ..tracing.labels import compress, core
-from ..tracing.rules import register_rule
-from ..tracing.rules.contraction import count
 
 
 # In mmengine's root registry, so that a config finds it under any scope.
@@ -202,7 +201,7 @@ def relative_product(recorder, call) -> List[Tensor]:
     data, out = call.args[0], call.outs[0]
     total = out.numel() * data.shape[-1]
     labels = core(compress(recorder.labels_of(data))).reshape(-1)
-    count(recorder, call, total / len(labels), labels)
+    recorder.count(call, total / len(labels), labels)
     return [torch.zeros((), dtype=torch.long).expand(out.shape)]
 
 

@@ -201,15 +201,16 @@ def _scrambled(model: nn.Module) -> nn.Module:
     Zeros and tiny scales hide what is behind them; weights far from unit
     gain let what comes early fade away behind biases.
     """
-    probe = copy.deepcopy(model)
+    generator = torch.Generator().manual_seed(0)
+    others = {}  # they take the place of the parameters in the copy
+    for name, old in model.named_parameters():
+        if old.is_floating_point():
+            noise = torch.rand(old.shape, generator=generator)
+            others[id(old)] = type(old)(_spread(name, noise).to(old),
+                                        old.requires_grad)
+    probe = copy.deepcopy(model, others)
     for module in probe.modules():
         module.training = False
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name, tensor in probe.named_parameters():
-            if tensor.is_floating_point():
-                noise = torch.rand(tensor.shape, generator=generator)
-                tensor.copy_(_spread(name, noise))
     return probe
 
 

@@ -6,7 +6,7 @@ all others leave every tensor they occur in. Which tensors those are is known
 to the space (its slice sites); nothing is traced here.
 """
 import copy
-from typing import Any, Dict, List, Sequence, Tuple
+from typing import Any, Dict, Iterable, List, Sequence, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +40,7 @@ def slice_model(model: nn.Module, space: Space,
             not that of ``model``.
     """
     selection = check_keep(space.units, selection)
-    subnet = plain_copy(model)
+    subnet = plain_copy(model, space.slice_sites)
     for tensor, sites in _tensors_to_slice(subnet, space.slice_sites):
         # .data keeps the Parameter object: its flags and attributes stay,
         # and whoever shares it sees the sliced tensor
@@ -55,16 +55,22 @@ def slice_model(model: nn.Module, space: Space,
     return subnet
 
 
-def plain_copy(model: nn.Module) -> nn.Module:
+def plain_copy(model: nn.Module, shared: Iterable[str] = ()) -> nn.Module:
     """Deep-copy ``model`` and take the search's masks off the copy.
 
     Args:
         model (nn.Module): The supernet, masked or not. It is not changed.
+        shared (Iterable[str]): Parameters that are about to be sliced: theirs
+            is another object with the same memory.
 
     Returns:
         nn.Module: The network as its author wrote it, without gradients.
     """
-    plain = copy.deepcopy(model)
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    found = [parameters[name] for name in shared if name in parameters]
+    plain = copy.deepcopy(
+        model, {id(p): type(p)(p.data, p.requires_grad)
+                for p in found})
     unmask(plain)
     for parameter in plain.parameters():
         parameter.grad = None
@@ -190,12 +196,13 @@ def slice_tensor(tensor: Tensor, sites: Sequence[SliceSite],
                 'grouped convolution needs equally wide groups. Declare its '
                 'units fixed in the search.')
         entries = [row.nonzero().flatten().to(tensor.device) for row in rows]
-        tensor = torch.cat([
+        pieces = [
             chunk.index_select(site.axis, kept_entries)
             for chunk, kept_entries in zip(
                 tensor.chunk(site.groups, 0), entries)
-        ])
-    return tensor.clone(memory_format=torch.contiguous_format)
+        ]
+        tensor = torch.cat(pieces) if len(pieces) > 1 else pieces[0]
+    return tensor.contiguous()
 
 
 def fold_slots(tensor: Tensor, site: SliceSite, selection: Tensor) -> Tensor:

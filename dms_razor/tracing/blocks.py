@@ -13,17 +13,7 @@ from torch import nn
 
 from ..space import Tail
 from .record import Node
-
-#: Operations f with f(f(x)) = f(x): harmless after the addition if the input
-#: of the block is itself a result of f.
-IDEMPOTENT = ('relu', 'relu6', 'hardtanh')
-#: Operations that keep "is a result of a rectifier" true.
-KEEPS_RANGE = ('max_pool2d', 'dropout', 'flatten', 'view', 'reshape',
-               'permute', 'transpose', 'contiguous')
-#: Linear operations on one tensor that a scale can be moved through.
-HOMOGENEOUS = ('dropout', 'mul', 'div', 'neg', 'view', 'reshape', 'permute',
-               'transpose', 'contiguous', 'flatten', 'unflatten', 'roll',
-               'getitem', 'avg_pool2d', 'squeeze', 'unsqueeze', 'dropout2d')
+from .rules.table import has
 
 
 @dataclass(frozen=True)
@@ -130,19 +120,18 @@ class ResidualFinder:
             return None
         after: List[Node] = []
         node = self.nodes[end]
-        while node.op in IDEMPOTENT or node.op in ('leaky_relu', 'silu',
-                                                   'gelu', 'hardswish', 'elu',
-                                                   'prelu', 'batch_norm',
-                                                   'layer_norm', 'sigmoid'):
+        while has(node.op, 'pointwise', 'binary',
+                  'norm') and not (node.plain_add and len(node.inputs) == 2):
+            inputs = [i for i in node.inputs if i not in self.constant]
+            if len(inputs) != 1 or inputs[0] < call.first:
+                break
             after.append(node)
-            if len(node.inputs) != 1 or node.inputs[0] < call.first:
-                return None
-            node = self.nodes[node.inputs[0]]
+            node = self.nodes[inputs[0]]
         branches = self._branches(node.index, source, call)
         if not branches:
             return None
         for node in after:
-            if node.op not in IDEMPOTENT or not self._is_result_of(
+            if not has(node.op, 'idempotent') or not self._is_result_of(
                     node, source):
                 return NotRemovable(
                     call.path, f'{node.op} after the addition would act on '
@@ -181,7 +170,7 @@ class ResidualFinder:
 
     def _is_result_of(self, rectifier: Node, index: int) -> bool:
         node = self.nodes[index]
-        while node.op in KEEPS_RANGE and len(node.inputs) == 1:
+        while has(node.op, 'keeps_range') and len(node.inputs) == 1:
             node = self.nodes[node.inputs[0]]
         return node.op == rectifier.op and (
             node.op != 'hardtanh'
@@ -214,13 +203,13 @@ class ResidualFinder:
             output = output or self._module_of_output(node, call)
             record = self.nodes[node]
             module = self.calls[record.call].path
-            if record.op in ('batch_norm', 'conv2d', 'linear', 'conv1d',
-                             'conv3d') and self.times[module] == 1:
+            if (has(record.op, 'layer')
+                    or record.op == 'batch_norm') and self.times[module] == 1:
                 if self._affine(module, record.op):
                     return Tail(module, fold=True)
                 break
             inputs = [i for i in record.inputs if i not in self.constant]
-            if record.op not in HOMOGENEOUS or len(inputs) != 1 or len(
+            if not has(record.op, 'linear') or len(inputs) != 1 or len(
                     record.inputs) < record.uses or len(
                         self.readers.get(inputs[0], [])) != 1:
                 break  # x * x has one input and two uses

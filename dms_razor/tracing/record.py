@@ -5,37 +5,9 @@ from typing import Any, Callable, List, Optional, Tuple
 
 from torch import Tensor
 
-#: Several spellings of one operation -> the name rules are registered under.
-ALIASES = dict(
-    iadd='add',
-    radd='add',
-    isub='sub',
-    rsub='sub',
-    subtract='sub',
-    imul='mul',
-    rmul='mul',
-    multiply='mul',
-    truediv='div',
-    itruediv='div',
-    rtruediv='reciprocal',
-    rdiv='reciprocal',
-    true_divide='div',
-    divide='div',
-    ipow='pow',
-    rpow='pow',
-    mod='remainder',
-    floordiv='floor_divide',
-    invert='bitwise_not',
-    concat='cat',
-    concatenate='cat',
-    absolute='abs',
-    negative='neg',
-    swapaxes='transpose',
-    swapdims='transpose',
-    moveaxis='movedim',
-    clip='clamp')
-ALIASES['and'] = ALIASES['iand'] = 'bitwise_and'
-ALIASES['or'] = ALIASES['ior'] = 'bitwise_or'
+from ..moved import moved_names
+
+__getattr__ = moved_names(__name__)
 
 
 class NotUnderstood(Exception):
@@ -105,13 +77,24 @@ class Value:
 
 @dataclass
 class OpCall:
-    """One call of a PyTorch function, as rules see it."""
+    """One call of a PyTorch function, as rules see it.
+
+    Attributes:
+        func (Callable): The function.
+        op (str): Its canonical name.
+        args (tuple): What it was given by position.
+        kwargs (dict): What it was given by name.
+        outs (list[Tensor]): What it returned.
+        tensors (list[Tensor]): All tensors in its arguments.
+        changed (list[Tensor]): Those of them that it wrote into.
+    """
     func: Callable
     op: str
     args: tuple
     kwargs: dict
     outs: List[Tensor]
     tensors: List[Tensor]
+    changed: List[Tensor] = field(default_factory=list)
 
     def argument(self, position: int, name: str, default: Any = None) -> Any:
         """An argument, given by position or by name.
@@ -123,12 +106,3 @@ class OpCall:
         if name == 'dim' and 'axis' in self.kwargs:
             return self.kwargs['axis']
         return self.kwargs.get(name, default)
-
-
-def op_name(func: Callable) -> str:
-    """Canonical name: ``torch.Tensor.__iadd__`` and ``torch.add`` -> 'add'."""
-    name = getattr(func, '__name__', str(func))
-    if name == '__get__':  # a property such as Tensor.T
-        name = getattr(getattr(func, '__self__', None), '__name__', name)
-    name = name.partition('.')[0].strip('_')  # torch.ops: 'relu.default'
-    return ALIASES.get(name, name)

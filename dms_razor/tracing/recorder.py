@@ -13,19 +13,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_flatten
+from torch.utils._pytree import tree_flatten, tree_map
 
-from ..network import tensors_of
-from .facts import Facts
+from ..counting import every_product
+from ..network import named_tensors, tensors_of
+from .facts import Facts, Operation
 from .labels import Variables, compress
-from .record import ModuleCall, Node, NotUnderstood, OpCall, Value, op_name
-
-#: Operations whose result is a constant of a shape that is given in numbers.
-CONSTANTS = ('new_zeros', 'new_ones', 'new_full', 'new_empty', 'new_tensor',
-             'shape_as_tensor')
-#: Operations that hand values of a tensor to Python.
-READ_OUT = ('item', 'tolist', 'numpy', 'array', 'float', 'int', 'bool',
-            'complex', 'index', 'equal', 'allclose', 'is_nonzero')
+from .record import ModuleCall, Node, NotUnderstood, OpCall, Value
+from .rules.table import has, op_name
 
 
 class Recorder(TorchFunctionMode):
@@ -48,9 +43,7 @@ class Recorder(TorchFunctionMode):
         self.facts = Facts(self.variables)
         self.modules = dict(model.named_modules())
         self._names: Dict[int, Tuple[Tensor, str]] = {}
-        named = list(model.named_parameters(remove_duplicate=False))
-        named += list(model.named_buffers(remove_duplicate=False))
-        for name, tensor in named:
+        for name, tensor in named_tensors(model).items():
             self._names.setdefault(id(tensor), (tensor, name))
         self._values: Dict[int, Tuple[Tensor, Value]] = {}
         self._hidden: Dict[int, Tensor] = {}
@@ -142,14 +135,16 @@ class Recorder(TorchFunctionMode):
         call = OpCall(func, op_name(func), args, kwargs, outs, tensors)
         if call.op == 'setitem':
             call.outs = outs = [args[0]]
-        if not outs and call.op in READ_OUT:
+        if not outs and has(call.op, 'read_out'):
             self.fix(
                 tensors, f'{self.where} reads their values into Python '
                 f'({call.op})')
-        changed = [t for t, v in zip(tensors, versions) if _version(t) != v]
-        if call.op in CONSTANTS or all(
+        call.changed = [
+            t for t, v in zip(tensors, versions) if _version(t) != v
+        ]
+        if has(call.op, 'constant') or all(
                 any(t is other for other in tensors) for t in outs) \
-                and not changed:
+                and not call.changed:
             return out  # nothing new: a dropout that is off, x.contiguous()
         if any(self.name_of(t) is not None for t in outs):
             # Of buffers alone: a counter, a lazily filled cache.
@@ -158,11 +153,10 @@ class Recorder(TorchFunctionMode):
                     tensors, f'{self.where} writes them into a buffer '
                     f'({call.op})')
             return out
-        self._record(call, leaves, changed)
+        self._record(call, leaves)
         return out
 
-    def _record(self, call: OpCall, leaves: List[Any],
-                changed: List[Tensor]) -> None:
+    def _record(self, call: OpCall, leaves: List[Any]) -> None:
         tensors = call.tensors
         node = self.new_node(call.op, tensors)
         node.shape = tuple(call.outs[0].shape)
@@ -176,7 +170,7 @@ class Recorder(TorchFunctionMode):
                 continue
             self.bind(tensor, node, label, self._expanded.get(id(tensor)))
             base = tensor._base
-            if base is not None and any(t is tensor for t in changed):
+            if base is not None and any(t is tensor for t in call.changed):
                 self._write_through(base, node, label)
             elif base is not None and not any(t is base for t in tensors):
                 # The operation itself made it: nobody else can look at it.
@@ -201,13 +195,8 @@ class Recorder(TorchFunctionMode):
         self._expanded[id(tensor)] = own_shape
 
     def _apply_rule(self, call: OpCall) -> List[Optional[Tensor]]:
-        rule = self.rules.get(call.op)
         try:
-            if rule is None:
-                raise NotUnderstood(
-                    f'{self.where} uses {call.op}, for which it is not known '
-                    'how channels pass through it')
-            return rule(self, call)
+            return self.rules.get(call.op, not_known)(self, call)
         except NotUnderstood as problem:
             reason = str(problem)
         except Exception as error:
@@ -217,6 +206,19 @@ class Recorder(TorchFunctionMode):
         self.fix(call.tensors, reason)
         variable = torch.tensor(self.variables.new_fixed(reason))
         return [variable.expand(t.shape) for t in call.outs]
+
+    def count(self, call: OpCall, macs: float, *axes: Tensor) -> None:
+        """For rules: what the operation costs.
+
+        Args:
+            call (OpCall): The operation.
+            macs (float): MACs of the whole batch, for one channel in each
+                axis.
+            axes (Tensor): Labels of the channels that MACs grow with.
+        """
+        self.facts.operations.append(
+            Operation(self.path, call.op,
+                      len(self.nodes) - 1, macs / self.batch_size, axes))
 
     # module calls
 
@@ -307,6 +309,25 @@ class Recorder(TorchFunctionMode):
             variable = self.variables.new_fixed('input of the network')
             self.bind(tensor, node,
                       torch.tensor(variable).expand(tensor.shape))
+
+
+def not_known(recorder: Recorder, call: OpCall) -> List[Optional[Tensor]]:
+    """The rule of all other operations: they count, their channels stay.
+
+    The operation runs again, on copies of what it writes into.
+    """
+
+    def copied(leaf: Any) -> Any:
+        return leaf.clone() if any(leaf is t for t in call.changed) else leaf
+
+    args, kwargs = tree_map(copied, (call.args, call.kwargs))
+    with every_product() as counter:
+        call.func(*args, **kwargs)
+    macs = counter.get_total_flops() // 2
+    if macs:
+        recorder.count(call, macs)
+    raise NotUnderstood(f'{recorder.where} uses {call.op}, for which it is '
+                        'not known how channels pass through it')
 
 
 def _version(tensor: Tensor) -> int:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ..adapters.registry import slim_class, slim_name
 from ..space import Block, MaskSite, NormSite, SliceSite
+from .rules.table import has
 from .units import AttentionGroup, Elements, projection_of
 
 
@@ -206,12 +207,6 @@ def attribute_names(module: nn.Module, axis: int) -> Tuple[str, ...]:
 # the norm before it: ``(norm(x) * w + b) * m = norm(x) * (w m) + b m``. That
 # is the same function with the same gradients, at O(channels) instead of
 # O(weights of the layer). It takes a chain in which nothing else is read.
-#
-# : f(z * m) = f(z) * m for one m >= 0 a channel.
-
-HOMOGENEOUS = ('relu', 'leaky_relu', 'dropout', 'max_pool2d', 'avg_pool2d')
-NORMS = ('batch_norm', 'layer_norm', 'rms_norm', 'group_norm')
-LAYERS = ('conv1d', 'conv2d', 'conv3d', 'linear')
 
 
 class MaskFolding:
@@ -236,7 +231,7 @@ class MaskFolding:
             self.times[call.path] = self.times.get(call.path, 0) + 1
         self.layers: Dict[str, List[int]] = {}
         for operation in recorder.facts.operations:
-            if operation.op in LAYERS:
+            if has(operation.op, 'layer'):
                 self.layers.setdefault(operation.module,
                                        []).append(operation.node)
 
@@ -257,9 +252,9 @@ class MaskFolding:
         node = self.nodes[nodes[0]]
         while len(node.inputs) == 1 and self.readers[node.inputs[0]] == 1:
             node = self.nodes[node.inputs[0]]
-            if node.op in NORMS:
+            if has(node.op, 'affine'):
                 return self._affine(node, channels)
-            if node.op not in HOMOGENEOUS:
+            if not has(node.op, 'homogeneous'):
                 return ()
         return ()
 

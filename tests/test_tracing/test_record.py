@@ -3,7 +3,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from dms_razor.tracing.record import OpCall, op_name
+from dms_razor.tracing.record import OpCall
+from dms_razor.tracing.rules.table import op_name
 
 
 @pytest.mark.parametrize('func,name', [

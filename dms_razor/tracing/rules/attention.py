@@ -11,13 +11,11 @@ from typing import List, Optional, Tuple
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from ..facts import Heads
 from ..labels import compress, core
 from ..record import NotUnderstood
-from . import register_rule
-from .contraction import count
+from .table import register_rule
 
 
 def _labels(recorder, x: Tensor) -> Tensor:
@@ -130,9 +128,9 @@ def _count_product(recorder, call, total: int, a: Tensor, b: Tensor) -> None:
         entries = [x for x in (a, b) if x.numel() > 1]
     if entries:
         labels = entries[0].reshape(-1)
-        count(recorder, call, total / len(labels), labels)
+        recorder.count(call, total / len(labels), labels)
     else:
-        count(recorder, call, total)
+        recorder.count(call, total)
 
 
 @register_rule('matmul', 'bmm', 'mm', 'rmatmul')
@@ -145,22 +143,13 @@ def matrix_product(recorder, call) -> List[Tensor]:
     total = out.numel() * a.shape[-1]
     if min(a.dim(), b.dim(), out.dim()) < 2 or any(
             recorder.name_of(t) is not None for t in (a, b)):
-        count(recorder, call, total)
+        recorder.count(call, total)
         raise NotUnderstood(f'{recorder.where} multiplies matrices in a way '
                             f'that is not understood ({call.op})')
     left = _broadcast(_labels(recorder, a), out.dim())
     right = _broadcast(_labels(recorder, b), out.dim())
     _count_product(recorder, call, total, left, right)
     return [_product(recorder, call, left, right, out.shape)]
-
-
-@register_rule('baddbmm')
-def added_product(recorder, call) -> List[Tensor]:
-    """Counted; its channels stay."""
-    a, b = call.tensors[1:3]
-    count(recorder, call, call.outs[0].numel() * a.shape[-1])
-    raise NotUnderstood(f'{recorder.where} multiplies activations with one '
-                        f'another ({call.op})')
 
 
 @register_rule('scaled_dot_product_attention')
@@ -185,29 +174,3 @@ def attention(recorder, call) -> List[Tensor]:
 
 def _score_shape(q: Tensor, k: Tensor) -> Tuple[int, ...]:
     return torch.Size((*q.shape[:-1], k.shape[-2]))
-
-
-# Products in a form that is not followed: they count, their channels stay. :
-# Not every version of PyTorch counts the CPU's fused attention.
-
-FUSED = '_scaled_dot_product_flash_attention_for_cpu'
-
-
-def _attention_flops(q, k, v, *args, out_shape=None, **kwargs) -> int:
-    pairs = k[-2]
-    for size in q[:-1]:
-        pairs *= size
-    return 2 * pairs * (q[-1] + v[-1])
-
-
-@register_rule('einsum', 'tensordot', 'inner', 'addmm', 'multi_dot',
-               'chain_matmul', 'multi_head_attention_forward')
-def counted(recorder, call) -> List[Tensor]:
-    """Runs the operation again, under PyTorch's own counter (2 per MAC)."""
-    fused = getattr(torch.ops.aten, FUSED, None)
-    extra = {} if fused is None else {fused: _attention_flops}
-    with FlopCounterMode(display=False, custom_mapping=extra) as counter:
-        call.func(*call.args, **call.kwargs)
-    count(recorder, call, counter.get_total_flops() // 2)
-    raise NotUnderstood(f'{recorder.where} uses {call.op}, for which it is '
-                        'not known how channels pass through it')

@@ -11,10 +11,10 @@ from typing import List, Optional
 import torch
 from torch import Tensor
 
-from ..facts import Operation, Partition
+from ..facts import Partition
 from ..labels import compress, core, expand_vector, vector_along
 from ..record import NotUnderstood
-from . import register_rule
+from .table import register_rule
 
 
 def channel_vector(recorder, x: Tensor, dim: int) -> Tensor:
@@ -54,13 +54,6 @@ def _own_weight(recorder, weight: Tensor,
                                      == f'{path}.bias'):
         recorder.facts.affine.add(path)
     return name
-
-
-def count(recorder, call, coefficient: float, *axes: Tensor) -> None:
-    recorder.facts.operations.append(
-        Operation(recorder.path, call.op,
-                  len(recorder.nodes) - 1, coefficient / recorder.batch_size,
-                  tuple(axes)))
 
 
 def _refusal(recorder, call, name: Optional[str]) -> NotUnderstood:
@@ -104,10 +97,10 @@ def _beside(recorder, call, x: Tensor, dim: int,
     if labels.numel() == 1 or labels.shape[dim] > 1:
         return None
     if call.op != 'linear' and labels.numel() > labels.shape[0]:
-        count(recorder, call, macs)
+        recorder.count(call, macs)
         raise NotUnderstood(f'{recorder.where} convolves along its channels')
     channels = labels.reshape(-1)
-    count(recorder, call, macs / len(channels), channels)
+    recorder.count(call, macs / len(channels), channels)
     recorder.fix(call.tensors[1:], f'{recorder.where} mixes positions')
     return [labels.expand(call.outs[0].shape)]
 
@@ -121,7 +114,7 @@ def convolution(recorder, call) -> List[Tensor]:
     name = _own_weight(recorder, weight, bias)
     spatial = out.numel() // weight.shape[0] * prod(weight.shape[2:])
     if name is None or x.dim() < weight.dim():
-        count(recorder, call, spatial * weight.shape[1] * weight.shape[0])
+        recorder.count(call, spatial * weight.shape[1] * weight.shape[0])
         raise _refusal(recorder, call, name)
     beside = _beside(recorder, call, x, 1, out.numel() * weight[0].numel())
     if beside is not None:
@@ -134,12 +127,12 @@ def convolution(recorder, call) -> List[Tensor]:
         if known is not None:
             recorder.variables.merge(known.labels, result)
         facts.axis(name, 0, result)
-        count(recorder, call, spatial * weight.shape[1], result)
+        recorder.count(call, spatial * weight.shape[1], result)
     else:
         result = facts.outputs(name, recorder.path, weight.shape[0])
         facts.axis(name, 0, result)
         facts.axis(name, 1, vector, groups, reads=True)
-        count(recorder, call, spatial / groups, vector, result)
+        recorder.count(call, spatial / groups, vector, result)
         if groups > 1:
             why = f'{recorder.where} is a grouped convolution'
             for labels in (vector, result):
@@ -160,7 +153,7 @@ def transposed(recorder, call) -> List[Tensor]:
     depthwise = groups == weight.shape[0] and weight.shape[1] == 1
     if name is None or x.dim() < weight.dim() or (groups > 1
                                                   and not depthwise):
-        count(recorder, call, positions * weight.shape[0] * weight.shape[1])
+        recorder.count(call, positions * weight.shape[0] * weight.shape[1])
         if groups > 1 and not depthwise:
             raise NotUnderstood(
                 f'{recorder.where} is a grouped transposed convolution')
@@ -170,12 +163,12 @@ def transposed(recorder, call) -> List[Tensor]:
     if depthwise and groups > 1:
         result = vector
         facts.axis(name, 0, vector)
-        count(recorder, call, positions, vector)
+        recorder.count(call, positions, vector)
     else:
         result = facts.outputs(name, recorder.path, weight.shape[1], axis=1)
         facts.axis(name, 1, result)
         facts.axis(name, 0, vector, reads=True)
-        count(recorder, call, positions, vector, result)
+        recorder.count(call, positions, vector, result)
     _carry_bias(recorder, bias, result)
     return [expand_vector(result, 1, out.shape)]
 
@@ -188,7 +181,7 @@ def linear(recorder, call) -> List[Tensor]:
     name = _own_weight(recorder, weight, bias)
     positions = out.numel() // weight.shape[0]
     if name is None:
-        count(recorder, call, positions * weight.numel())
+        recorder.count(call, positions * weight.numel())
         raise _refusal(recorder, call, name)
     beside = _beside(recorder, call, x, -1, out.numel() * weight.shape[1])
     if beside is not None:
@@ -198,7 +191,7 @@ def linear(recorder, call) -> List[Tensor]:
     result = facts.outputs(name, recorder.path, weight.shape[0])
     facts.axis(name, 0, result)
     facts.axis(name, 1, vector, reads=True)
-    count(recorder, call, positions, vector, result)
+    recorder.count(call, positions, vector, result)
     _carry_bias(recorder, bias, result)
     return [expand_vector(result, out.dim() - 1, out.shape)]
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from ..labels import compress, core, varies_along, vector_along
-from . import register_rule
 from .movement import moved
+from .table import register_rule
 
 SPLIT = ('split chunk split_with_sizes tensor_split unsafe_split '
          'unsafe_chunk').split()

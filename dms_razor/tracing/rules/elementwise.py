@@ -6,21 +6,8 @@ import torch
 from torch import Tensor
 
 from ..labels import core
-from . import register_rule
-
-UNARY = (
-    'relu relu6 gelu silu sigmoid tanh hardswish hardsigmoid hardtanh '
-    'leaky_relu elu selu celu mish softplus softsign logsigmoid threshold '
-    'hardshrink softshrink tanhshrink rrelu dropout dropout1d dropout2d '
-    'dropout3d alpha_dropout feature_alpha_dropout feature_dropout exp log '
-    'log1p sqrt rsqrt square neg abs sign sin cos erf floor ceil round '
-    'reciprocal clamp clamp_min clamp_max isnan isinf nan_to_num logical_not '
-    'bitwise_not copy zeros_like ones_like empty_like rand_like randn_like '
-    'full_like bernoulli fill zero').split()
-BINARY = ('add sub mul div pow maximum minimum max_binary where lerp '
-          'addcmul addcdiv eq ne lt le gt ge logical_and logical_or '
-          'logical_xor bitwise_and bitwise_or fmod remainder floor_divide '
-          'atan2 copysign masked_fill').split()
+from .contraction import channel_vector
+from .table import register_rule, those
 
 
 def _align(labels: Tensor, dims: int) -> Tensor:
@@ -28,7 +15,7 @@ def _align(labels: Tensor, dims: int) -> Tensor:
     return labels.view((1, ) * (dims - labels.dim()) + labels.shape)
 
 
-@register_rule(*UNARY, *BINARY)
+@register_rule(*those('pointwise', 'binary'))
 def elementwise(recorder, call) -> List[Tensor]:
     """Merge the labels of all operands where broadcasting pairs them up."""
     shape = call.outs[0].shape
@@ -105,7 +92,6 @@ def prelu(recorder, call) -> List[Tensor]:
     x, weight = call.argument(0, 'input'), call.argument(1, 'weight')
     labels = recorder.labels_of(x)
     if weight.numel() > 1:
-        from .contraction import channel_vector
         vector = channel_vector(recorder, x, 1)
         recorder.facts.axis(recorder.name_of(weight), 0, vector)
     return [labels]

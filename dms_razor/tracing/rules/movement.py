@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_flatten, tree_map
 from ..facts import Partition
 from ..labels import compress, core, expand_vector, varies_along, vector_along
 from ..record import NotUnderstood
-from . import register_rule
+from .table import register_rule
 
 SAME = ('contiguous clone detach to type type_as float half double bfloat16 '
         'cpu cuda data alias requires_grad positive').split()

@@ -12,8 +12,8 @@ from torch import Tensor
 from ..facts import NormAxis, Partition
 from ..labels import expand_vector, varies_along
 from ..record import NotUnderstood
-from . import register_rule
 from .contraction import channel_vector, owned_weight
+from .table import register_rule
 
 
 @register_rule('batch_norm', 'instance_norm', 'sync_batch_norm')

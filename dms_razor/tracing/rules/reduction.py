@@ -8,7 +8,8 @@ from torch.utils._pytree import tree_flatten
 
 from ..labels import compress, core, expand_vector, varies_along, vector_along
 from ..record import NotUnderstood
-from . import register_rule
+from .elementwise import elementwise
+from .table import register_rule
 
 SPATIAL = [
     f'{kind}_pool{n}d' for n in (1, 2, 3)
@@ -75,7 +76,6 @@ def _mixed(recorder, call, labels: Tensor, dims: Sequence[int]) -> Tensor:
 def reduce(recorder, call) -> List[Tensor]:
     """Reduction over dimensions: fine as long as they hold no channels."""
     if call.op in ('max', 'min') and len(call.tensors) == 2:
-        from .elementwise import elementwise
         return elementwise(recorder, call)
     labels = recorder.labels_of(call.tensors[0])
     dims = _reduced_dims(call, labels.dim())
