@@ -67,6 +67,7 @@ MODULES: Dict[str, str] = {
     'space': 'subnet.describe subnet.keep tracing tracing.residual '
     'tracing.space',
     'subnet.checks': 'subnet.costs',
+    'subnet.manifest': 'subnet.describe',
     'subnet.picture': 'visualization visualization.structure_picture',
     'subnet.report': 'subnet.layers',
     'subnet.slicing': 'subnet.tensor_slicing subnet.widths',

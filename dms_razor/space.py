@@ -6,6 +6,7 @@ sites), how tensors shrink (slice sites), which blocks can go and what the
 network costs in closed form. It refers to modules and tensors by name, so it
 stays valid when the model is moved, copied or wrapped.
 """
+import math
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
@@ -261,20 +262,21 @@ def check_keep(units: Sequence, keep: Tensor) -> Tensor:
     return keep
 
 
-def closed_form(space, keep: Tensor, metric: str) -> int:
-    """Compute a subnet's figure from its kept counts (paper, eq. 8).
+def closed_form(space: Space, keep: Tensor, metric: str) -> float:
+    """Compute what a subnet costs from its kept counts (paper, eq. 8).
 
     Args:
         space (Space): The space.
         keep (Tensor): Bool of shape [E].
-        metric (str): ``'macs'`` or ``'params'``.
+        metric (str): A name of :data:`dms_razor.core.resource.METRICS`.
 
     Returns:
-        int: The figure that the search reckons with; hard counts make it a
-        whole number.
+        float: What the search reckons with, an int where it is whole, as the
+        MACs and parameters of hard counts are.
     """
     counts = hard_counts(space, keep)
-    return round(float(space.resource(counts, keep.double(), metric)))
+    cost = float(space.resource(counts, keep.double(), metric))
+    return round(cost) if math.isclose(cost, round(cost)) else cost
 
 
 def hard_counts(space, keep: Tensor) -> Tensor:

@@ -13,18 +13,18 @@
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, List, Optional, Union
+from typing import Any, Callable, Optional, Tuple, Union
 
 from torch import Tensor, nn
 
 from ..counting import count_macs
 from ..network import to_device_of
-from ..space import check_keep
+from ..space import Space, check_keep
 from .checks import check_counts
-from .describe import describe_subnet
 from .files import whole_folder, write_text
-from .manifest import Manifest
-from .report import Report, compare_layers
+from .manifest import Manifest, describe_subnet
+from .picture import draw_structure
+from .report import Report, amount, compare_layers
 from .slicing import plain_copy, slice_model
 from .weights import save_weights
 
@@ -51,8 +51,8 @@ class Export:
 
 def export_subnet(out_dir: Union[str, Path],
                   model: nn.Module,
-                  space,
-                  keep: Tensor,
+                  space: Space,
+                  selection: Tensor,
                   *,
                   target: Optional[float] = None,
                   metric: str = 'macs',
@@ -69,9 +69,9 @@ def export_subnet(out_dir: Union[str, Path],
         out_dir (str | Path): The folder, e.g. ``work_dir/subnet``.
         model (nn.Module): The supernet, masked or not. It is not changed.
         space (Space): The space of ``model``.
-        keep (Tensor): Bool of shape [E], True for the elements that stay.
+        selection (Tensor): Bool of shape [E], True for what stays.
         target (float, optional): What was asked, in units of ``metric``.
-        metric (str): ``'macs'`` or ``'params'``.
+        metric (str): What ``target`` limits. Defaults to 'macs'.
         inputs (Any, optional): Example inputs to count MACs on. Defaults to
             those that the space was traced with.
         forward (callable, optional): ``forward(model, *inputs)`` when the
@@ -85,67 +85,67 @@ def export_subnet(out_dir: Union[str, Path],
         Export: The folder and what is in it.
 
     Raises:
-        SubnetError: ``keep`` is no network of the space, the counted MACs or
-            parameters are not those that the search reckoned with, or the
-            folder holds something else. Nothing was written then.
+        SubnetError: ``selection`` is no network of the space, the counted
+            MACs or parameters are not those that the search reckoned with,
+            or the folder holds something else. Nothing was written then.
     """
-    keep = check_keep(space.units, keep)
+    selection = check_keep(space.units, selection)
     texts = {} if retrain is None else retrain.files()
+    subnet, report = _cut(model, space, selection, inputs, forward, metric,
+                          target)
+    draws = picture and importlib.util.find_spec('matplotlib') is not None
+    if picture and not draws:
+        report.notes.append('There is no picture of the structure, because '
+                            'matplotlib is not installed.')
+    texts['report.md'] = report.to_markdown()
+    texts['report.json'] = report.to_json()
+    with whole_folder(out_dir, FILES) as folder:
+        report.manifest.save(folder / 'subnet.json')
+        save_weights(subnet, folder / 'subnet.pth')
+        for name, text in texts.items():
+            write_text(folder / name, text)
+        if draws:
+            draw_structure(report.to_dict(), folder / 'structure.png')
+    return Export(Path(out_dir), subnet, report.manifest, report)
+
+
+def _cut(model: nn.Module, space: Space, selection: Tensor, inputs: Any,
+         forward: Optional[Callable], metric: str,
+         target: Optional[float]) -> Tuple[nn.Module, Report]:
+    """The subnet, checked, and what there is to say about it."""
     supernet = plain_copy(model)
-    subnet = slice_model(supernet, space, keep)
-    counted = space.counted if inputs is None else None
-    if inputs is None:
-        inputs = space.example_inputs
-    inputs = to_device_of(model, inputs)
-    before = counted or count_macs(supernet, inputs, forward)
+    subnet = slice_model(supernet, space, selection)
+    before = space.counted if inputs is None else None
+    inputs = to_device_of(model,
+                          space.example_inputs if inputs is None else inputs)
+    before = before or count_macs(supernet, inputs, forward)
     after = count_macs(subnet, inputs, forward)
     manifest = describe_subnet(
         supernet,
         subnet,
         space,
-        keep,
+        selection,
         inputs,
         after,
         forward=forward,
         metric=metric,
         target=target)
     check_counts(supernet, space, count=before)
-    check_counts(subnet, space, keep, after)
+    check_counts(subnet, space, selection, after)
     report = Report(
         manifest,
-        compare_layers(supernet, subnet, manifest.removed,
-                       *(c.of_one(space.batch_size) for c in (before, after))),
+        compare_layers(
+            supernet, subnet, manifest.removed,
+            *(count.of_one(space.batch_size) for count in (before, after))),
         counter=after.tool,
         full_width=[
             dict(module=stay.module, reason=stay.reason)
             for stay in space.full_width
-        ],
-        notes=_notes(manifest, picture))
-    with whole_folder(out_dir, FILES) as folder:
-        manifest.save(folder / 'subnet.json')
-        save_weights(subnet, folder / 'subnet.pth')
-        write_text(folder / 'report.md', report.to_markdown())
-        write_text(folder / 'report.json', report.to_json())
-        for name, text in texts.items():
-            write_text(folder / name, text)
-        if picture and _can_draw():
-            from .picture import draw_structure
-            draw_structure(report.to_dict(), folder / 'structure.png')
-    return Export(Path(out_dir), subnet, manifest, report)
-
-
-def _notes(manifest: Manifest, picture: bool) -> List[str]:
-    """Say what a reader of the report must know beside its tables."""
-    notes = []
-    cost = getattr(manifest, manifest.metric)['counted']
-    if manifest.target is not None and cost > manifest.target:
-        notes.append(f'The subnet is above what was asked: {cost:,} instead '
-                     f'of at most {manifest.target:,.0f} {manifest.metric}.')
-    if picture and not _can_draw():
-        notes.append('There is no picture of the structure, because '
-                     'matplotlib is not installed.')
-    return notes
-
-
-def _can_draw() -> bool:
-    return importlib.util.find_spec('matplotlib') is not None
+        ])
+    cost = manifest.costs[metric]
+    cost = cost.get('counted', cost['searched'])
+    if target is not None and cost > target:
+        report.notes.append(
+            f'The subnet is above what was asked: {amount(cost)} instead of '
+            f'at most {target:,.0f} {metric}.')
+    return subnet, report

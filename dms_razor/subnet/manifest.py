@@ -1,7 +1,8 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """subnet.json: everything needed to build a subnet without a search.
 
-The manifest does not depend on the tracer: it lists the shape of every
+:func:`describe_subnet` makes a :class:`Manifest` of a subnet that was just
+cut. The manifest does not depend on the tracer: it lists the shape of every
 tensor, the widths that modules carry as attributes, and the removed blocks.
 Beside that it records what was kept of each unit (section 3.1 of the paper)
 and what the network costs. It is data: loading it runs no code, and a
@@ -10,13 +11,23 @@ checksum tells an edited or damaged file from a sound one.
 import hashlib
 import json
 import re
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, fields
+from functools import partial
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Union
+from typing import Any, Callable, Dict, List, Mapping, Optional, Union
 
+import torch
+from torch import Tensor, nn
+
+from ..core.resource import METRICS
+from ..counting import Count
 from ..errors import SubnetError
-from ..network import fingerprint
+from ..network import (call, describe_inputs, fingerprint, named_tensors,
+                       state_shapes, untouched)
+from ..space import Space, closed_form, unit_rows
 from .files import write_text
+from .slicing import get_width, inside, removed_blocks
 
 FORMAT = 'dms_razor.subnet'
 VERSION = 1
@@ -31,7 +42,7 @@ class Manifest:
             of every entry of its state dict) and their ``fingerprint``.
         inputs (Any): The example inputs that ``macs`` are counted on, as
             :func:`dms_razor.network.describe_inputs` puts it.
-        metric (str): What was limited, ``'macs'`` or ``'params'``.
+        metric (str): What was limited.
         target (float, optional): The limit in units of ``metric``.
         macs (dict): Multiply-accumulates of one forward pass: ``supernet``,
             ``searched`` (closed form) and ``counted`` (by another library);
@@ -47,6 +58,9 @@ class Manifest:
             (see :func:`dms_razor.adapters.registry.make_slim`).
         receives (dict): Shape of the one tensor that a module is called
             with, for modules with children: the input of a part.
+        others (dict): The same as ``macs`` for each further metric of
+            :data:`dms_razor.core.resource.METRICS`, without ``counted`` where
+            nothing counts it; not in the file where there is none.
     """
     model: Dict[str, Any]
     inputs: Any
@@ -58,6 +72,12 @@ class Manifest:
     removed: List[str]
     modules: Dict[str, Dict[str, Any]]
     receives: Dict[str, Any] = field(default_factory=dict)
+    others: Dict[str, Dict[str, float]] = field(default_factory=dict)
+
+    @property
+    def costs(self) -> Dict[str, Dict[str, float]]:
+        """What the network costs in each metric."""
+        return dict(macs=self.macs, params=self.params, **self.others)
 
     @property
     def shapes(self) -> Dict[str, List[int]]:
@@ -75,6 +95,8 @@ class Manifest:
             str: The text of a subnet.json.
         """
         content = dict(format=FORMAT, version=VERSION, **asdict(self))
+        if not self.others:
+            del content['others']
         content['checksum'] = checksum(content)
         text = json.dumps(content, indent=1, allow_nan=False)
         # lists of numbers on one line, or a reader sees nothing else
@@ -118,11 +140,10 @@ class Manifest:
                 'damaged. Use the file as exported; a subnet is changed by '
                 'exporting again.')
         del content['format'], content['version']
-        expected = {part.name for part in fields(cls)}
-        if set(content) != expected:
-            raise SubnetError(
-                f'{origin} lacks or adds {sorted(expected ^ set(content))}. '
-                'Export the subnet again.')
+        odd = {part.name for part in fields(cls)} ^ {*content, 'others'}
+        if odd:
+            raise SubnetError(f'{origin} lacks or adds {sorted(odd)}. '
+                              'Export the subnet again.')
         return cls(**content)
 
     def save(self, path: Union[str, Path]) -> None:
@@ -185,25 +206,144 @@ class Manifest:
             raise SubnetError(
                 f'The subnet has no part {prefix!r}. Its parts are '
                 f'{sorted(p for p in self.modules if p and "." not in p)}.')
-        macs = {}
-        if prefix in self.receives:
-            macs['counted'] = sum(module['macs']
-                                  for module in modules.values())
+        macs = sum(module['macs'] for module in modules.values())
         tensors = _below(self.model['tensors'], prefix)
         return Manifest(
-            model=dict(
-                type=modules['']['type'],
-                tensors=tensors,
-                fingerprint=fingerprint(tensors)),
+            model=_model(modules['']['type'], tensors),
             inputs=self.receives.get(prefix),
             metric=self.metric,
             target=None,
-            macs=macs,
+            macs=dict(counted=macs) if prefix in self.receives else {},
             params={},
             units=self.units,
             removed=list(_below(dict.fromkeys(self.removed), prefix)),
             modules=modules,
             receives=_below(self.receives, prefix))
+
+
+def describe_subnet(supernet: nn.Module,
+                    subnet: nn.Module,
+                    space: Space,
+                    selection: Tensor,
+                    inputs: Any,
+                    count: Count,
+                    *,
+                    forward: Optional[Callable] = None,
+                    metric: str = 'macs',
+                    target: Optional[float] = None) -> Manifest:
+    """Describe a subnet that was just cut.
+
+    Args:
+        supernet (nn.Module): The supernet, masked or not.
+        subnet (nn.Module): What ``slice_model(supernet, space, selection)``
+            gave.
+        space (Space): The space.
+        selection (Tensor): Bool of shape [E].
+        inputs (Any): Example inputs, those of ``count``.
+        count (Count): MACs counted on the subnet.
+        forward (callable, optional): How the network is called.
+        metric (str): What ``target`` limits.
+        target (float, optional): The limit.
+
+    Returns:
+        Manifest: Names, shapes and costs; no values of weights.
+    """
+    costs = {}
+    counts = dict(macs=count)
+    for name in space.resource.metrics:
+        known = METRICS.find(name)
+        costs[name] = dict(
+            supernet=closed_form(space, torch.ones_like(selection), name),
+            searched=closed_form(space, selection, name))
+        if name not in counts and known.count is not None:
+            counts[name] = known.count(subnet, inputs, forward)
+        if name in counts:
+            samples = space.batch_size if known.per_sample else 1
+            costs[name]['counted'] = counts[name].of_one(samples).macs
+            if samples > 1:
+                costs[name]['samples'] = samples
+    return Manifest(
+        model=_model(type(supernet).__name__, state_shapes(supernet)),
+        inputs=describe_inputs(inputs),
+        metric=metric,
+        target=None if target is None else float(target),
+        macs=costs.pop('macs'),
+        params=costs.pop('params'),
+        units=_units(space, selection),
+        removed=removed_blocks(space, selection),
+        modules=_modules(subnet, space, removed_blocks(space, selection),
+                         count),
+        receives=_receives(subnet, inputs, forward),
+        others=costs)
+
+
+def _model(kind: str, tensors: Dict[str, List[int]]) -> Dict[str, Any]:
+    return dict(type=kind, tensors=tensors, fingerprint=fingerprint(tensors))
+
+
+def _units(space: Space, selection: Tensor) -> List[Dict[str, Any]]:
+    """Say what is kept of each unit."""
+    return [
+        dict(
+            name=unit.name,
+            kind=unit.kind,
+            total=unit.size,
+            kept=int(row[0].sum()),
+            groups=unit.groups,
+            step=unit.step,
+            members=list(unit.members),
+            kept_index=row.flatten().nonzero().flatten().tolist())
+        for unit, row in zip(space.units, unit_rows(space.units, selection))
+    ]
+
+
+def _modules(subnet: nn.Module, space: Space, removed: List[str],
+             count: Count) -> Dict[str, Dict]:
+    """Say what each module of the subnet is and owns."""
+    modules: Dict[str, Dict[str, Any]] = {
+        path:
+        dict(
+            type=type(module).__name__,
+            tensors={},
+            attributes={},
+            macs=count.by_module.get(path, 0))
+        for path, module in subnet.named_modules(remove_duplicate=False)
+    }
+    # what a checkpoint holds, and sliced buffers that it does not hold
+    names = {*state_shapes(subnet), *space.slice_sites}
+    for name, tensor in named_tensors(subnet).items():
+        if name in names:
+            path, _, own = name.rpartition('.')
+            modules[path]['tensors'][own] = list(tensor.shape)
+    for path, slim in space.replacements.items():
+        if path in modules:
+            modules[path]['slim'] = slim
+    for path, attributes in space.attributes.items():
+        if not inside(path, removed):
+            modules[path]['attributes'] = {
+                name: get_width(subnet.get_submodule(path), path, name)
+                for name in attributes
+            }
+    return modules
+
+
+def _receives(subnet: nn.Module, inputs: Any,
+              forward: Optional[Callable]) -> Dict[str, Any]:
+    """Record what modules with children are called with, if one tensor."""
+    receives: Dict[str, Any] = {}
+
+    def note(path: str, module: nn.Module, args: tuple, kwargs: dict) -> None:
+        if len(args) == 1 and isinstance(args[0], Tensor) and not kwargs:
+            receives.setdefault(path, describe_inputs(args[0]))
+
+    with untouched(subnet), ExitStack() as hooks:
+        for path, module in subnet.named_modules():
+            if path and next(module.children(), None) is not None:
+                hooks.enter_context(
+                    module.register_forward_pre_hook(
+                        partial(note, path), with_kwargs=True))
+        call(subnet, inputs, forward)
+    return receives
 
 
 def checksum(content: Mapping[str, Any]) -> str:

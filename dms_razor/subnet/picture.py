@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Sequence, Tuple, Union
 
 from ..core.budget import format_amount
+from ..core.resource import METRICS
 
 FILLED, OUTLINE, GONE = '#2a6f97', '#8d99a6', '#c1121f'
 ROW = 90
@@ -57,19 +58,14 @@ def draw_structure(report: Dict[str, Any], path: Union[str, Path]) -> None:
 
 def _draw_bars(axes, layers: List[Dict]) -> None:
     """Draw one bar per layer, the subnet's inside the supernet's."""
-    places = range(len(layers))
-    axes.bar(
-        places, [layer['outputs'][0] for layer in layers],
-        width=.86,
-        facecolor='none',
-        edgecolor=OUTLINE,
-        linewidth=.8,
-        label=LEGEND[0])
-    axes.bar(
-        places, [layer['outputs'][1] for layer in layers],
-        width=.86,
-        color=FILLED,
-        label=LEGEND[1])
+    styles = (dict(facecolor='none', edgecolor=OUTLINE,
+                   linewidth=.8), dict(color=FILLED))
+    for which, style in enumerate(styles):
+        axes.bar(
+            range(len(layers)), [layer['outputs'][which] for layer in layers],
+            width=.86,
+            label=LEGEND[which],
+            **style)
 
 
 def _draw_removed(axes, layers: List[Dict]) -> None:
@@ -105,12 +101,14 @@ def _draw_stages(axes, stages: List[str]) -> None:
 
 def _draw_title(figure, report: Dict[str, Any]) -> None:
     """Write the costs and the legend above the first row."""
+    found = {**report, **report.get('others', {})}
     costs = [
         '{} {} ⇒ {}'.format(
-            label,
-            *(format_amount(report[metric][which])
+            metric.label,
+            *(format_amount(found[name][which])
               for which in ('supernet', 'counted')))
-        for metric, label in (('macs', 'MACs'), ('params', 'parameters'))
+        for name, metric in METRICS.items()
+        if 'counted' in found.get(name, ())
     ]
     blocks = [unit for unit in report['units'] if unit['kind'] == 'depth']
     if blocks:
@@ -119,10 +117,11 @@ def _draw_title(figure, report: Dict[str, Any]) -> None:
             sum(unit['kept'] for unit in blocks)))
     top = figure.axes[0]
     top.set_title(', '.join(costs), fontsize=10, loc='left', pad=24)
-    handles = {}
-    for axes in figure.axes:
-        for handle, label in zip(*axes.get_legend_handles_labels()):
-            handles.setdefault(label, handle)
+    handles = {
+        label: handle
+        for axes in figure.axes
+        for handle, label in zip(*axes.get_legend_handles_labels())
+    }
     shown = [label for label in LEGEND if label in handles]
     top.legend([handles[label] for label in shown],
                shown,
@@ -182,9 +181,8 @@ def spans(values: List[Any]) -> List[Tuple[int, int, Any]]:
     Returns:
         list[tuple[int, int, Any]]: First and last place and value of each.
     """
-    found, place = [], 0
-    for value, run in groupby(values):
-        length = len(list(run))
-        found.append((place, place + length - 1, value))
-        place += length
-    return found
+    runs = [
+        list(run)
+        for _, run in groupby(enumerate(values), lambda pair: pair[1])
+    ]
+    return [(run[0][0], run[-1][0], run[0][1]) for run in runs]

@@ -7,11 +7,10 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 from torch import nn
 
 from ..core.budget import format_amount
+from ..core.resource import METRICS
 from ..counting import Count
 from .manifest import Manifest
 from .slicing import inside
-
-# Supernet and subnet side by side, layer by layer.
 
 WIDTHS = (('in_channels', 'out_channels'), ('in_features', 'out_features'))
 """Attributes of standard layers that give their input and output width."""
@@ -21,7 +20,7 @@ WIDTHS = (('in_channels', 'out_channels'), ('in_features', 'out_features'))
 class Layer:
     """One convolution, linear layer or other module with a matrix.
 
-    Each pair is (supernet, subnet); in a removed block the subnet's figures
+    Each pair is (supernet, subnet); in a removed block the subnet's numbers
     are 0.
 
     Attributes:
@@ -41,10 +40,6 @@ class Layer:
     params: Tuple[int, int]
     removed: Optional[str] = None
 
-    def to_dict(self) -> Dict[str, Any]:
-        """The layer as plain data, for JSON."""
-        return asdict(self)
-
 
 def compare_layers(supernet: nn.Module, subnet: nn.Module, removed: List[str],
                    before: Count, after: Count) -> List[Layer]:
@@ -60,24 +55,18 @@ def compare_layers(supernet: nn.Module, subnet: nn.Module, removed: List[str],
     Returns:
         list[Layer]: In the order of the network's modules.
     """
-    kept = dict(subnet.named_modules())
+    rest = dict(subnet.named_modules())
     layers = []
     for name, module in supernet.named_modules():
-        if not is_layer(module, before.by_module.get(name, 0)):
+        macs = [count.by_module.get(name, 0) for count in (before, after)]
+        if not is_layer(module, macs[0]):
             continue
-        gone = [block for block in removed if inside(name, [block])]
-        rest = None if gone else kept[name]
-        inputs, outputs = zip(width(module), width(rest))
+        gone = next((path for path in removed if inside(name, [path])), None)
+        pair = module, None if gone else rest[name]
         layers.append(
-            Layer(
-                name=name,
-                type=type(module).__name__,
-                inputs=inputs,
-                outputs=outputs,
-                macs=(before.by_module.get(name, 0),
-                      0 if gone else after.by_module.get(name, 0)),
-                params=(own_params(module), own_params(rest)),
-                removed=gone[0] if gone else None))
+            Layer(name,
+                  type(module).__name__, *zip(*map(width, pair)), tuple(macs),
+                  tuple(map(own_params, pair)), gone))
     return layers
 
 
@@ -120,10 +109,8 @@ def width(module: Optional[nn.Module]) -> Tuple[int, int]:
 
 def own_params(module: Optional[nn.Module]) -> int:
     """Count the parameters that a module owns itself, 0 for None."""
-    if module is None:
-        return 0
-    return sum(parameter.numel()
-               for parameter in module.parameters(recurse=False))
+    own = [] if module is None else module.parameters(recurse=False)
+    return sum(parameter.numel() for parameter in own)
 
 
 @dataclass
@@ -150,28 +137,33 @@ class Report:
         Returns:
             dict: ``asked`` (``metric``, ``target``, ``fraction``), ``macs``
             and ``params`` (``supernet``, ``searched``, ``counted``),
+            ``others`` (the same of other metrics, if there are any),
             ``counter``, ``units`` (name, kind, kept and total per group),
             ``layers``, ``removed``, ``full_width`` and ``notes``.
         """
         manifest = self.manifest
-        costs = dict(macs=manifest.macs, params=manifest.params)
         target = manifest.target
-        whole = costs[manifest.metric]['supernet']
-        return dict(
+        whole = manifest.costs[manifest.metric]['supernet']
+        content = dict(
             asked=dict(
                 metric=manifest.metric,
                 target=target,
                 fraction=None if target is None else target / whole),
-            **costs,
+            macs=manifest.macs,
+            params=manifest.params,
+            others=manifest.others,
             counter=self.counter,
             units=[{
                 key: unit[key]
                 for key in ('name', 'kind', 'kept', 'total', 'groups', 'step')
             } for unit in manifest.units],
-            layers=[layer.to_dict() for layer in self.layers],
+            layers=[asdict(layer) for layer in self.layers],
             removed=manifest.removed,
             full_width=self.full_width,
             notes=self.notes)
+        if not manifest.others:
+            del content['others']
+        return content
 
     def to_json(self) -> str:
         """The content of report.json."""
@@ -179,25 +171,26 @@ class Report:
 
     def to_markdown(self) -> str:
         """The content of report.md."""
-        sections = [
+        return '\n\n'.join([
             '# Searched subnet',
-            self._costs(), *[f'{note}' for note in self.notes], '## Layers',
+            self._costs(), *self.notes, '## Layers',
             self._layers(), '## Removed blocks',
             self._removed(), '## At full width',
             self._full_width()
-        ]
-        return '\n\n'.join(sections) + '\n'
+        ]) + '\n'
 
     def _costs(self) -> str:
         manifest = self.manifest
         rows = []
-        for metric, label in (('macs', 'MACs'), ('params', 'parameters')):
-            cost = getattr(manifest, metric)
+        for metric, cost in manifest.costs.items():
             limited = metric == manifest.metric and manifest.target
             asked = f'at most {manifest.target:,.0f}' if limited else '-'
-            rows.append((label, f'{cost["supernet"]:,}', asked,
-                         f'{cost["searched"]:,}', f'{cost["counted"]:,}',
-                         f'{cost["counted"] / cost["supernet"]:.2%}'))
+            found = cost.get('counted', cost['searched'])
+            rows.append(
+                (METRICS.find(metric).label, amount(cost['supernet']), asked,
+                 amount(cost['searched']),
+                 amount(found) if 'counted' in cost else '-',
+                 f'{found / cost["supernet"]:.2%}'))
         shape = first_shape(manifest.inputs)
         share = ''
         if 'samples' in manifest.macs:
@@ -212,23 +205,19 @@ class Report:
     def _layers(self) -> str:
         rows = []
         for layer in self.layers:
-            after = layer.removed is None
-            rows.append(
-                (f'`{layer.name}`', layer.type,
-                 change(*layer.inputs) if after else str(layer.inputs[0]),
-                 change(*layer.outputs)
-                 if after else f'{layer.outputs[0]} ⇒ removed',
-                 ' ⇒ '.join(format_amount(macs) for macs in layer.macs)))
+            inputs, outputs = change(*layer.inputs), change(*layer.outputs)
+            if layer.removed is not None:
+                inputs = str(layer.inputs[0])
+                outputs = f'{layer.outputs[0]} ⇒ removed'
+            rows.append((f'`{layer.name}`', layer.type, inputs, outputs,
+                         ' ⇒ '.join(map(format_amount, layer.macs))))
         return table(('layer', 'type', 'in', 'out', 'MACs'), rows)
 
     def _removed(self) -> str:
-        stages = [
-            unit for unit in self.manifest.units if unit['kind'] == 'depth'
-        ]
-        rows = [(f'`{stage["name"]}`', f'{stage["total"]} ⇒ {stage["kept"]}',
-                 ', '.join(f'`{path}`' for path in stage['members']
+        rows = [(f'`{unit["name"]}`', f'{unit["total"]} ⇒ {unit["kept"]}',
+                 ', '.join(f'`{path}`' for path in unit['members']
                            if path in self.manifest.removed) or 'none')
-                for stage in stages]
+                for unit in self.manifest.units if unit['kind'] == 'depth']
         if not rows:
             return 'No blocks were searched.'
         return table(('stage', 'removable blocks', 'removed'), rows)
@@ -237,6 +226,11 @@ class Report:
         rows = [(f'`{item["module"]}`', item['reason'])
                 for item in self.full_width]
         return table(('module', 'reason'), rows) if rows else 'Nothing.'
+
+
+def amount(value: float) -> str:
+    """Write a cost: whole numbers in full, others in four digits."""
+    return f'{value:,}' if isinstance(value, int) else f'{value:,.4g}'
 
 
 def change(before: int, after: int) -> str:

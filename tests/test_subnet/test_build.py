@@ -7,7 +7,7 @@ from torch import nn
 
 from dms_razor.subnet import (SubnetError, build_subnet, count_macs,
                               export_subnet, slice_model)
-from dms_razor.subnet.describe import describe_subnet
+from dms_razor.subnet.manifest import describe_subnet
 from .helpers import Net, images, net, some_keep, space
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from dms_razor.network import fingerprint
 from dms_razor.subnet import Manifest, SubnetError, count_macs, slice_model
-from dms_razor.subnet.describe import describe_subnet
+from dms_razor.subnet.manifest import describe_subnet
 from .helpers import images, net, some_keep, space
 
 
