@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from dms_razor.core.resource import Cost, ResourceModel
+from dms_razor.core.resource import METRICS, Cost, Metric, ResourceModel
 from dms_razor.openmmlab.retrain import RetrainConfig
-from dms_razor.subnet import Manifest, SubnetError, count_macs, export_subnet
+from dms_razor.subnet import (Count, Manifest, SubnetError, build_subnet,
+                              count_macs, export_subnet)
 from dms_razor.subnet.export import FILES
 from .helpers import images, net, some_keep, space
 
@@ -174,3 +175,61 @@ def test_custom_call_and_inputs(tmp_path):
     assert done.manifest.macs['counted'] == 14464
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, before[name])
+
+
+@pytest.fixture
+def metrics():
+    """Two metrics from outside: one that is counted, one that is not."""
+    METRICS.register('kept_first')(
+        Metric(
+            'kept_first',
+            'channels of the stem',
+            value=lambda layout, counts, masks: counts[..., 0] * 1.,
+            count=lambda model, *_: Count(model.stem.out_channels),
+            per_sample=False))
+    METRICS.register('heat')(
+        Metric(
+            'heat',
+            'heat',
+            value=lambda layout, counts, masks: counts.sum(-1) / 8))
+    yield
+    del METRICS['kept_first'], METRICS['heat']
+
+
+def test_metrics_from_outside_have_a_place_of_their_own(
+        export, tmp_path, metrics):
+    """Without them nothing of the files changes."""
+    done = export_subnet(
+        tmp_path / 'more', net(), space(), some_keep(), target=50000)
+    whole = sum(unit.size for unit in space().units)
+    kept = sum(unit['kept'] for unit in done.manifest.units)
+    others = dict(
+        kept_first=dict(supernet=8, searched=3, counted=3),
+        heat=dict(supernet=whole / 8, searched=kept / 8))
+    assert done.manifest.others == others
+    assert Manifest.load(done.path) == done.manifest
+    for name in ('subnet.json', 'report.json'):
+        before, after = (
+            json.loads((folder / name).read_text())
+            for folder in (export.path, done.path))
+        assert after.pop('others') == others and 'others' not in before
+        for content in (before, after):
+            content.pop('checksum', None)
+        assert list(before.items()) == list(after.items())
+    text = (done.path / 'report.md').read_text('utf-8')
+    assert '| channels of the stem | 8 | - | 3 | 3 | 37.50% |' in text
+    assert f'| heat | {whole / 8:,.4g} | - | {kept / 8:,.4g} | - |' in text
+    assert build_subnet(net(), done.path).stem.out_channels == 3
+
+
+def test_a_target_in_a_metric_from_outside(tmp_path, metrics):
+    done = export_subnet(
+        tmp_path / 'more',
+        net(),
+        space(),
+        some_keep(),
+        metric='heat',
+        target=1.)
+    assert done.report.to_dict()['asked']['fraction'] == 1 / (
+        done.manifest.others['heat']['supernet'])
+    assert 'at most 1 heat' in done.report.notes[0]

@@ -1,4 +1,6 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
+from dataclasses import asdict
+
 import torch
 from torch import nn
 
@@ -28,7 +30,7 @@ def test_side_by_side():
     assert gone.outputs == (8, 0) and gone.inputs == (6, 0)
     assert gone.macs == (9 * 6 * 8 * 64, 0) and gone.params[1] == 0
     assert found['fc'].inputs == (64, 32) and found['fc'].outputs == (5, 5)
-    assert gone.to_dict()['outputs'] == (8, 0)
+    assert asdict(gone)['outputs'] == (8, 0)
 
 
 def test_width_of_other_modules():
