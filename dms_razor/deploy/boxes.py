@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ..compat.mmcv_ext import nms
 from .head_check import check_decoding, check_suppression
-from .outputs import RawOutputs, put_into_eval
+from .outputs import put_into_eval
 
 
 class Decoded(NamedTuple):
@@ -87,13 +87,13 @@ class DetectedBoxes(nn.Module):
                 f'{type(head).__name__} takes the softmax of its scores, '
                 'which is not decoded here; export its raw outputs')
         check_suppression(head)
-        raw = RawOutputs(model, images)
         cfg = head.test_cfg
         self.coder = head.bbox_coder
         self.classes = getattr(head, 'cls_out_channels', head.num_classes)
         # its coders are told the strides, mmdet's are not
         self.is_mmyolo = hasattr(head, 'head_module')
-        self.model = raw.model
+        self.model = model
+        put_into_eval(self)
         self.score_thr = cfg.score_thr if score_thr is None else score_thr
         self.iou_thr = cfg.nms.iou_threshold if iou_thr is None else iou_thr
         self.most = cfg.max_per_img if most is None else most
@@ -115,7 +115,6 @@ class DetectedBoxes(nn.Module):
                 for level, stride in zip(priors, head.prior_generator.strides)
             ]),
             persistent=False)
-        put_into_eval(self)
         check_decoding(head, outputs, self.decode)
 
     def forward(self, images: Tensor) -> Tuple[Tensor]:

@@ -5,6 +5,8 @@ Two correct programs need not choose the same boxes: where two scores are
 equal but for rounding, another box may come first and suppress others. What
 must hold for any of them is checked instead.
 """
+from itertools import product
+
 import torch
 from torch import Tensor
 
@@ -34,26 +36,26 @@ def detection_difference(network: DetectedBoxes,
         decoded = network.decode(network.model(images))
     scale = max(1., float(decoded.boxes.abs().max()))
     worst = 0.
-    for image in range(len(images)):
-        for label in range(decoded.scores.shape[2]):
-            mine = found[(found[:, 0] == image) & (found[:, 6] == label)]
-            boxes = decoded.boxes[image]
-            score = decoded.scores[image, :, label]
-            margin = decoded.margin[image, :, label]
-            away = torch.maximum(
-                torch.cdist(mine[:, 1:5], boxes, p=float('inf')) / scale,
-                (mine[:, 5:6] - score).abs())
-            allowed = margin > -rounding
-            if len(mine) and not allowed.any():
+    classes = range(decoded.scores.shape[2])
+    for image, label in product(range(len(images)), classes):
+        mine = found[(found[:, 0] == image) & (found[:, 6] == label)]
+        boxes = decoded.boxes[image]
+        score = decoded.scores[image, :, label]
+        margin = decoded.margin[image, :, label]
+        away = torch.maximum(
+            torch.cdist(mine[:, 1:5], boxes, p=float('inf')) / scale,
+            (mine[:, 5:6] - score).abs())
+        allowed = margin > -rounding
+        if len(mine):
+            if not allowed.any():
                 return float('inf')
-            if len(mine):
-                nearest = away[:, allowed].min(1)[0]
-                worst = max(worst, float(nearest.max()))
-            wanted = margin > rounding
-            there = (away[:, wanted] < rounding).any(0)
-            if not _suppressed(mine, boxes[wanted], score[wanted], there,
-                               network, rounding):
-                return float('inf')
+            nearest = away[:, allowed].min(1)[0]
+            worst = max(worst, float(nearest.max()))
+        wanted = margin > rounding
+        there = (away[:, wanted] < rounding).any(0)
+        if not _suppressed(mine, boxes[wanted], score[wanted], there, network,
+                           rounding):
+            return float('inf')
     return worst
 
 

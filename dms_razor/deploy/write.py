@@ -81,20 +81,24 @@ def write_network(network: nn.Module,
 
 
 def _onnx(network: nn.Module, images: Tensor, path: Path) -> None:
-    axes = {'images': {0: 'batch'}}
-    boxes = network.names == ['detections']
-    for name in network.names:
-        axes[name] = {0: 'boxes' if boxes else 'batch'}
-    settings = dict(
+    first = 'boxes' if network.names == ['detections'] else 'batch'
+    axes = {name: {0: first} for name in network.names}
+    # the exporter by tracing, which needs no other package and keeps all in
+    # one file; later versions of torch have another default
+    by_tracing = {'dynamo': False} if torch.__version__ >= '2.5' else {}
+    torch.onnx.export(
+        network, (images, ),
+        str(path),
         input_names=['images'],
         output_names=network.names,
-        dynamic_axes=axes,
-        opset_version=OPSET)
-    if torch.__version__ >= '2.5':
-        # the exporter by tracing, which needs no other package and keeps all
-        # in one file; later versions of torch have another default
-        settings['dynamo'] = False
-    torch.onnx.export(network, (images, ), str(path), **settings)
+        dynamic_axes={
+            'images': {
+                0: 'batch'
+            },
+            **axes
+        },
+        opset_version=OPSET,
+        **by_tracing)
 
 
 def _torchscript(network: nn.Module, images: Tensor, path: Path) -> None:

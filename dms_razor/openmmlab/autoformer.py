@@ -15,7 +15,8 @@ import copy
 from typing import Any, Dict, List, Optional, Tuple
 
 import torch
-from mmengine.registry import MODELS, Registry
+from mmengine.registry import MODELS
+from mmpretrain.models import ImageClassifier
 from mmrazor.models.architectures.ops.transformer_series import \
     MultiheadAttention
 from torch import Tensor, nn
@@ -52,7 +53,9 @@ def DMSStaticSupernet(cfg: dict,
     if data_preprocessor is not None:
         cfg['data_preprocessor'] = _renamed(data_preprocessor)
     with MODELS.switch_scope_and_registry('mmrazor') as registry:
-        if _is_classifier(cfg['type'], registry):
+        kind = cfg['type']
+        kind = registry.get(kind) if isinstance(kind, str) else kind
+        if isinstance(kind, type) and issubclass(kind, ImageClassifier):
             # MMPretrain's default, which it would look for in MMRazor's scope
             preprocessor = cfg.get('data_preprocessor') or {}
             if isinstance(preprocessor, dict):
@@ -60,13 +63,6 @@ def DMSStaticSupernet(cfg: dict,
                                         'mmpretrain.ClsDataPreprocessor')
             cfg['data_preprocessor'] = preprocessor
         return largest_network(registry.build(cfg))
-
-
-def _is_classifier(kind: Any, registry: Registry) -> bool:
-    """Whether a config's ``type`` is one of MMPretrain's classifiers."""
-    from mmpretrain.models import ImageClassifier
-    cls = registry.get(kind) if isinstance(kind, str) else kind
-    return isinstance(cls, type) and issubclass(cls, ImageClassifier)
 
 
 def largest_network(model: nn.Module) -> nn.Module:
@@ -96,14 +92,18 @@ def largest_network(model: nn.Module) -> nn.Module:
     _, static = export_fix_subnet(model, slice_weight=True)
     for module in static.modules():
         module.training = training
+        if type(module) is MultiheadAttention:
+            module.__class__ = RelativeAttention
         for name, child in list(module.named_children()):
-            if isinstance(child, BaseMutable) and not _is_read(module, name):
+            # a backbone's forward still asks for this number
+            read = name == 'mutable_embed_dims' and hasattr(
+                module, 'cls_token')
+            if isinstance(child, BaseMutable) and not read:
                 delattr(module, name)
     modules = dict(static.named_modules())
     for (path, name), members in lists.items():
         if set(members) <= set(modules):  # else they were mutables
             setattr(modules[path], name, [modules[m] for m in members])
-    _traceable(static)
     return static
 
 
@@ -123,18 +123,6 @@ def _lists(model: nn.Module) -> Dict[Tuple[str, str], List[str]]:
     return found
 
 
-def _is_read(module: nn.Module, name: str) -> bool:
-    """Whether a backbone's forward still asks for this number."""
-    return name == 'mutable_embed_dims' and hasattr(module, 'cls_token')
-
-
-def _traceable(model: nn.Module) -> None:
-    """Give attention with relative positions the form that traces."""
-    for module in model.modules():
-        if type(module) is MultiheadAttention:
-            module.__class__ = RelativeAttention
-
-
 def _renamed(value: Any) -> Any:
     """``mmcls`` is called ``mmpretrain`` today, in types and scopes."""
     if isinstance(value, dict):
@@ -147,8 +135,6 @@ def _renamed(value: Any) -> Any:
     return value
 
 
-# Autoformer's attention with relative positions, in a form that traces.
-#
 # MMRazor's layer folds batch and heads into one dimension, in which heads can
 # no longer be told apart. Here the two products with the table of relative
 # positions are functions of their own with a tracing rule each; the layer

@@ -65,9 +65,8 @@ class DigitsDataset(BaseDataset):
             and ``gt_label`` (int).
         """
         images, labels = _load()
-        chosen = _test_mask(labels, self.test_every)
-        if self.split == 'train':
-            chosen = ~chosen
+        testing = _test_mask(labels, self.test_every)
+        chosen = testing == (self.split == 'test')
         return [
             dict(img=images[i], gt_label=int(labels[i]))
             for i in np.flatnonzero(chosen)

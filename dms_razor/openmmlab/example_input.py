@@ -114,10 +114,8 @@ def _output_size(transform: dict) -> Optional[Tuple[int, int]]:
 def _channels(cfg) -> int:
     """Input channels: the backbone's, else as many as means, else 3."""
     channels = (_network(cfg).get('backbone') or {}).get('in_channels')
-    if channels is None:
-        mean = _preprocessor(cfg).get('mean')
-        channels = len(mean) if mean else 3
-    return int(channels)
+    means = _preprocessor(cfg).get('mean') or (0, 0, 0)
+    return int(len(means) if channels is None else channels)
 
 
 def _network(cfg) -> dict:

@@ -186,12 +186,10 @@ def _shrink(model: nn.Module, shapes: Mapping[str, List[int]]) -> Set[str]:
 def _reset(model: nn.Module, shrunk: Set[str]) -> None:
     """Initialise anew the layers of which a matrix or kernel shrank."""
     for path, module in model.named_modules():
-        own = dict(module.named_parameters(recurse=False))
-        matrices = [
-            name for name, parameter in own.items()
-            if parameter.dim() > 1 and joined(path, name) in shrunk
-        ]
+        smaller = any(
+            parameter.dim() > 1 and joined(path, name) in shrunk
+            for name, parameter in module.named_parameters(recurse=False))
         reset = getattr(module, 'reset_parameters',
                         getattr(module, '_reset_parameters', None))
-        if matrices and reset is not None:
+        if smaller and reset is not None:
             reset()

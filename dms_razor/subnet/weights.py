@@ -115,9 +115,10 @@ def matching_weights(model: nn.Module,
         })
     if differences:
         raise SubnetError(
-            f'{origin or _named(source)} is not of this {type(model).__name__}: '
-            f'{listed(differences, 3)}. Name a checkpoint of this very '
-            'subnet: its subnet.pth, or one of its training.')
+            f'{origin or _named(source)} is not of this '
+            f'{type(model).__name__}: {listed(differences, 3)}. Name a '
+            'checkpoint of this very subnet: its subnet.pth, or one of its '
+            'training.')
     return weights
 
 
