@@ -1,6 +1,6 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """The error that every refusal of a subnet raises, and common messages."""
-from typing import Any
+from typing import Any, Dict
 
 
 class SubnetError(ValueError):
@@ -27,7 +27,7 @@ def listed(names, limit: int = 5) -> str:
     return f'{text} and {rest} more' if rest > 0 else text
 
 
-def refuse_beside(owner: str, value: Any, **others: Any) -> None:
+def refuse_beside(owner: str, value: Any, **others: Any) -> Dict[str, Any]:
     """Refuse arguments that another one makes useless.
 
     Args:
@@ -35,10 +35,15 @@ def refuse_beside(owner: str, value: Any, **others: Any) -> None:
         value (Any): What was given for it, None for nothing.
         **others: Arguments that it makes useless, None for not given.
 
+    Returns:
+        dict[str, Any]: Those of the others that were given.
+
     Raises:
         ValueError: Both were given.
     """
-    idle = [f'{name}=' for name, other in others.items() if other is not None]
-    if value is not None and idle:
-        raise ValueError(f'{", ".join(idle)} would have no effect beside '
-                         f'{owner}=, which decides it: leave out one of them')
+    given = {name: x for name, x in others.items() if x is not None}
+    if value is not None and given:
+        names = ', '.join(f'{name}=' for name in given)
+        raise ValueError(f'{names} would have no effect beside {owner}=, '
+                         'which decides it: leave out one of them')
+    return given

@@ -93,6 +93,7 @@ NAMES: Dict[str, str] = {
     'core.bank_state.export_state': 'core.bank.Bank.state_dict',
     'core.bank_state.restore_state': 'core.bank.Bank.load_state_dict',
     'core.importance.check_metric': 'core.importance.IMPORTANCES.find',
+    'search.make_bank': 'masking.attach.make_bank',
     'search.weighted_constraint': 'core.budget.constraint_loss',
     'search_step.SearchStep': 'search.Search',
     'search_view.SearchView': 'search.Search',

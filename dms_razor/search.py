@@ -1,9 +1,8 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """Differentiable Model Scaling of any ``nn.Module`` in any training loop.
 
-Nothing of OpenMMLab is needed here: :class:`Search` ties the tracer, the bank
-of ratios and masks, the resource model and the export together for a loop of
-one's own. The OpenMMLab algorithm uses the same class.
+:class:`Search` ties tracer, bank, resource model and export together. Nothing
+of OpenMMLab is needed; the OpenMMLab algorithm uses the same class.
 """
 from contextlib import contextmanager
 from functools import partial
@@ -15,13 +14,12 @@ from torch import Tensor, nn
 
 from .core.bank import Bank
 from .core.budget import (TargetSchedule, check_steps, check_weight,
-                          constraint_loss)
-from .core.gradient import LossTerm
+                          constraint_loss, no_schedule)
+from .core.gradient import Driver
 from .core.projection import project
 from .core.resource import ResourceModel
-from .core.topk import hard_masks
 from .errors import refuse_beside
-from .masking.attach import attach, refuse_masked, unmask
+from .masking.attach import attach, make_bank, refuse_masked, unmask
 from .moved import moved_names
 from .preflight import Preflight, preflight
 from .space import Space
@@ -35,10 +33,9 @@ __getattr__ = moved_names(__name__)
 class Search:
     """One search: a network, its masks, and the budget it has to meet.
 
-    The constructor traces the network, puts the masks into its layers and
-    refuses a target that cannot be met. After :meth:`attach` every
-    ``optimizer.step()`` also updates the pruning ratios, by plain SGD with an
-    own step size (paper, eq. 5 and appendix A.3.5).
+    The constructor traces the network and puts the masks into its layers.
+    After :meth:`attach` every ``optimizer.step()`` also updates the pruning
+    ratios, by plain SGD with an own step size (paper, eq. 5 and A.3.5).
 
     Args:
         model (nn.Module): The supernet; its layers are masked in place.
@@ -53,38 +50,24 @@ class Search:
         width_only_steps (int): Steps after ``total_steps`` in which depth is
             frozen and hard and only widths move. Used to know whether depth
             freezes; the search goes on as long as the loop does.
-        lr (float): Step size of the ratios. Defaults to 5e-3.
-        loss_weight (float): λ_res, the weight of the resource loss. Defaults
-            to 1.
+        lr (float): Step size of the ratios, by default 5e-3.
+        loss_weight (float): λ_res, weight of the resource loss, by default 1.
         importance, decay, selector, seed: What elements are ranked by and
-            what is learnt; see :class:`dms_razor.core.Bank`.
-        units, depth, width, heads, qk, v: What may be removed; see
+            what is learnt, see :class:`dms_razor.core.Bank`.
+        units, depth, width, heads, qk, v: What may be removed, see
             :func:`dms_razor.trace.trace`.
         forward (callable, optional): ``forward(model, *example_inputs)`` when
             the network is not simply called.
         constraint (callable, optional): Replaces ``loss_weight ·
-            constraint_loss``; gets the current and the target cost. The
-            pre-flight reads its ``loss_weight``, if it has one.
+            constraint_loss`` of the current and the target cost. Its own
+            ``loss_weight``, if it has one, is the pre-flight's.
         space (Space, optional): A traced space, instead of tracing.
         bank (Bank, optional): A bank of that space, instead of a new one.
 
-    Attributes:
-        model (nn.Module): The supernet, with masked layers.
-        space (Space): The traced space.
-        bank (Bank): Ratios, importances and masks.
-        metric (str): What the target limits.
-        target (float): The final target, in units of ``metric``.
-        step_count (int): Steps that lie behind.
-        total_steps, width_only_steps (int): Length of the two phases.
-        constraint (callable): Weighted resource loss of the current and the
-            target cost.
-        own_clock (bool): Whether :meth:`step` moves the target's clock.
-
     Raises:
-        ValueError: If nothing can be pruned or the target is unreadable,
-            above the supernet or below the smallest network of the space;
-            the network is already being searched, its MACs cannot be
-            counted, or arguments contradict each other.
+        ValueError: If nothing can be pruned, the target is unreadable or out
+            of reach, the network is already being searched, its MACs cannot
+            be counted, or arguments contradict each other.
 
     Example:
         >>> search = Search(model, images[:1], target=0.5, total_steps=900)
@@ -121,41 +104,40 @@ class Search:
                  constraint: Optional[Callable] = None,
                  space: Optional[Space] = None,
                  bank: Optional[Bank] = None) -> None:
-        learnt = given(
+        tracing = dict(
+            units=units, depth=depth, width=width, heads=heads, qk=qk, v=v)
+        tracing = refuse_beside(
+            'space', space, example_inputs=example_inputs, **tracing)
+        learning = refuse_beside(
+            'bank',
+            bank,
             importance=importance,
             decay=decay,
             selector=selector,
             lr=lr,
             seed=seed)
-        tracing = given(
-            units=units, depth=depth, width=width, heads=heads, qk=qk, v=v)
-        refuse_beside('space', space, example_inputs=example_inputs, **tracing)
-        refuse_beside('bank', bank, **learnt)
         refuse_beside('constraint', constraint, loss_weight=loss_weight)
         if target is None:
             raise ValueError('a search needs a target: a share (0.5, "50%") '
                              'or an amount ("2.0G", 4.1e9)')
-        weight = check_weight(
-            getattr(constraint, 'loss_weight', 1.) if loss_weight is
-            None else loss_weight)
+        weight = check_weight(1. if loss_weight is None else loss_weight)
         refuse_masked(model)
         self.model, self.forward, self.metric = model, forward, metric
         self.constraint = constraint or partial(constraint_loss, weight=weight)
-        self.space = space or trace(
-            model, example_inputs, forward=forward, **tracing)
+        self.space = space or trace(model, forward=forward, **tracing)
         check_counts(model, self.space)
-        self.bank = bank or make_bank(model, self.space, **learnt)
+        self.bank = make_bank(model, self.space, bank, **learning)
         self._report = preflight(
             self.space,
             target,
             metric,
             lr=self.bank.lr,
-            loss_weight=weight,
+            loss_weight=getattr(constraint, 'loss_weight', weight),
             selector=self.bank.selector).check()
         self.target = self._report.target
+        self._driver = Driver(self.bank, self._resource_loss)
         self.own_clock, self.step_count = True, 0
-        self._term = LossTerm(self.bank, self._resource_loss)
-        self._handle = self._schedule = None
+        self.schedule: Callable[[float], float] = no_schedule
         self.total_steps = self.width_only_steps = 0
         if total_steps is not None or warmup_steps or width_only_steps:
             self.set_length(total_steps, warmup_steps, width_only_steps)
@@ -165,41 +147,26 @@ class Search:
                    total_steps: int,
                    warmup_steps: int = 0,
                    width_only_steps: int = 0) -> None:
-        """Start the target schedule again with another length.
+        """Start the target schedule, or start it again with other lengths.
 
-        Args: as for the constructor.
-
-        Raises:
-            ValueError: If a length is no whole number or below 0, or there
-                are no steps in which the target falls.
+        Args and errors: as for the constructor.
         """
         check_steps(
             'number of steps',
             total_steps=total_steps,
             warmup_steps=warmup_steps,
             width_only_steps=width_only_steps)
-        self._schedule = TargetSchedule(self._report.supernet[self.metric],
-                                        self.target, total_steps, warmup_steps)
-        self.total_steps = total_steps
-        self.width_only_steps = width_only_steps
+        self.schedule = TargetSchedule(self._report.supernet[self.metric],
+                                       self.target, total_steps, warmup_steps)
+        self.total_steps, self.width_only_steps = total_steps, width_only_steps
         self.step_count = 0
+        self._driver.forget()
         self._report.total_steps = total_steps - warmup_steps
-
-    # what it is and costs now
 
     @property
     def resource(self) -> ResourceModel:
         """Cost as a closed form in the kept counts."""
         return self.space.resource
-
-    @property
-    def schedule(self) -> TargetSchedule:
-        """Target by step; RuntimeError as long as there is no length."""
-        if self._schedule is None:
-            raise RuntimeError('this search has no length yet, so that its '
-                               'target cannot fall: give total_steps, or call '
-                               'set_length before the loop')
-        return self._schedule
 
     @property
     def current_target(self) -> float:
@@ -208,14 +175,10 @@ class Search:
 
     @property
     def at_target(self) -> bool:
-        """Whether ratios have moved and the target has come to its end.
-
-        A search that was loaded to be evaluated, without a length, has.
-        """
-        fallen = (
-            self._schedule is None
-            or self._schedule(self.step_count + 1) == self.target)
-        return self.bank.updates > 0 and fallen
+        """Whether ratios have moved and the target falls no further."""
+        falls = self.schedule is not no_schedule and \
+            self.schedule(self.step_count + 1) > self.target
+        return self.bank.updates > 0 and not falls
 
     @torch.no_grad()
     def current(self,
@@ -224,18 +187,14 @@ class Search:
         """Cost of the network as it stands.
 
         Args:
-            hard (bool): Of the hard counts k, else of the continuous
-                (1 − a)·N that the loss sees. Defaults to False.
+            hard (bool): Of the counts k, not of the continuous (1 − a)·N.
             metric (str, optional): Defaults to the search's own.
         """
         counts, masks = self.bank.counts(hard), self.bank.resource_masks(hard)
         return float(self.resource(counts, masks, metric or self.metric))
 
     def structure(self) -> List[Dict[str, Any]]:
-        """What each unit keeps now: name, kind, ratio, kept, total.
-
-        Channels for width, blocks for depth; hard counts.
-        """
+        """Name, kind, ratio, kept and total of each unit, hard counts."""
         return self.space.layout.structure(self.bank.kept(), self.bank.ratios)
 
     def preflight(self) -> Preflight:
@@ -251,15 +210,12 @@ class Search:
         Raises:
             TargetError: If it is unreadable or out of reach.
         """
-        return (self.target if target is None else self._report.amount(target))
-
-    # masks in the network
+        if target is None:
+            return self.target
+        return self._report.amount(target)
 
     def attach_masks(self) -> None:
-        """Mask the layers, by name; again after modules were replaced.
-
-        SyncBN conversion and the like put new modules in place of old ones.
-        """
+        """Mask the layers, by name; again after modules were replaced."""
         self.reader = attach(self.model, self.space, lambda: self.bank.current)
 
     def unread_units(self) -> List[str]:
@@ -271,16 +227,14 @@ class Search:
         """Run the network with other masks for a while.
 
         Args:
-            mode (str): ``'hard'``, what the ratios round to (the default),
-                ``'subnet'``, the network as it would be exported,
-                ``'soft'``, as in training, or ``'off'``, the supernet as it
-                was.
+            mode (str): ``'hard'``, what the ratios round to, ``'subnet'``,
+                the network as it would be exported, ``'soft'``, as in
+                training, or ``'off'``, the supernet as it was.
         """
-        if mode == 'subnet':
-            mode = 'given'
-            if not self.bank.given:
-                self.bank.give(self.keep())
-        before, self.bank.mode = self.bank.mode, mode
+        if mode == 'subnet' and not self.bank.given:
+            self.bank.give(self.keep())
+        before = self.bank.mode
+        self.bank.mode = 'given' if mode == 'subnet' else mode
         try:
             yield
         finally:
@@ -288,17 +242,13 @@ class Search:
 
     def close(self) -> nn.Module:
         """Let go of optimizer and network; the network is plain again."""
-        if self._handle is not None:
-            self._handle.remove()
-            self._handle = None
+        self._driver.release()
         return unmask(self.model)
-
-    # a training loop's part
 
     @property
     def attached(self) -> bool:
         """Whether an optimizer drives the ratios."""
-        return self._handle is not None
+        return self._driver.attached
 
     def attach(self, optimizer: torch.optim.Optimizer) -> 'Search':
         """Let every ``optimizer.step()`` update the ratios first.
@@ -309,45 +259,27 @@ class Search:
         Args:
             optimizer (torch.optim.Optimizer): The weights' optimizer; it does
                 not get to know the ratios.
-
-        Returns:
-            Search: self.
         """
-        if self._handle is not None:
-            self._handle.remove()
-        self._term.weights = [
-            weight for group in optimizer.param_groups
-            for weight in group['params'] if weight.requires_grad
-        ]
-        self._handle = optimizer.register_step_pre_hook(self._before_step)
+        self._driver.follow(optimizer, self.step)
         return self
-
-    def _before_step(self, optimizer, args, kwargs) -> None:
-        self.step()
 
     def loss(self, task_loss: Tensor) -> Tensor:
         """The loss to call backward on (paper, eq. 5): L_task + λ_res·L_res.
 
-        Args:
-            task_loss (Tensor): The task's loss, a scalar.
-
-        Returns:
-            Tensor: A scalar with the task's gradient. L_res is in it as a
-            number; its gradient goes to the ratios in closed form.
+        L_res is in it as a number; its gradient goes to the ratios in closed
+        form. ``task_loss`` is a scalar, as is the result.
         """
         return task_loss + self.resource_term().to(task_loss.dtype)
 
     def resource_term(self) -> Tensor:
-        """λ_res·L_res as a number, with the anchor that measures loss scales.
+        """λ_res·L_res as a number, to be added once to each loss.
 
-        To be added once to each loss that is backpropagated. The anchor p − p
-        is zero; its gradient is the factor by which AMP and gradient
-        accumulation scale the loss, and the bank divides by it.
+        With it goes the bank's anchor, through which the bank measures how
+        AMP and gradient accumulation scale the loss.
         """
-        return self._term()
+        return self._driver.term()
 
     def _resource_loss(self, counts: Tensor, masks: Tensor) -> Tensor:
-        """λ_res·L_res of soft counts [U] and masks [E]; a scalar."""
         cost = self.resource(counts, masks, self.metric)
         return self.constraint(cost, self.current_target)
 
@@ -361,7 +293,6 @@ class Search:
             bool: False if the gradient was not finite and was dropped.
         """
         done = self.bank.update(self._resource_loss)
-        self._term.forget()
         if self.own_clock:
             self.advance(self.step_count + 1)
         return done
@@ -369,28 +300,23 @@ class Search:
     def advance(self, step: int) -> None:
         """Set the clock of the target schedule, and freeze depth in time.
 
-        :meth:`step` moves the clock by itself. A loop whose schedule counts
-        something else, such as iterations of which several make one optimizer
-        step, sets ``search.own_clock = False`` and calls this.
+        A loop whose schedule counts something else than steps of the
+        optimizer, such as iterations of which several make one, sets
+        ``search.own_clock = False`` and calls this.
 
         Args:
             step (int): Steps that lie behind.
         """
         self.step_count = step
-        self._term.forget()
+        self._driver.forget()
         if (self.width_only_steps and step >= self.total_steps
                 and not self.bank.depth_frozen):
             self.freeze_depth()
 
     def freeze_depth(self) -> None:
-        """Project onto the budget and fix which blocks stay.
-
-        From here on depth is hard in the forward pass and in the resource,
-        and only widths move (METHOD: section 3).
-        """
+        """Project onto the budget; from here on only widths move."""
         self.bank.set_kept(self.project())
         self.bank.freeze_depth()
-        self._term.forget()
 
     def state_dict(self) -> Dict[str, Any]:
         """Everything a resumed search needs, in tensors."""
@@ -399,29 +325,19 @@ class Search:
             step_count=torch.tensor(self.step_count))
 
     def load_state_dict(self, state: Dict[str, Any]) -> None:
-        """Take up a state that :meth:`state_dict` gave.
-
-        Raises:
-            ValueError: If it is not the state of a search in this space.
-        """
-        missing = [key for key in ('bank', 'step_count') if key not in state]
-        if missing:
-            raise ValueError(
-                f'the search state lacks {missing}; load the dict that '
-                'Search.state_dict() returned')
+        """Take up a state that :meth:`state_dict` gave; else ValueError."""
+        if not {'bank', 'step_count'} <= set(state):
+            raise ValueError('the search state lacks "bank" or "step_count"; '
+                             'load the dict that Search.state_dict() returned')
         self.bank.load_state_dict(state['bank'])
         self.step_count = int(state['step_count'])
-        self._term.forget()
-
-    # the network that is found
+        self._driver.forget()
 
     def project(self, target: Optional[float] = None) -> Tensor:
         """The hard counts nearest to the ratios that meet a budget.
 
-        Changes nothing in the search. Depth stays as it is once frozen.
-
         Args:
-            target (float, optional): In units of the metric; defaults to the
+            target (float, optional): In units of the metric; by default the
                 search's final target.
 
         Returns:
@@ -440,26 +356,22 @@ class Search:
             depth_kept=self.bank.frozen_kept)
 
     def keep(self, kept: Optional[Tensor] = None) -> Tensor:
-        """Which elements the network with these counts keeps.
+        """The selection of these counts: the k most important of each group.
 
         Args:
-            kept (Tensor, optional): Counts, int64 ``[U]``; defaults to
+            kept (Tensor, optional): int64 ``[U]``, by default of
                 :meth:`project`.
 
         Returns:
-            Tensor: bool ``[E]``, the k most important of each group.
+            Tensor: bool ``[E]``.
         """
-        kept = self.project() if kept is None else kept
-        return hard_masks(kept, self.bank.ranks, self.space.layout)
+        return self.bank.hard(self.project() if kept is None else kept)
 
     def export(self,
                out_dir: Union[str, Path],
                target: Union[None, float, str] = None,
                **kwargs: Any) -> Export:
-        """Write the network that meets the target to a folder.
-
-        Changes nothing in the search, so it can be called at any time and
-        for several targets.
+        """Write the network that meets the target; the search can go on.
 
         Args:
             out_dir (str | Path): Folder to write; it appears whole.
@@ -475,11 +387,7 @@ class Search:
             RuntimeError: If losses were made and the ratios never updated.
             TargetError: If no network of the space meets the target.
         """
-        if self._term.used and self.bank.updates == 0:
-            raise RuntimeError(
-                'this search has given losses and has not made a step: its '
-                'ratios are where they began. Call search.attach(optimizer) '
-                'before the loop, or search.step() after each backward.')
+        self._driver.check_stepped()
         budget = self.budget(target)
         return export_subnet(
             out_dir,
@@ -490,16 +398,3 @@ class Search:
             metric=self.metric,
             forward=self.forward,
             **kwargs)
-
-
-def given(**arguments: Any) -> Dict[str, Any]:
-    """Arguments that are not None: those that a caller has given."""
-    return {k: value for k, value in arguments.items() if value is not None}
-
-
-def make_bank(model: nn.Module, space: Space, **settings: Any) -> Bank:
-    """The bank of a space, on the device of the model."""
-    weight = next(model.parameters())
-    # Low precision is for activations: masks stay in float32 at least.
-    dtype = torch.promote_types(weight.dtype, torch.float32)
-    return Bank(space.layout, dtype=dtype, **settings).to(weight.device)

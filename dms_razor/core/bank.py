@@ -106,14 +106,11 @@ class Bank(nn.Module):
         self.updates, self.depth_frozen, self._mode = 0, False, 'soft'
         self.refresh()
 
-    # what layers and the resource read
-
     @property
     def ratios(self) -> Tensor:
         """Pruning ratios a, float64 ``[U]``, 0 at first.
 
-        They can be set where the selector learns just them, as 'dms' does;
-        :meth:`refresh` follows.
+        'dms' learns just them; there they can be set, and refreshed.
         """
         return self.selector.ratios
 
@@ -123,11 +120,8 @@ class Bank(nn.Module):
 
     @property
     def mode(self) -> str:
-        """What layers read.
-
-        'soft' masks, 'hard' 0-1 masks of what the ratios round to, 'off', 1,
-        or those that were 'given' (:meth:`give`).
-        """
+        """What layers read: 'soft' masks, 'hard' 0-1 masks of what the ratios
+        round to, 'off', 1, or those that were 'given' (:meth:`give`)."""
         return self._mode
 
     @mode.setter
@@ -145,11 +139,8 @@ class Bank(nn.Module):
         return 'given' in self._constant
 
     def give(self, keep: Tensor) -> None:
-        """Lay masks aside for mode 'given', until the next update.
-
-        Args:
-            keep (Tensor): The selection of a network, bool ``[E]``.
-        """
+        """Lay a selection, bool ``[E]``, aside for mode 'given', until the
+        next update."""
         with torch.inference_mode(False):
             self._constant['given'] = keep.to(self._dtype)
 
@@ -196,9 +187,13 @@ class Bank(nn.Module):
         """The k of every unit: elements kept a group, int64 ``[U]``."""
         return self.selector.kept()
 
-    def hard(self) -> Tensor:
-        """True for the k most important of each group, bool ``[E]``."""
-        return hard_masks(self.kept(), self.ranks, self.layout)
+    def hard(self, kept: Optional[Tensor] = None) -> Tensor:
+        """True for the k most important of each group, bool ``[E]``.
+
+        The k of every unit are those of ``kept``, by default :meth:`kept`.
+        """
+        kept = self.kept() if kept is None else kept
+        return hard_masks(kept, self.ranks, self.layout)
 
     @property
     def frozen_kept(self) -> Optional[Tensor]:
@@ -231,24 +226,18 @@ class Bank(nn.Module):
     def resource_masks(self,
                        hard: bool = False,
                        ratios: Optional[Tensor] = None) -> Tensor:
-        """Masks for the resource, on a path of their own.
+        """Masks for the resource, arguments as in :meth:`counts`; ``[E]``.
 
         They are not the leaf that the network reads, so a gradient of the
-        resource loss never reaches the importances. Arguments as in
-        :meth:`counts`; float64 ``[E]``.
+        resource loss never reaches the importances.
         """
         if hard:
             return self.hard().double()
         return self._soft(self.selector.numbers if ratios is None else ratios)
 
-    # what is set from outside
-
     @torch.no_grad()
     def set_kept(self, kept: Tensor) -> None:
-        """Set the ratios to exactly ``1 − k/N``.
-
-        Args:
-            kept (Tensor): Kept elements a group, whole numbers, ``[U]``.
+        """Set the ratios to exactly ``1 − k/N``, whole numbers k, ``[U]``.
 
         Raises:
             ValueError: If a count is outside the bounds of its unit.
@@ -276,8 +265,6 @@ class Bank(nn.Module):
         self.selector.set_kept(kept, self.layout.is_depth)
         self.depth_frozen = True
         self.refresh()
-
-    # the step
 
     def loss_anchor(self) -> Tensor:
         """A zero to add to every loss before backward.
@@ -351,13 +338,8 @@ class Bank(nn.Module):
                     grads.append(torch.ones_like(loss))
             return torch.autograd.grad(outputs, [leaf], grads)[0]
 
-    # state
-
     def _apply(self, fn: Callable, *args: Any, **kwargs: Any) -> 'Bank':
-        """Follow the network to another device or float type.
-
-        The masks follow in type too; the state stays float64.
-        """
+        """Follow the network: device and float type, but the state's."""
         super()._apply(fn, *args, **kwargs)
         probe = fn(self.masks.detach()[:1].clone())
         if probe.device != self.layout.device or probe.dtype != self._dtype:
@@ -372,8 +354,7 @@ class Bank(nn.Module):
     def state_dict(self, *args: Any, **kwargs: Any) -> Dict[str, Tensor]:
         """Copies of the state of the search, tensors only.
 
-        As part of a network's ``state_dict`` the bank adds nothing: it is
-        saved beside the weights, never among them.
+        Beside a network's weights, never among them: there it adds nothing.
         """
         destination = args[0] if args else kwargs.get('destination')
         if destination is not None:

@@ -156,6 +156,13 @@ class TargetSchedule:
                 f'total={self.total}, warmup={self.warmup})')
 
 
+def no_schedule(step: float) -> float:
+    """The schedule of a search that has no length yet: an error."""
+    raise RuntimeError('this search has no length yet, so that its target '
+                       'cannot fall: give total_steps, or call set_length '
+                       'before the loop')
+
+
 # The resource constraint loss (paper, equations 5 to 7).
 
 

@@ -1,10 +1,11 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """Puts masks into a network by name, and takes them out again."""
-from typing import Callable, Dict, List, Optional, Set
+from typing import Any, Callable, Dict, List, Optional, Set
 
 import torch
 from torch import Tensor, nn
 
+from ..core.bank import Bank
 from ..space import Space
 from .layers import InputMask, LayerMasks, MaskedLayer, masked_type
 
@@ -185,3 +186,30 @@ def refuse_masked(model: nn.Module) -> None:
                 f'the layer "{name}" already has the masks of a search. '
                 'close() that search first, or search a copy of the network '
                 'that was made before it.')
+
+
+def make_bank(model: nn.Module,
+              space: Space,
+              bank: Optional[Bank] = None,
+              **settings: Any) -> Bank:
+    """The bank of a space, on the device of the model.
+
+    Args:
+        model (nn.Module): The supernet.
+        space (Space): Its space.
+        bank (Bank, optional): A bank of this space, instead of a new one.
+        **settings: ``importance``, ``decay``, ``selector``, ``lr``, ``seed``;
+            see :class:`~dms_razor.core.bank.Bank`.
+
+    Raises:
+        ValueError: The bank is one of other units.
+    """
+    if bank is not None:
+        if bank.layout != space.layout:
+            raise ValueError('the bank is one of other units than those of '
+                             'this network; make it of space.layout')
+        return bank
+    weight = next(model.parameters())
+    # Low precision is for activations: masks stay in float32 at least.
+    dtype = torch.promote_types(weight.dtype, torch.float32)
+    return Bank(space.layout, dtype=dtype, **settings).to(weight.device)

@@ -7,7 +7,6 @@ from mmrazor.registry import MODELS
 from torch import Tensor, nn
 
 from ..core.bank import Bank
-from ..core.topk import hard_masks
 from ..search import Search
 from ..space import Space
 from .example_input import example_image
@@ -228,7 +227,7 @@ class DMSMutator(ChannelMutator):
             float: In units of the metric.
         """
         counts = self._counts(choices)
-        masks = hard_masks(counts, self.bank.ranks, self.space.layout)
+        masks = self.bank.hard(counts)
         return float(
             self.space.resource(counts.double(), masks.double(), metric))
 

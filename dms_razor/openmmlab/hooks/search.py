@@ -61,11 +61,16 @@ class DMSHook(Hook):
     # before the first step
 
     def before_run(self, runner: Runner) -> None:
-        """Trace, and mask the layers that wrapping has put in place."""
+        """Make the search, where the algorithm did not do it itself.
+
+        Wrapping the model comes between the two: SyncBN conversion puts new
+        modules in place of masked ones, so that masks are attached anew.
+        """
         model = dms_of(runner)
         if model.search is None:
             model.prepare(input_shape_from_config(runner.cfg))
-        model.search.attach_masks()
+        else:
+            model.search.attach_masks()
 
     def before_train(self, runner: Runner) -> None:
         """Fit the schedule to the loop and hook into the optimizer."""
