@@ -30,25 +30,28 @@ TORCH = 'torch.utils.flop_counter'
 
 @dataclass
 class Count:
-    """What one forward pass of a network costs.
+    """What a network costs, e.g. the MACs of one forward pass.
 
     Attributes:
-        macs (int): Multiply-accumulates of the whole network.
-        by_module (dict[str, int]): The MACs that each module runs itself,
-            without those of its children, by module path; only where > 0.
+        total (int): Of the whole network.
+        by_module (dict[str, int]): MACs that each module runs itself, without
+            those of its children, by module path; or parameters by name.
+            Only where > 0.
         tool (str): What counted, for reports.
     """
-    macs: int
+    total: int
     by_module: Dict[str, int] = field(default_factory=dict)
     tool: str = TORCH
 
+    @property
+    def macs(self) -> int:
+        """The total, where MACs were counted."""
+        return self.total
+
     def of_one(self, samples: int) -> 'Count':
         """What one of ``samples`` of a batch costs."""
-        by_module = {
-            path: macs // samples
-            for path, macs in self.by_module.items()
-        }
-        return Count(self.macs // samples, by_module, self.tool)
+        by_module = {k: n // samples for k, n in self.by_module.items()}
+        return Count(self.total // samples, by_module, self.tool)
 
 
 # Counters of our own, for products that PyTorch's counter does not know. They
@@ -196,6 +199,34 @@ def count_params(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
+def count_each(model: nn.Module,
+               inputs: Any,
+               forward: Optional[Callable] = None) -> Dict[str, Count]:
+    """Count a network in every metric that can be counted.
+
+    Args:
+        model (nn.Module): A plain network.
+        inputs (Any): Example inputs.
+        forward (callable, optional): How the network is called.
+
+    Returns:
+        dict[str, Count]: By the metric's name.
+
+    Raises:
+        SubnetError: The forward pass fails on these inputs.
+    """
+    counts = {
+        metric.name: metric.count(model, inputs, forward)
+        for metric in METRICS.values() if metric.count is not None
+    }
+    return {name: c for name, c in counts.items() if c is not None}
+
+
+def _parameters(model: nn.Module, *_: Any) -> Count:
+    by_name = {name: p.numel() for name, p in model.named_parameters()}
+    return Count(count_params(model), by_name, 'The network')
+
+
 METRICS.register('macs')(
     Metric('macs', 'MACs', lambda builder: builder.macs(), count=count_macs))
 METRICS.register('params')(
@@ -203,5 +234,5 @@ METRICS.register('params')(
         'params',
         'parameters',
         lambda builder: builder.params(),
-        count=lambda model, *_: Count(count_params(model)),
+        count=_parameters,
         per_sample=False))

@@ -64,7 +64,7 @@ MODULES: Dict[str, str] = {
     'proof.check': 'tracing.selfcheck',
     'proof.repair': 'tracing.repair',
     'search': 'search_step search_view',
-    'space': 'subnet.describe subnet.keep tracing tracing.residual '
+    'space': 'subnet.keep tracing tracing.residual '
     'tracing.space',
     'subnet.checks': 'subnet.costs',
     'subnet.manifest': 'subnet.describe',
@@ -103,6 +103,7 @@ NAMES: Dict[str, str] = {
     'tracing.record.ALIASES': 'tracing.rules.table.ALIASES',
     'tracing.record.op_name': 'tracing.rules.table.op_name',
     'tracing.record.tensors_of': 'network.tensors_of',
+    'tracing.selfcheck.trial_keep': 'proof.check.trial',
     'tracing.trace': 'trace.trace',
     'tracing.trace.run_model': 'network.run_model',
 }

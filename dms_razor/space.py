@@ -8,7 +8,7 @@ stays valid when the model is moved, copied or wrapped.
 """
 import math
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor
@@ -132,8 +132,8 @@ class Space:
         input_shape (tuple[int]): Shape of the first example input.
         example_inputs (tuple): The example inputs.
         batch_size (int): Samples in them; ``resource`` is that of one.
-        counted (Count): MACs of the whole network on the example inputs, as
-            :func:`dms_razor.counting.count_macs` counts them.
+        counted (dict[str, Count]): What the whole network costs by metric, as
+            :func:`dms_razor.counting.count_each` counts it.
     """
     units: List[Unit]
     layout: Layout
@@ -149,14 +149,116 @@ class Space:
     input_shape: Tuple[int, ...] = ()
     example_inputs: Tuple = field(default=(), repr=False)
     batch_size: int = 1
-    counted: Any = None
+    counted: Dict[str, Any] = field(default_factory=dict)
 
     def count(self, *kinds: str) -> Tuple[int, int]:
         """Number of units and of elements of the given kinds."""
         units = [u for u in self.units if not kinds or u.kind in kinds]
         return len(units), sum(u.elements for u in units)
 
-    def random_keep(
+    def rows(self, selection: Tensor) -> List[Tensor]:
+        """Split what has an entry for each element by units.
+
+        Args:
+            selection (Tensor): Any tensor of shape [E].
+
+        Returns:
+            list[Tensor]: A view ``[groups, size]`` for each unit.
+        """
+        parts = selection.split([unit.elements for unit in self.units])
+        return [
+            part.view(unit.groups, unit.size)
+            for unit, part in zip(self.units, parts)
+        ]
+
+    def counts(self, selection: Tensor) -> Tensor:
+        """Count the kept elements of each unit, per group.
+
+        Args:
+            selection (Tensor): Bool of shape [E] of equally wide groups.
+
+        Returns:
+            Tensor: k of each unit (section 3.1 of the paper: k of N stay),
+            float64 of shape [U], as the closed form takes it.
+        """
+        kept = [row[0].sum() for row in self.rows(selection)]
+        return torch.stack(kept).double()
+
+    def cost(self, selection: Tensor, metric: str) -> float:
+        """Compute what a subnet costs from its kept counts (paper, eq. 8).
+
+        Args:
+            selection (Tensor): Bool of shape [E].
+            metric (str): A name of :data:`dms_razor.core.METRICS`.
+
+        Returns:
+            float: What the search reckons with, an int where it is whole, as
+            the MACs and parameters of hard counts are.
+        """
+        counts, masks = self.counts(selection), selection.double()
+        cost = float(self.resource(counts, masks, metric))
+        return round(cost) if math.isclose(cost, round(cost)) else cost
+
+    def checked(self, selection: Tensor) -> Tensor:
+        """Refuse a selection that is no network of this space.
+
+        Args:
+            selection (Tensor): Which elements a subnet has: bool of shape
+                [E], units in order and, inside a unit, group by group.
+
+        Returns:
+            Tensor: ``selection`` on the CPU, detached.
+
+        Raises:
+            TypeError: ``selection`` is not a bool tensor.
+            SubnetError: Wrong length, a unit below its lower bound, or
+                groups of a unit that keep different numbers of elements.
+        """
+        dtype = getattr(selection, 'dtype', type(selection).__name__)
+        if dtype != torch.bool:
+            raise TypeError(f'keep must be a bool tensor, got {dtype}. Pass '
+                            'bank.hard() or a tensor of True and False with '
+                            'one entry per element of the space.')
+        selection = selection.detach().cpu()
+        if tuple(selection.shape) != (self.layout.E, ):
+            raise SubnetError(
+                f'keep has shape {tuple(selection.shape)}, but the space has '
+                f'{self.layout.E} elements. Use the keep of a search over '
+                'this very space.')
+        for unit, rows in zip(self.units, self.rows(selection)):
+            counts = rows.sum(1).tolist()
+            if len(set(counts)) > 1:
+                raise SubnetError(
+                    f'Unit {unit.name!r} keeps {counts} elements in its '
+                    f'{unit.groups} groups. Its groups must stay equally '
+                    'wide: keep the same number in each.')
+            if counts[0] < unit.least:
+                raise SubnetError(
+                    f'Unit {unit.name!r} keeps {counts[0]} of {unit.size} '
+                    f'elements a group, but at least {unit.least} must stay. '
+                    "Keep more, or lower the unit's bound in the search "
+                    'config.')
+        return selection
+
+    def draw(self, number: Callable[[Unit], int],
+             generator: torch.Generator) -> Tensor:
+        """A subnet of random elements.
+
+        Args:
+            number (Callable): How many elements a group of a unit keeps.
+            generator (torch.Generator): Source of the choice.
+
+        Returns:
+            Tensor: The selection, bool ``[E]``.
+        """
+        rows = []
+        for unit in self.units:
+            kept = number(unit)
+            order = torch.rand(unit.groups, unit.size, generator=generator)
+            rows.append((order.argsort(1).argsort(1) < kept).flatten())
+        return torch.cat(rows)
+
+    def random_selection(
         self,
         generator: torch.Generator,
         shares: Sequence[float] = (.25, .5, .75)
@@ -168,125 +270,10 @@ class Space:
             shares (Sequence[float]): Share of elements to keep, drawn for
                 each unit.
         """
-        keep = torch.zeros(self.layout.E, dtype=torch.bool)
-        for number, unit in enumerate(self.units):
+
+        def number(unit: Unit) -> int:
             choice = int(torch.randint(len(shares), (), generator=generator))
             wanted = round(shares[choice] * unit.size)
-            kept = min(unit.allowed, key=lambda count: abs(count - wanted))
-            start = self.layout.slice_of(number).start
-            for group in range(unit.groups):
-                order = torch.randperm(unit.size, generator=generator)
-                keep[start + group * unit.size + order[:kept]] = True
-        return keep
+            return min(unit.allowed, key=lambda count: abs(count - wanted))
 
-
-# ``keep``: which elements of a space a subnet has.
-#
-# ``keep`` is a bool tensor of shape [E], one entry per element in the flat
-# order of the space: units in order and, inside a unit, group by group. It
-# says everything about a subnet, so it is checked here before anything is
-# cut.
-
-
-def unit_rows(units: Sequence, keep: Tensor) -> List[Tensor]:
-    """Split ``keep`` into one [groups, size] tensor per unit.
-
-    Args:
-        units (Sequence[Unit]): The units of the space, in its order.
-        keep (Tensor): Any tensor of shape [E].
-
-    Returns:
-        list[Tensor]: Views of ``keep``, one per unit.
-    """
-    rows, start = [], 0
-    for unit in units:
-        stop = start + unit.size * unit.groups
-        rows.append(keep[start:stop].view(unit.groups, unit.size))
-        start = stop
-    return rows
-
-
-def kept_counts(units: Sequence, keep: Tensor) -> List[int]:
-    """Count the kept elements of each unit, per group.
-
-    Args:
-        units (Sequence[Unit]): The units of the space, in its order.
-        keep (Tensor): Bool of shape [E] that :func:`check_keep` accepted.
-
-    Returns:
-        list[int]: k of each unit (section 3.1 of the paper: k of N stay).
-    """
-    return [int(rows[0].sum()) for rows in unit_rows(units, keep)]
-
-
-def check_keep(units: Sequence, keep: Tensor) -> Tensor:
-    """Refuse a ``keep`` that is no network of the space.
-
-    Args:
-        units (Sequence[Unit]): The units of the space, in its order.
-        keep (Tensor): Bool of shape [E].
-
-    Returns:
-        Tensor: ``keep`` on the CPU, detached.
-
-    Raises:
-        TypeError: ``keep`` is not a bool tensor.
-        SubnetError: Wrong length, a unit below its lower bound, or groups of
-            a unit that keep different numbers of elements.
-    """
-    if not isinstance(keep, Tensor) or keep.dtype != torch.bool:
-        kind = keep.dtype if isinstance(keep, Tensor) else type(keep).__name__
-        raise TypeError(f'keep must be a bool tensor, got {kind}. Pass '
-                        'bank.hard() or a tensor of True and False with one '
-                        'entry per element of the space.')
-    keep = keep.detach().cpu()
-    elements = sum(unit.size * unit.groups for unit in units)
-    if tuple(keep.shape) != (elements, ):
-        raise SubnetError(
-            f'keep has shape {tuple(keep.shape)}, but the space has '
-            f'{elements} elements. Use the keep of a search over this very '
-            'space.')
-    for unit, rows in zip(units, unit_rows(units, keep)):
-        counts = rows.sum(1)
-        if counts.min() != counts.max():
-            raise SubnetError(
-                f'Unit {unit.name!r} keeps {counts.tolist()} elements in its '
-                f'{unit.groups} groups. Its groups must stay equally wide: '
-                'keep the same number in each.')
-        kept = int(counts[0])
-        if kept < unit.least:
-            raise SubnetError(
-                f'Unit {unit.name!r} keeps {kept} of {unit.size} elements a '
-                f'group, but at least {unit.least} must stay. Keep more, or '
-                "lower the unit's bound in the search config.")
-    return keep
-
-
-def closed_form(space: Space, keep: Tensor, metric: str) -> float:
-    """Compute what a subnet costs from its kept counts (paper, eq. 8).
-
-    Args:
-        space (Space): The space.
-        keep (Tensor): Bool of shape [E].
-        metric (str): A name of :data:`dms_razor.core.resource.METRICS`.
-
-    Returns:
-        float: What the search reckons with, an int where it is whole, as the
-        MACs and parameters of hard counts are.
-    """
-    counts = hard_counts(space, keep)
-    cost = float(space.resource(counts, keep.double(), metric))
-    return round(cost) if math.isclose(cost, round(cost)) else cost
-
-
-def hard_counts(space, keep: Tensor) -> Tensor:
-    """Put a subnet's kept counts into the closed form's type.
-
-    Args:
-        space (Space): The space.
-        keep (Tensor): Bool of shape [E].
-
-    Returns:
-        Tensor: k of each unit, float64 of shape [U].
-    """
-    return torch.tensor(kept_counts(space.units, keep), dtype=torch.float64)
+        return self.draw(number, generator)

@@ -5,7 +5,7 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 import torch
 from torch import nn
 
-from .counting import count_macs
+from .counting import count_each
 from .network import run_model, untouched
 from .proof.check import check_space
 from .space import Space
@@ -74,7 +74,7 @@ def trace(model: nn.Module,
     first = [x for x in example_inputs if isinstance(x, torch.Tensor)]
     space.input_shape = tuple(first[0].shape) if first else ()
     space.batch_size = recorder.batch_size
-    space.counted = count_macs(model, example_inputs, forward)
+    space.counted = count_each(model, example_inputs, forward)
     return space
 
 

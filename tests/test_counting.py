@@ -138,4 +138,4 @@ from dms_razor.subnet import count_macs
 print(count_macs(torch.nn.Linear(3, 5), torch.ones(2, 3)))
 ''')
     assert done.returncode == 0, done.stderr
-    assert "macs=30, by_module={'': 30}, tool='torch.utils" in done.stdout
+    assert "total=30, by_module={'': 30}, tool='torch.utils" in done.stdout

@@ -24,6 +24,11 @@ DOCUMENTED = {
 }
 #: What others do instead; each is told in the changelog.
 GONE = {
+    'dms_razor.subnet.describe.closed_form',
+    'dms_razor.subnet.describe.hard_counts',
+    'dms_razor.subnet.keep.check_keep',
+    'dms_razor.subnet.keep.kept_counts',
+    'dms_razor.subnet.keep.unit_rows',
     'dms_razor.core.importance.update',
     'dms_razor.tracing.folding.HOMOGENEOUS',
     'dms_razor.tracing.residual.HOMOGENEOUS',

@@ -45,14 +45,15 @@ def test_inputs_are_remembered(space):
 def test_random_keeps_are_subnets(space):
     for seed in range(10):
         generator = torch.Generator().manual_seed(seed)
-        keep = space.random_keep(generator, (.25, 1.))
+        keep = space.random_selection(generator, (.25, 1.))
         for number, unit in enumerate(space.units):
             rows = keep[space.layout.slice_of(number)].view(unit.groups, -1)
             counts = rows.sum(1).unique().tolist()
             assert len(counts) == 1
             assert counts[0] in (max(round(unit.size / 4),
                                      unit.least), unit.size)
-    again = space.random_keep(torch.Generator().manual_seed(seed), (.25, 1.))
+    again = space.random_selection(torch.Generator().manual_seed(seed),
+                                   (.25, 1.))
     assert torch.equal(again, keep)
 
 

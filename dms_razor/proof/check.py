@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
+from ..core.layout import Unit
 from ..masking.attach import attach, unmask
 from ..network import tensors_of, untouched
 from ..space import Space
@@ -41,11 +42,11 @@ class Problem:
         module (str | None): Path of the module that fails, None if the
             networks run but differ.
         reason (str): In words.
-        keep (Tensor): The subnet, bool ``[E]``.
+        selection (Tensor): The subnet, bool ``[E]``.
     """
     module: Optional[str]
     reason: str
-    keep: Tensor
+    selection: Tensor
 
 
 def check_space(model: nn.Module, inputs: Tuple, forward: Callable, builder,
@@ -113,21 +114,21 @@ class Checker:
     def first_problem(self, space: Space) -> Optional[Problem]:
         """The first of some subnets that does not hold; None if all do."""
         for number in range(TRIALS):
-            problem = self.problem(space, trial_keep(space, number))
+            problem = self.problem(space, trial(space, number))
             if problem is not None:
                 return problem
         return None
 
-    def problem(self, space: Space, keep: Tensor) -> Optional[Problem]:
+    def problem(self, space: Space, selection: Tensor) -> Optional[Problem]:
         """What is wrong with one subnet, or None."""
-        subnet = slice_model(self.probe, space, keep)
-        masks = keep.to(next(self.probe.parameters()))
+        subnet = slice_model(self.probe, space, selection)
+        masks = selection.to(next(self.probe.parameters()))
         attach(self.probe, space, lambda: masks)
         try:
             expected = self._run(self.probe)
         except Exception:  # e.g. it casts to single precision somewhere
             if self._keep_types():
-                return self.problem(space, keep)
+                return self.problem(space, selection)
             raise
         finally:
             unmask(self.probe)
@@ -136,9 +137,9 @@ class Checker:
         except Exception as error:
             return Problem(
                 _failing_module(subnet),
-                f'{type(error).__name__}: {error}'.split('\n')[0], keep)
+                f'{type(error).__name__}: {error}'.split('\n')[0], selection)
         reason = self._compare(expected, found)
-        return None if reason is None else Problem(None, reason, keep)
+        return None if reason is None else Problem(None, reason, selection)
 
     def _run(self, model: nn.Module) -> List[Tensor]:
         with untouched(model):
@@ -168,7 +169,7 @@ def _double(value: Any) -> Any:
     return value
 
 
-def trial_keep(space: Space, number: int) -> Tensor:
+def trial(space: Space, number: int) -> Tensor:
     """A subnet to try, bool ``[E]``.
 
     Numbers of channels are drawn for each unit alone: with equal shares code
@@ -180,19 +181,16 @@ def trial_keep(space: Space, number: int) -> Tensor:
             are random.
     """
     generator = torch.Generator().manual_seed(number)
-    keep = torch.zeros(space.layout.E, dtype=torch.bool)
-    for place, unit in enumerate(space.units):
+
+    def kept(unit: Unit) -> int:
         most = max(unit.least, unit.most - (unit.most == unit.size))
-        kept = int(
-            torch.randint(unit.least, most + 1, (), generator=generator))
-        if number == 0 and unit.kind == 'depth':
-            kept = unit.size
+        drawn = torch.randint(unit.least, most + 1, (), generator=generator)
         if number == 1:
-            kept = unit.least
-        order = torch.rand(unit.groups, unit.size, generator=generator)
-        rows = order.argsort(1).argsort(1) < kept
-        keep[space.layout.slice_of(place)] = rows.reshape(-1)
-    return keep
+            return unit.least
+        whole = number == 0 and unit.kind == 'depth'
+        return unit.size if whole else int(drawn)
+
+    return space.draw(kept, generator)
 
 
 def _scrambled(model: nn.Module) -> nn.Module:

@@ -44,8 +44,8 @@ def repair(checker, builder, space: Space, problem) -> Space:
 def _stages_of_removed(space: Space, problem) -> List[int]:
     """The depth unit of the removed block that fails, if that is what does."""
     removed = [
-        block.element for block in space.blocks
-        if block.path == problem.module and not problem.keep[block.element]
+        block.element for block in space.blocks if block.path == problem.module
+        and not problem.selection[block.element]
     ]
     return space.layout.unit_of_element[removed].unique().tolist()
 
@@ -53,7 +53,7 @@ def _stages_of_removed(space: Space, problem) -> List[int]:
 def _fix(checker, builder, space: Space, problem,
          suspects: List[int]) -> Space:
     """Let the channels or blocks of the unit at fault stay."""
-    unit = space.units[_culprit(checker, space, problem.keep, suspects)]
+    unit = space.units[_culprit(checker, space, problem.selection, suspects)]
     if unit.kind == 'depth':
         builder.keep_blocks(unit.members,
                             f'removing blocks fails: {problem.reason}')
@@ -182,7 +182,8 @@ def _variables_of(builder, wanted: Callable) -> Tensor:
     return flat[builder.elements.own_index(flat) >= 0]
 
 
-def _culprit(checker, space: Space, keep: Tensor, suspects: List[int]) -> int:
+def _culprit(checker, space: Space, selection: Tensor,
+             suspects: List[int]) -> int:
     """A unit that makes the networks differ when it is pruned too.
 
     With no unit pruned they agree, with all they differ: halving finds two
@@ -191,15 +192,15 @@ def _culprit(checker, space: Space, keep: Tensor, suspects: List[int]) -> int:
     Args:
         checker (Checker): Compares the networks.
         space (Space): The space.
-        keep (Tensor): The subnet that fails, bool ``[E]``.
+        selection (Tensor): The subnet that fails, bool ``[E]``.
         suspects (list[int]): Units to try first.
     """
 
     def fails(units: Sequence[int]) -> bool:
-        some = torch.ones_like(keep)
+        some = torch.ones_like(selection)
         for unit in units:
             place = space.layout.slice_of(unit)
-            some[place] = keep[place]
+            some[place] = selection[place]
         return checker.problem(space, some) is not None
 
     if not checker.same_twice and fails([]):

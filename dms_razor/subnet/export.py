@@ -17,9 +17,9 @@ from typing import Any, Callable, Optional, Tuple, Union
 
 from torch import Tensor, nn
 
-from ..counting import count_macs
+from ..counting import count_each
 from ..network import to_device_of
-from ..space import Space, check_keep
+from ..space import Space
 from .checks import check_counts
 from .files import whole_folder, write_text
 from .manifest import Manifest, describe_subnet
@@ -89,7 +89,7 @@ def export_subnet(out_dir: Union[str, Path],
             MACs or parameters are not those that the search reckoned with,
             or the folder holds something else. Nothing was written then.
     """
-    selection = check_keep(space.units, selection)
+    selection = space.checked(selection)
     texts = {} if retrain is None else retrain.files()
     subnet, report = _cut(model, space, selection, inputs, forward, metric,
                           target)
@@ -118,8 +118,8 @@ def _cut(model: nn.Module, space: Space, selection: Tensor, inputs: Any,
     before = space.counted if inputs is None else None
     inputs = to_device_of(model,
                           space.example_inputs if inputs is None else inputs)
-    before = before or count_macs(supernet, inputs, forward)
-    after = count_macs(subnet, inputs, forward)
+    before = before or count_each(supernet, inputs, forward)
+    after = count_each(subnet, inputs, forward)
     manifest = describe_subnet(
         supernet,
         subnet,
@@ -130,14 +130,15 @@ def _cut(model: nn.Module, space: Space, selection: Tensor, inputs: Any,
         forward=forward,
         metric=metric,
         target=target)
-    check_counts(supernet, space, count=before)
+    check_counts(supernet, space, counts=before)
     check_counts(subnet, space, selection, after)
     report = Report(
         manifest,
         compare_layers(
             supernet, subnet, manifest.removed,
-            *(count.of_one(space.batch_size) for count in (before, after))),
-        counter=after.tool,
+            *(counts['macs'].of_one(space.batch_size)
+              for counts in (before, after))),
+        counter=after['macs'].tool,
         full_width=[
             dict(module=stay.module, reason=stay.reason)
             for stay in space.full_width

@@ -25,7 +25,7 @@ from ..counting import Count
 from ..errors import SubnetError
 from ..network import (call, describe_inputs, fingerprint, named_tensors,
                        state_shapes, untouched)
-from ..space import Space, closed_form, unit_rows
+from ..space import Space
 from .files import write_text
 from .slicing import get_width, inside, removed_blocks
 
@@ -226,7 +226,7 @@ def describe_subnet(supernet: nn.Module,
                     space: Space,
                     selection: Tensor,
                     inputs: Any,
-                    count: Count,
+                    counts: Mapping[str, Count],
                     *,
                     forward: Optional[Callable] = None,
                     metric: str = 'macs',
@@ -239,8 +239,8 @@ def describe_subnet(supernet: nn.Module,
             gave.
         space (Space): The space.
         selection (Tensor): Bool of shape [E].
-        inputs (Any): Example inputs, those of ``count``.
-        count (Count): MACs counted on the subnet.
+        inputs (Any): Example inputs, those of ``counts``.
+        counts (Mapping[str, Count]): What the subnet costs by metric.
         forward (callable, optional): How the network is called.
         metric (str): What ``target`` limits.
         target (float, optional): The limit.
@@ -249,17 +249,13 @@ def describe_subnet(supernet: nn.Module,
         Manifest: Names, shapes and costs; no values of weights.
     """
     costs = {}
-    counts = dict(macs=count)
     for name in space.resource.metrics:
-        known = METRICS.find(name)
         costs[name] = dict(
-            supernet=closed_form(space, torch.ones_like(selection), name),
-            searched=closed_form(space, selection, name))
-        if name not in counts and known.count is not None:
-            counts[name] = known.count(subnet, inputs, forward)
+            supernet=space.cost(torch.ones_like(selection), name),
+            searched=space.cost(selection, name))
         if name in counts:
-            samples = space.batch_size if known.per_sample else 1
-            costs[name]['counted'] = counts[name].of_one(samples).macs
+            samples = space.batch_size if METRICS[name].per_sample else 1
+            costs[name]['counted'] = counts[name].of_one(samples).total
             if samples > 1:
                 costs[name]['samples'] = samples
     return Manifest(
@@ -272,7 +268,7 @@ def describe_subnet(supernet: nn.Module,
         units=_units(space, selection),
         removed=removed_blocks(space, selection),
         modules=_modules(subnet, space, removed_blocks(space, selection),
-                         count),
+                         counts['macs']),
         receives=_receives(subnet, inputs, forward),
         others=costs)
 
@@ -293,7 +289,7 @@ def _units(space: Space, selection: Tensor) -> List[Dict[str, Any]]:
             step=unit.step,
             members=list(unit.members),
             kept_index=row.flatten().nonzero().flatten().tolist())
-        for unit, row in zip(space.units, unit_rows(space.units, selection))
+        for unit, row in zip(space.units, space.rows(selection))
     ]
 
 

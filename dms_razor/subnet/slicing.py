@@ -15,7 +15,7 @@ from ..adapters.registry import RemovedBlock, make_slim
 from ..errors import SubnetError
 from ..masking.attach import unmask
 from ..network import named_tensors
-from ..space import SliceSite, Space, check_keep
+from ..space import SliceSite, Space
 
 
 def slice_model(model: nn.Module, space: Space,
@@ -39,7 +39,7 @@ def slice_model(model: nn.Module, space: Space,
         SubnetError: ``selection`` is no network of the space, or the space is
             not that of ``model``.
     """
-    selection = check_keep(space.units, selection)
+    selection = space.checked(selection)
     subnet = plain_copy(model, space.slice_sites)
     for tensor, sites in _tensors_to_slice(subnet, space.slice_sites):
         # .data keeps the Parameter object: its flags and attributes stay,

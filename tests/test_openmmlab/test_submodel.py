@@ -76,7 +76,7 @@ def exported(tmp_path_factory):
             if tensor.is_floating_point() and tensor.dim() == 1:
                 tensor.copy_(torch.rand(tensor.shape) + .5)
     space = trace(model, torch.zeros(1, 3, 64, 64))
-    keep = space.random_keep(torch.Generator().manual_seed(5))
+    keep = space.random_selection(torch.Generator().manual_seed(5))
     path = tmp_path_factory.mktemp('export') / 'subnet'
     return export_subnet(path, model, space, keep, picture=False)
 
@@ -251,7 +251,7 @@ def write_export(tmp_path):
     base = Config.fromfile(str(project / 'base.py'))
     model = MODELS.build(copy.deepcopy(base.model))
     space = trace(model, torch.zeros(1, 1, 8, 8))
-    keep = space.random_keep(torch.Generator().manual_seed(2))
+    keep = space.random_selection(torch.Generator().manual_seed(2))
     return export_subnet(
         tmp_path / 'subnet',
         model,

@@ -7,7 +7,7 @@ from small_nets import IMAGES, Block, build, conv, depths, widths
 from torch import nn
 from torch.nn import functional as F
 
-from dms_razor.proof.check import Checker, check_space, trial_keep
+from dms_razor.proof.check import Checker, check_space, trial
 from dms_razor.trace import record, run_model, trace
 from dms_razor.tracing.builder import SpaceBuilder
 
@@ -183,7 +183,7 @@ def test_trials_are_unlike():
         out=conv(16, 8))
     _, space = unchecked(net, units={'grouped': dict(least=2, most=3)})
     depth = space.layout.depth_elements
-    all_blocks, smallest, mixed = (trial_keep(space, n) for n in range(3))
+    all_blocks, smallest, mixed = (trial(space, n) for n in range(3))
     assert all_blocks[depth].all() and not smallest[depth].any()
     for keep in (all_blocks, smallest, mixed):
         for number, unit in enumerate(space.units):

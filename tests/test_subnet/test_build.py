@@ -143,7 +143,7 @@ def test_attention_becomes_slim():
     space = trace(attention, torch.rand(1, 5, 24))
     kinds = {unit.kind for unit in space.units}
     assert {'qk', 'v'} <= kinds
-    keep = space.random_keep(torch.Generator().manual_seed(1))
+    keep = space.random_selection(torch.Generator().manual_seed(1))
     subnet = slice_model(attention, space, keep)
     x = torch.rand(1, 5, 24)
     manifest = describe_subnet(attention, subnet, space, keep, x,

@@ -2,14 +2,13 @@
 import pytest
 import torch
 
-from dms_razor.space import check_keep, kept_counts, unit_rows
 from dms_razor.subnet import SubnetError
 from .helpers import UNITS, some_keep, space
 
 
 def test_rows_are_those_of_the_layout():
     layout = space().layout
-    rows = unit_rows(UNITS, torch.arange(layout.E))
+    rows = space().rows(torch.arange(layout.E))
     flat = torch.cat([row.flatten() for row in rows])
     assert flat.tolist() == list(range(layout.E))
     assert rows[3].tolist() == [list(range(20, 26)), list(range(26, 32))]
@@ -31,7 +30,7 @@ def test_keep_that_is_no_network(unit, change, message):
         rows.zero_()
         rows[:, :int(change == 'one')] = True
     with pytest.raises(SubnetError, match=message):
-        check_keep(UNITS, keep)
+        space().checked(keep)
 
 
 def test_keep_of_another_kind():
@@ -39,11 +38,11 @@ def test_keep_of_another_kind():
             TypeError,
             match='keep must be a bool tensor, got '
             'torch.float32.*Pass'):
-        check_keep(UNITS, some_keep().float())
+        space().checked(some_keep().float())
     with pytest.raises(TypeError, match='got list'):
-        check_keep(UNITS, [True])
+        space().checked([True])
     with pytest.raises(
             SubnetError, match=r'has shape \(3,\), but the space '
             'has 46'):
-        check_keep(UNITS, torch.ones(3).bool())
-    assert kept_counts(UNITS, some_keep()) == [3, 2, 5, 3, 2, 2, 1]
+        space().checked(torch.ones(3).bool())
+    assert space().counts(some_keep()).tolist() == [3, 2, 5, 3, 2, 2, 1]

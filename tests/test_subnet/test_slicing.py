@@ -93,7 +93,7 @@ def test_masks_and_their_source_are_gone():
     masks = torch.ones(traced.layout.E)
     attach(model, traced, lambda: masks)
     assert any(isinstance(m, MaskedLayer) for m in model.modules())
-    keep = traced.random_keep(torch.Generator().manual_seed(0))
+    keep = traced.random_selection(torch.Generator().manual_seed(0))
     subnet = slice_model(model, traced, keep)
     assert not any(isinstance(m, MaskedLayer) for m in subnet.modules())
     assert not any('_dms' in name for m in subnet.modules()

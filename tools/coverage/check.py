@@ -234,7 +234,7 @@ def _draw(model: nn.Module, space, inputs: Tensor, seed: int):
     other = -inputs.flip(-1)
     for number in range(_DRAWS):
         generator = torch.Generator().manual_seed(1000 * seed + number)
-        keep = space.random_keep(generator)
+        keep = space.random_selection(generator)
         a, b = (_masked(model, space, keep, x) for x in (inputs, other))
         if float((a - b).abs().max() / a.abs().max()) > 10 * BOUND:
             return keep, a

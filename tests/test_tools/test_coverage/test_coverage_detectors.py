@@ -42,7 +42,7 @@ def test_yolov8_n():
                 for level in range(3)
             }
     subnet = slice_model(model, space,
-                         space.random_keep(torch.Generator().manual_seed(0)))
+                         space.random_selection(torch.Generator().manual_seed(0)))
     for module in subnet.modules():
         if isinstance(module, nn.Conv2d):
             assert tuple(module.weight.shape[:2]) == (module.out_channels,
@@ -100,7 +100,7 @@ def test_yolov8_n_is_the_same_function():
         for number, unit in enumerate(space.units) if unit.kind == 'depth'
     ]
     for seed, blocks in enumerate((None, 0., 1.)):
-        keep = space.random_keep(torch.Generator().manual_seed(seed))
+        keep = space.random_selection(torch.Generator().manual_seed(seed))
         if blocks is not None:
             for where in depth:
                 keep[where] = bool(blocks)
