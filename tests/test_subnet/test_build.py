@@ -5,8 +5,9 @@ import pytest
 import torch
 from torch import nn
 
-from dms_razor.subnet import (SubnetError, build_subnet, count_macs,
-                              export_subnet, slice_model)
+from dms_razor.counting import count_each
+from dms_razor.subnet import (SubnetError, build_subnet, export_subnet,
+                              slice_model)
 from dms_razor.subnet.manifest import describe_subnet
 from .helpers import Net, images, net, some_keep, space
 
@@ -147,7 +148,7 @@ def test_attention_becomes_slim():
     subnet = slice_model(attention, space, keep)
     x = torch.rand(1, 5, 24)
     manifest = describe_subnet(attention, subnet, space, keep, x,
-                               count_macs(subnet, x))
+                               count_each(subnet, x))
     built = build_subnet(
         MultiheadAttention(24, 3), manifest, weights=subnet.state_dict())
     assert torch.equal(built.eval()(x), subnet.eval()(x))

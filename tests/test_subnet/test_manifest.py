@@ -4,8 +4,9 @@ import json
 
 import pytest
 
+from dms_razor.counting import count_each
 from dms_razor.network import fingerprint
-from dms_razor.subnet import Manifest, SubnetError, count_macs, slice_model
+from dms_razor.subnet import Manifest, SubnetError, slice_model
 from dms_razor.subnet.manifest import describe_subnet
 from .helpers import images, net, some_keep, space
 
@@ -20,7 +21,7 @@ def manifest() -> Manifest:
         space(),
         keep,
         images(1),
-        count_macs(subnet, images(1)),
+        count_each(subnet, images(1)),
         target=50000)
 
 
