@@ -19,6 +19,7 @@ from typing import Callable, Dict, Iterable, List, Optional
 from ..moved import AliasFinder
 from . import cpu_distributed as cpu
 from .checkpoint import load_checkpoint, load_url
+from .mmcv_ext import StandIn
 
 _applied: set = set()
 _libraries: List[object] = []  # torch.library registrations live as long
@@ -117,7 +118,6 @@ def mmcv_operators() -> None:
         return
     if PathFinder.find_spec('mmcv._ext', spec.submodule_search_locations):
         return
-    from .mmcv_ext import StandIn
     sys.modules['mmcv._ext'] = StandIn()
 
 
