@@ -56,8 +56,7 @@ MODULES: Dict[str, str] = {
     'subnet.retrain_config',
     'openmmlab.retrain_recipe': 'subnet.recipe',
     'openmmlab.schedule': 'models.algorithms.schedule',
-    'openmmlab.submodel': 'models.submodel',
-    'openmmlab.subnet_model': 'engine.subnet_model',
+    'openmmlab.submodel': 'engine.subnet_model models.submodel',
     'openmmlab.units': 'models.units.base_unit '
     'models.units.difftopk_channel_unit models.units.difftopk_depth_unit',
     'preflight': 'estimate',

@@ -21,7 +21,7 @@ import torch
 
 from dms_razor.deploy import (FORMATS, DeployError, DetectedBoxes, RawOutputs,
                               write_compared)
-from dms_razor.openmmlab.subnet_model import subnet_of_folder
+from dms_razor.openmmlab.submodel import subnet_of_folder
 
 
 def parse_args() -> argparse.Namespace:

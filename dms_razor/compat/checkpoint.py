@@ -129,14 +129,12 @@ class Unpickler(pickle._Unpickler):  # type: ignore[name-defined]
     dispatch[pickle.BUILD[0]] = load_build
 
 
-def _pickle_load(file, **kwargs) -> Any:
-    """``pickle.load`` of :data:`SAFE_PICKLE`; torch's old format calls it."""
-    return Unpickler(file, **kwargs).load()
-
-
 SAFE_PICKLE = types.SimpleNamespace(
-    __name__='dms_razor.safe_pickle', Unpickler=Unpickler, load=_pickle_load)
-"""What :func:`torch.load` gets as ``pickle_module``."""
+    __name__='dms_razor.safe_pickle',
+    Unpickler=Unpickler,
+    load=lambda file, **kwargs: Unpickler(file, **kwargs).load())
+"""What :func:`torch.load` gets as ``pickle_module``; ``load`` is for torch's
+old format."""
 
 
 def _is_torchscript(path: str) -> bool:

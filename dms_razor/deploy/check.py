@@ -30,13 +30,17 @@ def load(path: Union[str, Path], threads: int = 0) -> Run:
         callable: From images (B, C, H, W) to the list of outputs.
 
     Raises:
-        DeployError: If ONNX Runtime is needed and not installed, or if the
-            file cannot be loaded.
+        DeployError: If ONNX Runtime is needed and not installed, if threads
+            are asked for and not needed, or if the file cannot be loaded.
     """
     path = Path(path)
     try:
         if path.suffix == '.onnx':
             return _load_onnx(path, threads)
+        if threads:
+            raise DeployError(f'{path.name} is run by PyTorch, whose threads '
+                              'are set by torch.set_num_threads; load it '
+                              'without threads')
         if path.suffix == '.pt2':
             module = torch.export.load(str(path)).module()
         else:

@@ -11,7 +11,6 @@ multiples of 8 channels.
 import copy
 import inspect
 import math
-from functools import partial
 from typing import Callable, Dict, Tuple
 
 from torch import nn
@@ -45,16 +44,16 @@ def enlarge_class(cls: type, settings: dict) -> Callable[..., nn.Module]:
     Returns:
         Callable: Takes the arguments of ``cls``.
     """
-    return partial(_construct, cls, settings)
 
+    def construct(*args, **kwargs) -> nn.Module:
+        module = cls.__new__(cls)
+        # nn.Module.__setattr__ works only after __init__
+        for name, value in settings.items():
+            object.__setattr__(module, name, copy.deepcopy(value))
+        module.__init__(*args, **kwargs)
+        return module
 
-def _construct(cls: type, settings: dict, *args, **kwargs) -> nn.Module:
-    module = cls.__new__(cls)
-    # nn.Module.__setattr__ works only after __init__
-    for name, value in settings.items():
-        object.__setattr__(module, name, copy.deepcopy(value))
-    module.__init__(*args, **kwargs)
-    return module
+    return construct
 
 
 def constructor_arguments(cls: type) -> Dict[str, inspect.Parameter]:

@@ -49,14 +49,16 @@ def build_subnet(model: nn.Module,
     Raises:
         SubnetError: Manifest, network or weights do not belong together, or
             the network does not cost what the manifest says.
+        ValueError: Both ``weights`` and ``init`` are given.
     """
     manifest = subnet if isinstance(subnet,
                                     Manifest) else Manifest.load(subnet)
     manifest = manifest.part(part)
-    if weights is None:
-        apply_manifest(model, manifest, init=init)
-    else:
-        apply_manifest(model, manifest, reset=False)
+    if init is not None and weights is not None:
+        raise ValueError('init would be overwritten by the weights. Pass one '
+                         'of the two.')
+    apply_manifest(model, manifest, init=init, reset=weights is None)
+    if weights is not None:
         load_weights(model, weights, part)
     check_cost(model, manifest, forward)
     return model
@@ -105,8 +107,8 @@ def apply_manifest(model: nn.Module,
             'the subnet again.')
     if reset:
         _reset(model, shrunk)
-        if init is not None:
-            init(model)
+    if init is not None:
+        init(model)
 
 
 def check_supernet(model: nn.Module, manifest: Manifest) -> None:

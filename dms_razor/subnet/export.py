@@ -17,6 +17,7 @@ from typing import Any, Callable, Optional, Tuple, Union
 
 from torch import Tensor, nn
 
+from ..core.resource import METRICS
 from ..counting import count_each
 from ..network import to_device_of
 from ..space import Space
@@ -88,7 +89,9 @@ def export_subnet(out_dir: Union[str, Path],
         SubnetError: ``selection`` is no network of the space, the counted
             MACs or parameters are not those that the search reckoned with,
             or the folder holds something else. Nothing was written then.
+        ValueError: There is no such metric.
     """
+    METRICS.find(metric)
     selection = space.checked(selection)
     texts = {} if retrain is None else retrain.files()
     subnet, report = _cut(model, space, selection, inputs, forward, metric,

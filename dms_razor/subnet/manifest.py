@@ -100,7 +100,9 @@ class Manifest:
         content['checksum'] = checksum(content)
         text = json.dumps(content, indent=1, allow_nan=False)
         # lists of numbers on one line, or a reader sees nothing else
-        return re.sub(r'\[[\d,\s]*\]', _on_one_line, text) + '\n'
+        return re.sub(
+            r'\[[\d,\s]*\]', lambda numbers: ' '.join(numbers[0].split()).
+            replace('[ ', '[').replace(' ]', ']'), text) + '\n'
 
     @classmethod
     def from_json(cls, text: str, origin: str = 'The manifest') -> 'Manifest':
@@ -361,17 +363,10 @@ def joined(path: str, name: str) -> str:
     return f'{path}.{name}' if path else name
 
 
-def _on_one_line(found: 're.Match') -> str:
-    """Join a list of numbers that spreads over several lines."""
-    return ' '.join(found[0].split()).replace('[ ', '[').replace(' ]', ']')
-
-
 def _below(entries: Mapping[str, Any], prefix: str) -> Dict[str, Any]:
     """Select what lies at or below a path, with names relative to it."""
-    selected = {}
-    for name, value in entries.items():
-        if name == prefix:
-            selected[''] = value
-        elif name.startswith(prefix + '.'):
-            selected[name[len(prefix) + 1:]] = value
-    return selected
+    return {
+        name[len(prefix) + 1:]: value
+        for name, value in entries.items()
+        if name == prefix or name.startswith(prefix + '.')
+    }

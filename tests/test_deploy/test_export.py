@@ -18,7 +18,7 @@ from dms_razor.deploy import (FORMATS, DeployError, DetectedBoxes, RawOutputs,
                               difference, load, onnx_latency, write_compared,
                               write_network)
 from dms_razor.deploy.suppression import detection_difference
-from dms_razor.openmmlab.subnet_model import subnet_of_folder
+from dms_razor.openmmlab.submodel import subnet_of_folder
 from dms_razor.subnet import SubnetError
 from .helpers import CONVNEXT, DEIT, RESNET, RETINA, SWIN, YOLO, export
 
@@ -279,6 +279,11 @@ def test_tool_with_wrong_options(arguments, told, folders, tmp_path, repo,
     assert re.search(told, str(ended.value) + capsys.readouterr().err)
     assert not list((tmp_path / 'FOLDER').iterdir())
     assert not list(folders('yolo').glob('*.onnx'))
+
+
+def test_threads_are_those_of_onnx_runtime(tmp_path):
+    with pytest.raises(DeployError, match='x.pt is run by PyTorch, whose'):
+        load(tmp_path / 'x.pt', threads=2)
 
 
 def test_a_file_is_no_folder(folders):

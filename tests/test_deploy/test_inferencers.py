@@ -8,7 +8,7 @@ import torch
 from mmdet.apis import DetInferencer, inference_detector, init_detector
 from mmpretrain import ImageClassificationInferencer
 
-from dms_razor.openmmlab.subnet_model import subnet_of_folder
+from dms_razor.openmmlab.submodel import subnet_of_folder
 from .helpers import RESNET, RETINA, YOLO, export
 
 

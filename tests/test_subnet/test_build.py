@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from dms_razor.counting import count_each
-from dms_razor.subnet import (SubnetError, build_subnet, export_subnet,
-                              slice_model)
+from dms_razor.subnet import (SubnetError, apply_manifest, build_subnet,
+                              export_subnet, slice_model)
 from dms_razor.subnet.manifest import describe_subnet
 from .helpers import Net, images, net, some_keep, space
 
@@ -63,6 +63,18 @@ def test_own_initialisation(exported):
     built = build_subnet(Net(), exported.path, init=init)
     assert built.fc.weight.shape == (5, 32)
     assert (built.fc.weight == .5).all()
+
+
+def test_init_has_an_effect_or_is_refused(exported):
+    with pytest.raises(ValueError, match='init would be overwritten'):
+        build_subnet(
+            Net(),
+            exported.path,
+            exported.path / 'subnet.pth',
+            init=lambda model: None)
+    model, seen = Net(), []
+    apply_manifest(model, exported.manifest, init=seen.append, reset=False)
+    assert seen == [model]
 
 
 def test_flags_stay(exported):

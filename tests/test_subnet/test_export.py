@@ -233,3 +233,8 @@ def test_a_target_in_a_metric_from_outside(tmp_path, metrics):
     assert done.report.to_dict()['asked']['fraction'] == 1 / (
         done.manifest.others['heat']['supernet'])
     assert 'at most 1 heat' in done.report.notes[0]
+
+
+def test_an_unknown_metric_is_refused_at_once(tmp_path):
+    with pytest.raises(ValueError, match='"mac" is not known.*"macs"'):
+        export_subnet(tmp_path / 'x', None, None, None, metric='mac')
