@@ -1,9 +1,11 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
+import copy
+
 import pytest
 import torch
 from mmengine.config import Config
 from mmrazor.registry import MODELS
-from toy_models import classifier
+from toy_models import algorithm, classifier
 from toy_runs import toy_config
 
 from dms_razor.openmmlab.from_config import (algorithm_of_config, is_search,
@@ -32,6 +34,31 @@ def test_settings_of_the_search_count(tmp_path):
     assert report.total_steps is None  # only the data would tell
     cfg.model.resource_loss.loss_weight = 1.
     assert preflight_of_config(cfg).steps > 4 * report.steps
+
+
+@pytest.mark.parametrize('weight, steps', [(1., 223), (10., 23)])
+def test_weight_of_the_loss_reaches_both_preflights(weight, steps):
+    """The run's own, and the one that tools/show_space.py prints."""
+    model = algorithm(
+        resource_loss=dict(type='ResourceConstraintLoss', loss_weight=weight),
+        search=dict(iters=50))
+    cfg = Config(
+        dict(
+            model=copy.deepcopy(model),
+            default_scope='mmpretrain',
+            train_cfg=dict(max_iters=50, by_epoch=False)))
+    report = MODELS.build(model).search.preflight()
+    assert report.steps == preflight_of_config(cfg).steps == steps
+
+
+def test_a_target_out_of_reach_is_told(tmp_path):
+    cfg = toy_config(tmp_path)
+    cfg.model.target = 1000
+    report = preflight_of_config(cfg)
+    assert 'cannot be reached' in report.problem and report.target == 1000
+    assert report.total_steps == 20 and 'reachable  no' in report.text()
+    with pytest.raises(ValueError, match='cannot be reached'):
+        algorithm_of_config(cfg)
 
 
 def test_a_plain_model_has_no_target(tmp_path):
