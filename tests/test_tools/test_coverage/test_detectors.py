@@ -41,8 +41,8 @@ def test_yolov8_n():
                 for kind in ('cls', 'reg')
                 for level in range(3)
             }
-    subnet = slice_model(model, space,
-                         space.random_selection(torch.Generator().manual_seed(0)))
+    subnet = slice_model(
+        model, space, space.random_selection(torch.Generator().manual_seed(0)))
     for module in subnet.modules():
         if isinstance(module, nn.Conv2d):
             assert tuple(module.weight.shape[:2]) == (module.out_channels,

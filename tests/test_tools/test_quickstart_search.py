@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 CONFIG = (
-    Path(__file__).parents[1] / 'configs' / 'quickstart' /
+    Path(__file__).parents[2] / 'configs' / 'quickstart' /
     'dms-resnet34-50p_digits.py')
 
 
