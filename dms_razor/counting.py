@@ -64,12 +64,12 @@ def _summed(first, second, *args, **kwargs) -> int:
 
 
 def _summed_onto(onto, first, second, *args, **kwargs) -> int:
-    """addmv."""
+    """addmv, also in place."""
     return 2 * prod(first)
 
 
-def _batches_onto(onto, first, second, *args, **kwargs) -> int:
-    """addbmm: matrices ``[b, n, m]`` and ``[b, m, p]``."""
+def _product_onto(onto, first, second, *args, **kwargs) -> int:
+    """addbmm and others in place: ``[b, n, m]`` times ``[b, m, p]``."""
     return 2 * prod(first) * second[-1]
 
 
@@ -88,7 +88,11 @@ OWN: Dict[str, Callable[..., int]] = dict(
     dot=_summed,
     vdot=_summed,
     addmv=_summed_onto,
-    addbmm=_batches_onto,
+    addmv_=_summed_onto,
+    addbmm=_product_onto,
+    addbmm_=_product_onto,
+    addmm_=_product_onto,
+    baddbmm_=_product_onto,
     _trilinear=_bilinear,
     conv_tbc=_sequences)
 """Operations of ATen that we count ourselves."""

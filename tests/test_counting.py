@@ -1,11 +1,19 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
+import importlib.util
+from collections import OrderedDict
+from dataclasses import dataclass
+from types import SimpleNamespace
+
 import pytest
 import torch
 from test_subnet.helpers import images, net
 from torch import nn
 
-from dms_razor.counting import TORCH
+from dms_razor import Search
+from dms_razor.counting import TORCH, every_product
 from dms_razor.subnet import SubnetError, count_macs, count_params
+from dms_razor.subnet.checks import check_counts
+from dms_razor.trace import trace
 
 # Net on 8 x 8 images, by hand: stem, blocks, depthwise, expand, grouped (on
 # 4 x 4, half of the inputs each), last, two linear layers
@@ -20,6 +28,12 @@ MACS = dict(
 for _number in range(2):
     MACS[f'stage.{_number}.conv1'] = 8 * 6 * 64
     MACS[f'stage.{_number}.conv2'] = 9 * 6 * 8 * 64
+
+
+@dataclass
+class Output:
+    """What some networks return."""
+    logits: torch.Tensor
 
 
 class Mixed(nn.Module):
@@ -139,3 +153,232 @@ print(count_macs(torch.nn.Linear(3, 5), torch.ones(2, 3)))
 ''')
     assert done.returncode == 0, done.stderr
     assert "total=30, by_module={'': 30}, tool='torch.utils" in done.stdout
+
+
+STEPS, BATCH, INSIDE, HIDDEN = 7, 3, 6, 5
+#: Multiply-adds of one step of one sample: from the input and from the state.
+GATE = HIDDEN * (INSIDE + HIDDEN)
+RECURRENT = {
+    'LSTM': (nn.LSTM(INSIDE, HIDDEN), STEPS * 4 * GATE),
+    'GRU': (nn.GRU(INSIDE, HIDDEN), STEPS * 3 * GATE),
+    'RNN': (nn.RNN(INSIDE, HIDDEN), STEPS * GATE),
+    'RNN of ReLU': (nn.RNN(INSIDE, HIDDEN, nonlinearity='relu'), STEPS * GATE),
+    'two ways': (nn.LSTM(INSIDE, HIDDEN,
+                         bidirectional=True), STEPS * 2 * 4 * GATE),
+    'two layers': (nn.LSTM(INSIDE, HIDDEN,
+                           2), STEPS * 4 * (GATE + HIDDEN * 2 * HIDDEN)),
+    'projected':
+    (nn.LSTM(INSIDE, HIDDEN,
+             proj_size=2), STEPS * (4 * HIDDEN * (INSIDE + 2) + HIDDEN * 2)),
+    'LSTMCell': (nn.LSTMCell(INSIDE, HIDDEN), 4 * GATE),
+    'GRUCell': (nn.GRUCell(INSIDE, HIDDEN), 3 * GATE),
+    'RNNCell': (nn.RNNCell(INSIDE, HIDDEN), GATE),
+    'RNNCell of ReLU': (nn.RNNCell(INSIDE, HIDDEN, nonlinearity='relu'), GATE),
+}
+
+
+class Function(nn.Module):
+    """A function as a module."""
+
+    def __init__(self, function, **numbers):
+        super().__init__()
+        self.function = function
+        for name, shape in numbers.items():
+            setattr(self, name, nn.Parameter(torch.rand(shape)))
+
+    def forward(self, *inputs):
+        return self.function(self, *inputs)
+
+
+class Between(nn.Module):
+    """A layer of 6 features between others: ``[3, 4]`` to ``[3, 2]``."""
+
+    def __init__(self, layer, steps=False):
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 8), nn.Linear(8, INSIDE)
+        self.layer, self.steps = layer, steps
+
+    def forward(self, x):
+        x = self.second(self.first(x).relu())
+        x = self.layer(x.expand(STEPS, BATCH, INSIDE) if self.steps else x)
+        return x[0] if isinstance(x, tuple) else x
+
+
+def assert_counted(layer, macs, steps=False):
+    """Of one sample; by us, in the search, and what stays is named."""
+    net, x = Between(layer, steps), torch.rand(BATCH, 4)
+    before = BATCH * (4 * 8 + 8 * INSIDE)
+    if steps:  # the second linear layer runs once
+        assert net(x).shape[0] == STEPS
+    count = count_macs(net, x)
+    assert count.macs == before + BATCH * macs
+    space = trace(net, x)
+    check_counts(net, space)
+    assert space.counted['macs'] == count
+    assert space.resource.supernet() == 4 * 8 + 8 * INSIDE + macs
+    assert [unit.name for unit in space.units] == ['first']
+    assert {'second', 'layer'} <= {stay.module for stay in space.full_width}
+    return count
+
+
+@pytest.mark.parametrize('name', RECURRENT)
+def test_recurrent_layers_by_hand(name):
+    layer, macs = RECURRENT[name]
+    count = assert_counted(layer, macs, 'Cell' not in name)
+    assert count.by_module['layer'] == BATCH * macs
+    assert count.tool == TORCH
+
+
+def test_recurrent_layers_run_as_before_afterwards():
+    enabled = torch._C._get_mkldnn_enabled()
+    kinds = ('flash', 'mem_efficient', 'math')
+
+    def switches():
+        return [
+            getattr(torch.backends.cuda, f'{kind}_sdp_enabled')()
+            for kind in kinds
+        ] + [torch._C._get_mkldnn_enabled()]
+
+    before = switches()
+    with pytest.raises(ValueError):
+        with every_product():
+            assert switches() == [False, False, True, False]
+            raise ValueError
+    assert switches() == before and before[-1] == enabled
+
+
+@pytest.mark.parametrize('layer, macs, name', [
+    (nn.Bilinear(INSIDE, 4, 2), 2 * INSIDE * 4, '_trilinear'),
+    (Function(lambda net, x: x @ net.vector, vector=[INSIDE]), INSIDE, 'mv'),
+    (Function(
+        lambda net, x: torch.mv(x, net.vector)[:, None],
+        vector=[INSIDE]), INSIDE, 'mv'),
+    (Function(
+        lambda net, x: x + torch.dot(x.flatten(), net.vector),
+        vector=[BATCH * INSIDE]), INSIDE, 'dot'),
+    (Function(
+        lambda net, x: x + torch.vdot(x.flatten(), net.vector),
+        vector=[BATCH * INSIDE]), INSIDE, 'vdot'),
+    (Function(
+        lambda net, x: torch.addmv(net.bias, x, net.vector),
+        vector=[INSIDE],
+        bias=[BATCH]), INSIDE, 'addmv'),
+    (Function(
+        lambda net, x: torch.zeros(BATCH).addmv_(x, net.vector),
+        vector=[INSIDE]), INSIDE, 'addmv_'),
+    (Function(
+        lambda net, x: torch.addbmm(net.bias, x[None], net.matrix),
+        matrix=[1, INSIDE, 2],
+        bias=[BATCH, 2]), 2 * INSIDE, 'addbmm'),
+    (Function(
+        lambda net, x: torch.zeros(BATCH, 2).addmm_(x, net.matrix),
+        matrix=[INSIDE, 2]), 2 * INSIDE, 'addmm_'),
+    (Function(
+        lambda net, x: torch.conv_tbc(x[:, None], net.kernel, net.bias, 1),
+        kernel=[3, INSIDE, 2],
+        bias=[2]), 3 * INSIDE * 2, 'conv_tbc'),
+])
+def test_counters_of_our_own_by_hand(layer, macs, name):
+    if isinstance(layer, nn.Bilinear):
+        bilinear, vector = layer, torch.rand(BATCH, 4)
+        layer = Function(lambda net, x: net.bilinear(x, vector))
+        layer.bilinear = bilinear
+        count = count_macs(layer, torch.rand(BATCH, INSIDE))
+        assert count.by_module == {'bilinear': BATCH * macs}
+        assert f'(aten.{name} by dms_razor)' in count.tool
+        return
+    count = assert_counted(layer, macs)
+    assert f'(aten.{name} by dms_razor)' in count.tool
+
+
+@pytest.mark.parametrize('operation', [
+    lambda x, y: torch.baddbmm(torch.zeros(1), x[None], y[None]),
+    lambda x, y: torch.zeros(1, 3, 5).baddbmm_(x[None], y[None]),
+    lambda x, y: torch.einsum('bi,ic->bc', x, y),
+    lambda x, y: torch.tensordot(x, y, 1),
+    lambda x, y: torch.inner(x, y.T),
+    lambda x, y: torch.linalg.multi_dot([x, y]),
+])
+def test_products_of_matrices(operation):
+    layer = Function(lambda net, x, y: operation(x, y))
+    count = count_macs(layer, (torch.rand(3, 4), torch.rand(4, 5)))
+    assert count.macs == 3 * 4 * 5
+
+
+class Attention(nn.Module):
+    """Four heads, through PyTorch's fused function."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(16, 32)
+        self.qkv, self.proj = nn.Linear(32, 96), nn.Linear(32, 32)
+        self.last = nn.Linear(32, 5)
+
+    def forward(self, x):
+        x = self.first(x)
+        q, k, v = self.qkv(x).unflatten(-1, (3, 4, -1)).permute(2, 0, 3, 1, 4)
+        y = nn.functional.scaled_dot_product_attention(q, k, v)
+        x = x + self.proj(y.transpose(1, 2).flatten(2))
+        return self.last(x.mean(1))
+
+
+@pytest.mark.parametrize('net, macs', [
+    (Attention(), 12 *
+     (16 * 32 + 32 * 96 + 32 * 32) + 2 * 12 * 12 * 32 + 32 * 5),
+    (nn.Sequential(
+        nn.Linear(16, 32),
+        nn.TransformerEncoderLayer(32, 4, 64, batch_first=True),
+        nn.Linear(32, 4)), 12 * (16 * 32 + 32 * 96 + 32 * 32 + 2 * 32 * 64) +
+     2 * 12 * 12 * 32 + 12 * 32 * 4),
+])
+def test_attention_of_a_plain_install(net, macs, tmp_path, monkeypatch):
+    """Whatever is installed: torch's own decomposition is what counts."""
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, 'find_spec', lambda name, *more: None
+        if name == 'mmengine' else find(name, *more))
+    search = Search(net, torch.rand(1, 12, 16), '80%', total_steps=4)
+    assert search.space.counted['macs'].macs == macs
+    assert search.space.resource.supernet() == macs
+    export = search.export(tmp_path / 'subnet', picture=False)
+    assert export.manifest.macs['counted'] <= .8 * macs
+
+
+def test_lstm_behind_convolutions(tmp_path):
+    """The share of the LSTM is in the budget, and it is named."""
+
+    class CRNN(nn.Module):
+
+        def __init__(self):
+            super().__init__()
+            self.first = nn.Conv1d(40, 64, 3, padding=1)
+            self.second = nn.Conv1d(64, 64, 3, padding=1)
+            self.lstm = nn.LSTM(64, 256, 2, batch_first=True)
+            self.fc = nn.Linear(256, 10)
+
+        def forward(self, x):
+            x = self.second(self.first(x).relu()).relu()
+            return self.fc(self.lstm(x.transpose(1, 2))[0])
+
+    lstm = 20 * 4 * 256 * (64 + 256 + 2 * 256)
+    whole = lstm + 20 * (40 * 64 * 3 + 64 * 64 * 3 + 256 * 10)
+    search = Search(CRNN(), torch.rand(1, 40, 20), '99%', total_steps=4)
+    assert search.preflight().supernet['macs'] == whole == 17_489_920
+    report = search.export(tmp_path / 'subnet', picture=False).report
+    assert 'lstm' in {stay['module'] for stay in report.full_width}
+    layers = {layer.name: layer.macs for layer in report.layers}
+    assert layers['first'][1] < layers['first'][0]
+
+
+@pytest.mark.parametrize('wrap', [
+    lambda y: SimpleNamespace(logits=y), lambda y: OrderedDict(logits=y),
+    lambda y: Output(y)
+])
+def test_a_forward_that_returns_an_object(wrap, tmp_path):
+    net = nn.Sequential(
+        nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 6),
+        Function(lambda net, x: wrap(x)))
+    search = Search(net, torch.rand(1, 4), '60%', total_steps=4)
+    export = search.export(tmp_path / 'subnet', picture=False)
+    assert export.manifest.macs['supernet'] == 4 * 8 + 8 * 6
+    assert export.model(torch.rand(1, 4)) is not None

@@ -11,7 +11,7 @@ What an operation does is said in words:
 
 | word | meaning |
 | --- | --- |
-| pointwise | every entry of its one tensor alone; it has the elementwise rule |
+| pointwise | every entry of its one tensor alone: the elementwise rule |
 | binary | the same with several tensors |
 | norm | normalises, with or without parameters of its own |
 | affine | a norm whose own scale and shift can carry masks |
@@ -31,62 +31,44 @@ from ...core.registry import Registry
 RULES: Dict[str, Callable] = Registry('rule')
 
 #: Canonical names -> what these operations do, besides their rule.
-_WORDS = {
-    'relu':
-    'pointwise idempotent homogeneous',
-    'relu6 hardtanh':
-    'pointwise idempotent',
-    'leaky_relu':
-    'pointwise homogeneous',
-    'gelu silu sigmoid tanh hardswish hardsigmoid elu selu celu mish softplus '
-    'prelu softsign logsigmoid threshold hardshrink softshrink tanhshrink rrelu '
-    'exp log log1p sqrt rsqrt square abs sign sin cos erf floor ceil round '
-    'reciprocal clamp clamp_min clamp_max isnan isinf nan_to_num logical_not '
-    'bitwise_not copy zeros_like ones_like empty_like rand_like randn_like '
-    'full_like bernoulli fill zero':
-    'pointwise',
-    'neg':
-    'pointwise linear',
-    'dropout':
-    'pointwise homogeneous keeps_range linear',
-    'dropout2d':
-    'pointwise linear',
-    'dropout1d dropout3d alpha_dropout feature_alpha_dropout '
-    'feature_dropout':
-    'pointwise',
-    'mul div':
-    'binary linear',
-    'add sub pow maximum minimum max_binary where lerp addcmul addcdiv eq ne '
-    'lt le gt ge logical_and logical_or logical_xor bitwise_and bitwise_or '
-    'fmod remainder floor_divide atan2 copysign masked_fill':
-    'binary',
-    'batch_norm layer_norm rms_norm group_norm':
-    'norm affine',
-    'instance_norm sync_batch_norm local_response_norm normalize softmax '
-    'log_softmax softmin gumbel_softmax':
-    'norm',
-    'conv1d conv2d conv3d linear':
-    'layer',
-    'max_pool2d':
-    'homogeneous keeps_range',
-    'avg_pool2d':
-    'homogeneous linear',
-    'view reshape permute transpose contiguous flatten':
-    'keeps_range linear',
-    'unflatten roll getitem squeeze unsqueeze':
-    'linear',
-    'new_zeros new_ones new_full new_empty new_tensor '
-    'shape_as_tensor':
-    'constant',
-    'item tolist numpy array float int bool complex index equal allclose '
-    'is_nonzero':
-    'read_out',
-}
+_WORDS = (
+    ('relu', 'pointwise idempotent homogeneous'),
+    ('relu6 hardtanh', 'pointwise idempotent'),
+    ('leaky_relu', 'pointwise homogeneous'),
+    ('gelu silu sigmoid tanh hardswish hardsigmoid elu selu celu mish prelu '
+     'softplus softsign logsigmoid threshold hardshrink softshrink tanhshrink '
+     'rrelu exp log log1p sqrt rsqrt square abs sign sin cos erf floor ceil '
+     'round reciprocal clamp clamp_min clamp_max isnan isinf nan_to_num '
+     'logical_not bitwise_not copy zeros_like ones_like empty_like rand_like '
+     'randn_like full_like bernoulli fill zero', 'pointwise'),
+    ('neg', 'pointwise linear'),
+    ('dropout', 'pointwise homogeneous keeps_range linear'),
+    ('dropout2d', 'pointwise linear'),
+    ('dropout1d dropout3d alpha_dropout feature_alpha_dropout '
+     'feature_dropout', 'pointwise'),
+    ('mul div', 'binary linear'),
+    ('add sub pow maximum minimum max_binary where lerp addcmul addcdiv eq ne '
+     'lt le gt ge logical_and logical_or logical_xor bitwise_and bitwise_or '
+     'fmod remainder floor_divide atan2 copysign masked_fill', 'binary'),
+    ('batch_norm layer_norm rms_norm group_norm', 'norm affine'),
+    ('instance_norm sync_batch_norm local_response_norm normalize softmax '
+     'log_softmax softmin gumbel_softmax', 'norm'),
+    ('conv1d conv2d conv3d linear', 'layer'),
+    ('max_pool2d', 'homogeneous keeps_range'),
+    ('avg_pool2d', 'homogeneous linear'),
+    ('view reshape permute transpose contiguous flatten',
+     'keeps_range linear'),
+    ('unflatten roll getitem squeeze unsqueeze', 'linear'),
+    ('new_zeros new_ones new_full new_empty new_tensor shape_as_tensor',
+     'constant'),
+    ('item tolist numpy array float int bool complex index equal allclose '
+     'is_nonzero', 'read_out'),
+)
 
 #: Canonical name -> what the operation does.
 PROPERTIES: Dict[str, FrozenSet[str]] = {
     name: frozenset(words.split())
-    for names, words in _WORDS.items()
+    for names, words in _WORDS
     for name in names.split()
 }
 
@@ -101,6 +83,7 @@ _SPELLINGS = {
     'clamp': 'clip',
     'div': 'truediv itruediv true_divide divide',
     'floor_divide': 'floordiv',
+    'logsigmoid': 'log_sigmoid',
     'movedim': 'moveaxis',
     'mul': 'imul rmul multiply',
     'neg': 'negative',
