@@ -1,0 +1,181 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""What the pages show is there, and runs."""
+import ast
+import importlib
+import re
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from torch import nn
+
+from dms_razor import Search
+from dms_razor.openmmlab.from_config import preflight_of_config
+
+REPO = Path(__file__).resolve().parents[1]
+PAGES = [
+    *REPO.glob('*.md'), *REPO.glob('docs/en/**/*.md'),
+    *REPO.glob('configs/*/README.md')
+]
+
+
+def blocks(path, language):
+    """Blocks of code on a page, in a list or not."""
+    found = re.findall(rf'^( *)```{language}\n(.*?)^\1```',
+                       path.read_text(encoding='utf-8'), re.DOTALL | re.M)
+    return [textwrap.dedent(text) for _, text in found]
+
+
+def python_blocks(page):
+    return blocks(REPO / page, 'python')
+
+
+def named(path):
+    return str(path.relative_to(REPO))
+
+
+class Net(nn.Module):
+    """Has the parts that docs/en/plain_python.md names."""
+
+    def __init__(self):
+        super().__init__()
+        self.backbone = nn.Sequential()
+        self.backbone.stem = nn.Conv2d(3, 16, 3, padding=1)
+        self.backbone.layer4 = nn.Sequential(nn.ReLU(),
+                                             nn.Conv2d(16, 96, 3, padding=1),
+                                             nn.ReLU())
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.head = nn.Sequential(nn.Flatten(), nn.Linear(96, 128), nn.ReLU(),
+                                  nn.Linear(128, 10))
+
+    def forward(self, x):
+        return self.head(self.pool(self.backbone(x)))
+
+
+@pytest.fixture
+def names(tmp_path, monkeypatch):
+    """What the examples take for granted."""
+    monkeypatch.chdir(tmp_path)
+    model, images = Net(), torch.randn(2, 3, 8, 8)
+    return dict(
+        torch=torch,
+        Search=Search,
+        model=model,
+        images=images,
+        MyNetwork=Net,
+        optimizer=torch.optim.SGD(model.parameters(), lr=.1),
+        search=Search(model, images[:1], target='50%', total_steps=20))
+
+
+def test_stop_and_resume(names):
+    search = names['search'].attach(names['optimizer'])
+    search.loss(names['model'](names['images']).square().mean()).backward()
+    names['optimizer'].step()
+    ratios = search.bank.ratios.clone()
+    code = python_blocks('docs/en/plain_python.md')[1]
+    saving, loading = code.split('...\n')
+    exec(saving, names)
+    search.bank.ratios += .1
+    exec(loading, names)
+    assert torch.equal(search.bank.ratios, ratios)
+    assert search.step_count == 1
+
+
+def test_patterns(names):
+    names['search'].close()
+    whole = names['search'].resource.supernet('macs')
+    code = python_blocks('docs/en/plain_python.md')[2]
+    exec(f"found = {code.replace('2.0G', str(whole / 2))}", names)
+    units = {unit.name: unit for unit in names['found'].space.units}
+    assert not any('stem' in name for name in units)
+    wide, = (unit for name, unit in units.items() if 'layer4' in name)
+    assert wide.size == 3, '96 channels in steps of 32'
+    hidden, = (unit for name, unit in units.items() if 'head' in name)
+    assert hidden.least == 64
+
+
+def test_a_subnet_is_built_again(names):
+    exported = names['search'].export('subnet').model.eval()
+    exec(python_blocks('docs/en/subnet.md')[1], names)
+    images = names['images']
+    torch.testing.assert_close(names['model'].eval()(images), exported(images))
+
+
+@pytest.mark.parametrize('page', [
+    'README.md', 'docs/en/get_started.md', 'docs/en/search_config.md',
+    'configs/retinanet/README.md'
+])
+def test_configs(page, tmp_path):
+    code = next(text for text in python_blocks(page) if '_base_ =' in text)
+    (tmp_path / 'mine.py').write_text(code)
+    cfg = Config.fromfile(tmp_path / 'mine.py')
+    if 'target' in cfg.model and page != 'README.md':
+        report = preflight_of_config(cfg)
+        assert report.problem is None
+        fixed = [item['module'] for item in report.to_dict()['full_width']]
+        assert ('backbone.conv1' in fixed) == ('units' in code)
+
+
+def test_first_config_is_that_of_the_readme(tmp_path):
+    configs = []
+    for page in ('README.md', 'docs/en/get_started.md'):
+        (tmp_path / 'mine.py').write_text(
+            next(text for text in python_blocks(page) if '_base_ =' in text))
+        configs.append(Config.fromfile(tmp_path / 'mine.py').to_dict())
+    assert configs[0] == configs[1]
+
+
+@pytest.mark.parametrize('page', PAGES, ids=named)
+def test_python_is_python(page):
+    for code in blocks(page, 'python'):
+        code = re.sub(r'{{(.*?)}}', r'\1', code).replace('…', '...')
+        try:
+            ast.parse(code)
+        except SyntaxError:  # arguments of a call
+            ast.parse(f'call({code})')
+
+
+@pytest.mark.parametrize('page', PAGES, ids=named)
+def test_commands_name_what_is_there(page):
+    for code in blocks(page, 'bash'):
+        for path in re.findall(r'\b((?:tools|configs)/[\w./-]+)', code):
+            assert (REPO / path).exists(), path
+        for tool, rest in re.findall(r'tools/(\w+)\.py((?:[^\n#]|\\\n)*)',
+                                     code):
+            text = ''.join((REPO / 'tools' / f'{name}.py').read_text()
+                           for name in (tool, '_launch'))
+            for flag in re.findall(r'--[a-z-]+', rest):
+                assert flag in text or flag[2:].replace('-', '_') in text, flag
+
+
+@pytest.mark.parametrize('page', PAGES, ids=named)
+def test_references_lead_somewhere(page):
+    text = page.read_text(encoding='utf-8')
+    for kind, path in re.findall(r'{(mod|class|func|meth)}`~?([\w.]+)`', text):
+        if kind == 'mod':
+            importlib.import_module(path)
+        else:
+            module, _, name = path.rpartition('.')
+            assert hasattr(importlib.import_module(module), name), path
+    for link in re.findall(r'\]\(([^)#:]+)\)', text):
+        assert (page.parent / link).exists(), link
+
+
+def test_every_module_has_its_place_in_the_reference():
+    told = [
+        module for page in REPO.glob('docs/en/api/*.md')
+        for module in re.findall(r'automodule:: ([\w.]+)', page.read_text())
+    ]
+    ours = {
+        path.relative_to(REPO).with_suffix('').as_posix().replace('/', '.')
+        for path in (REPO / 'dms_razor').rglob('*.py')
+        if path.name not in ('__init__.py', 'moved.py', 'version.py')
+    }
+    assert sorted(told) == sorted(set(told))
+    assert {name
+            for name in told
+            if name.startswith('dms_razor')} == ours | {'dms_razor.openmmlab'}
+    for name in told:
+        importlib.import_module(name)
