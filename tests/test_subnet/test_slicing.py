@@ -5,10 +5,11 @@ import pytest
 import torch
 from torch import nn
 
+from dms_razor.adapters.registry import RemovedBlock
 from dms_razor.masking import MaskedLayer, attach
 from dms_razor.space import SliceSite
 from dms_razor.subnet import SubnetError, slice_model
-from dms_razor.subnet.slicing import inside
+from dms_razor.subnet.slicing import inside, replace_by_identity
 from dms_razor.trace import trace
 from .helpers import images, net, some_keep, space
 
@@ -135,6 +136,28 @@ def test_a_shared_tensor_cut_in_two_ways():
         slice_model(net(), odd, some_keep())
     odd.slice_sites['twin.weight'] = [SliceSite('twin.weight', 1, first.index)]
     assert slice_model(net(), odd, some_keep()).twin.weight.shape == (5, 32)
+
+
+def test_a_shared_tensor_folded_in_two_ways():
+    odd = space()
+    first = odd.slice_sites['fc.weight'][0]
+    fold = torch.full((64, ), -1)
+    for other, same in ((fold, False), (None, True)):
+        odd.slice_sites['twin.weight'] = [
+            SliceSite('twin.weight', 1, first.index, fold=other)
+        ]
+        if same:
+            slice_model(net(), odd, some_keep())
+        else:
+            with pytest.raises(SubnetError, match='one shared tensor'):
+                slice_model(net(), odd, some_keep())
+
+
+def test_a_block_inside_a_removed_block_goes_with_it():
+    for blocks in (['0', '0.0'], ['0.0', '0']):
+        model = nn.Sequential(nn.Sequential(nn.Linear(1, 1), nn.ReLU()))
+        replace_by_identity(model.eval(), blocks)
+        assert isinstance(model[0], RemovedBlock) and not model[0].training
 
 
 def test_inside():
