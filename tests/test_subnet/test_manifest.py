@@ -7,7 +7,7 @@ import pytest
 from dms_razor.counting import count_each
 from dms_razor.network import fingerprint
 from dms_razor.subnet import Manifest, SubnetError, slice_model
-from dms_razor.subnet.manifest import describe_subnet
+from dms_razor.subnet.manifest import checksum, describe_subnet
 from .helpers import images, net, some_keep, space
 
 
@@ -114,6 +114,18 @@ def test_another_version_or_format(manifest):
                 match='no subnet manifest: its format '
                 'is not .dms_razor.subnet.'):
             Manifest.from_json(other)
+
+
+@pytest.mark.parametrize('name', ['removed', 'more'])
+def test_other_fields_with_a_sound_checksum(manifest, name):
+    content = json.loads(manifest.to_json())
+    del content['checksum']
+    if content.pop(name, None) is None:
+        content[name] = 1
+    content['checksum'] = checksum(content)
+    with pytest.raises(
+            SubnetError, match=rf"lacks or adds \['{name}'\]. Export"):
+        Manifest.from_json(json.dumps(content))
 
 
 def test_missing_file(tmp_path):
