@@ -121,15 +121,19 @@ def test_accumulation_and_loss_scaling_change_nothing(net, data, scale):
 
 @pytest.mark.parametrize('to_none', [True, False])
 def test_gradient_of_a_skipped_step_is_dropped(net, data, to_none):
-    """What a GradScaler does when it sees infinities."""
-    other = copy.deepcopy(net)
+    """What a GradScaler does when it sees infinities.
+
+    The skipped batch is another one: a multiple of the gradient that follows
+    would cancel with the scale of the loss.
+    """
+    other, flipped = copy.deepcopy(net), -data[0].flip(-1)
     search, undisturbed = make_search(net), make_search(other)
     for one in (search, undisturbed):
         optimizer = torch.optim.SGD(one.model.parameters(), lr=.05)
         one.attach(optimizer)
         train(one, optimizer, data, 2)
         if one is search:
-            loss = one.loss(F.cross_entropy(one.model(data[0]), data[1]))
+            loss = one.loss(F.cross_entropy(one.model(flipped), data[1]))
             (3 * loss).backward()
             optimizer.zero_grad(set_to_none=to_none)  # and no step
         train(one, optimizer, data, 2)

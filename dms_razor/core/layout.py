@@ -17,6 +17,7 @@ Two index spaces occur everywhere:
 """
 import zlib
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, Dict, Iterable, List, Optional, Tuple
 
 import torch
@@ -219,10 +220,7 @@ class Layout:
         self.place_in_row = (
             torch.arange(self.E) - self.row_start[self.row_of_element])
         self.depth_elements = self.is_depth[self.unit_of_element]
-        starts = [0]
-        for unit in units:
-            starts.append(starts[-1] + unit.elements)
-        self._starts = starts
+        self._starts = list(accumulate((u.elements for u in units), initial=0))
 
     @property
     def device(self) -> torch.device:

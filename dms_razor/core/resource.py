@@ -20,7 +20,7 @@ either a list of such costs or, for what is no sum of products, any function
 of counts and masks.
 """
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
 
 import torch
@@ -150,12 +150,12 @@ class Tables:
 
     def to(self, device: torch.device) -> 'Tables':
         """These tables on ``device``."""
-        moved = {}
-        for field in fields(self):
-            value = getattr(self, field.name)
-            moved[field.name] = value.to(device) if isinstance(
-                value, Tensor) else value
-        return Tables(**moved)
+        return replace(
+            self, **{
+                name: value.to(device)
+                for name, value in vars(self).items()
+                if isinstance(value, Tensor)
+            })
 
     def used_masks(self, masks: Tensor) -> Tensor:
         """The masks that occur, float64 ``[..., K]``, of ``[..., E]``."""

@@ -24,12 +24,11 @@ def check_state(state: Dict[str, Tensor], own: Dict[str, Tensor],
         found = sorted(map(str, state)) if isinstance(state, dict) else state
         raise ValueError('this is not the state of a search: its keys should '
                          f'be {sorted(own)}, found {found}')
+    _check_units(torch.as_tensor(state['layout']), layout)
     for name, value in state.items():
         if not isinstance(value, Tensor):
             raise ValueError(f'"{name}" of the saved search is a '
                              f'{type(value).__name__}, not a tensor')
-    _check_units(state['layout'], layout)
-    for name, value in state.items():
         if value.shape != own[name].shape or value.dtype != own[name].dtype:
             raise ValueError(
                 f'"{name}" of the saved search is {value.dtype} '

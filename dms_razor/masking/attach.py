@@ -20,17 +20,14 @@ class MaskReader:
     Attributes:
         read (set[str]): Paths of the layers that have read since
             :meth:`reset`.
-        expected (set[str]): Paths of all layers that masks are attached to.
     """
 
     def __init__(self, source: Callable[[], Optional[Tensor]]) -> None:
         self.source = source
         self.read: Set[str] = set()
-        self.expected: Set[str] = set()
 
     def of(self, path: str) -> Callable[[], Optional[Tensor]]:
         """The reader of one layer."""
-        self.expected.add(path)
 
         def read() -> Optional[Tensor]:
             self.read.add(path)
@@ -60,11 +57,6 @@ class MaskReader:
             unit.name for unit, seen in zip(space.layout.units, read)
             if not seen
         ]
-
-    @property
-    def unread(self) -> Set[str]:
-        """Layers that have not read their masks since :meth:`reset`."""
-        return self.expected - self.read
 
 
 def _scale_output(masks: LayerMasks) -> Callable:

@@ -73,13 +73,6 @@ def masked_group_norm(x: Tensor, groups: int, mask: Tensor,
     return out if bias is None else out + bias.view(view)
 
 
-def _argument(args: tuple, kwargs: dict, position: int, name: str,
-              default: Any) -> Any:
-    if len(args) > position:
-        return args[position]
-    return kwargs.get(name, default)
-
-
 class NormInterceptor(TorchFunctionMode):
     """While a norm module runs, its norm function reads masks.
 
@@ -99,7 +92,8 @@ class NormInterceptor(TorchFunctionMode):
         name = getattr(func, '__name__', '')
 
         def get(position: int, key: str, default: Any = None) -> Any:
-            return _argument(args, kwargs, position, key, default)
+            given = len(args) > position
+            return args[position] if given else kwargs.get(key, default)
 
         x = get(0, 'input')
         if name == 'layer_norm' and func is F.layer_norm:

@@ -1,7 +1,7 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """The DMS algorithm: a network in which training also searches."""
 import copy
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Union
 
 from mmengine.model import BaseModel
@@ -173,19 +173,13 @@ class DMS(BaseAlgorithm):
         losses['loss_resource'] = search.resource_term()
         return losses
 
-    def _forward(self,
-                 inputs: Tensor,
-                 data_samples: Optional[List[Any]] = None) -> Any:
-        """Features or logits of the network that is evaluated."""
-        with self._evaluated():
-            return super()._forward(inputs, data_samples)
-
-    def _predict(self,
-                 inputs: Tensor,
-                 data_samples: Optional[List[Any]] = None) -> List[Any]:
-        """Predictions of the network that is evaluated."""
-        with self._evaluated():
-            return super()._predict(inputs, data_samples)
+    def forward(self,
+                inputs: Tensor,
+                data_samples: Optional[List[Any]] = None,
+                mode: str = 'tensor') -> Any:
+        """Losses of the search, or what the evaluated network gives."""
+        with nullcontext() if mode == 'loss' else self._evaluated():
+            return super().forward(inputs, data_samples, mode)
 
     @contextmanager
     def _evaluated(self) -> Iterator[None]:
@@ -253,8 +247,7 @@ def build_part(part: Union[Dict, nn.Module, None],
     """
     if isinstance(part, nn.Module):
         return part
-    config: Optional[dict] = copy.copy(part) if part is not None else {}
-    config.setdefault('type', default_type)
+    config = dict(dict(type=default_type), **(part or {}))
     # The scope is spelled out: default_scope is often another package's.
     if config['type'] in MODELS.module_dict:
         config['type'] = f'mmrazor.{config["type"]}'

@@ -13,7 +13,6 @@ from ..preflight import Preflight, PreflightError, preflight
 from .algorithm import DMS, build_architecture, build_part
 from .checkpoints import check_weights, compare_weights
 from .example_input import input_shape_from_config
-from .mutator import DMSMutator
 from .schedule import SearchSchedule
 
 
@@ -45,23 +44,18 @@ def preflight_of_config(cfg: Config) -> Preflight:
         RuntimeError: If the network fails on an input of that size.
     """
     if not is_search(cfg):
-        return preflight(_mutator_of(cfg).space, total_steps=_steps(cfg, None))
+        init_default_scope(cfg.get('default_scope', 'mmengine'))
+        mutator = build_part(None, 'DMSMutator')
+        mutator.input_shape = input_shape_from_config(cfg)
+        search = mutator.prepare_from_supernet(
+            build_architecture(cfg.model, cfg.get('data_preprocessor')))
+        return preflight(search.space, total_steps=_steps(cfg, None))
     try:
         report = algorithm_of_config(cfg).search.preflight()
     except PreflightError as error:
         report = error.report
     report.total_steps = _steps(cfg, cfg.model.get('search'))
     return report
-
-
-def _mutator_of(cfg: Config) -> DMSMutator:
-    """The mutator of a plain model, with the default settings of a search."""
-    init_default_scope(cfg.get('default_scope', 'mmengine'))
-    mutator = build_part(None, 'DMSMutator')
-    mutator.input_shape = input_shape_from_config(cfg)
-    mutator.prepare_from_supernet(
-        build_architecture(cfg.model, cfg.get('data_preprocessor')))
-    return mutator
 
 
 def _steps(cfg: Config, search: Optional[dict]) -> Optional[int]:

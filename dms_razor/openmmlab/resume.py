@@ -1,7 +1,8 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """Saves and restores all random generators, as tensors only."""
 import random
-from typing import Dict
+from itertools import islice
+from typing import Dict, Iterator
 
 import numpy as np
 import torch
@@ -53,26 +54,11 @@ def set_random_state(state: Dict[str, Tensor]) -> None:
 # Makes a resumed training loop draw what an unbroken one would.
 
 
-class _RestoringIterator:
-    """Hands on batches; restores the generators before one of them.
-
-    Args:
-        iterator: The loop's iterator over batches.
-        skip (int): Batches that pass before the generators are restored.
-        state (dict): From :func:`get_random_state`.
-    """
-
-    def __init__(self, iterator, skip: int, state: Dict[str, Tensor]) -> None:
-        self.iterator, self.skip, self.state = iterator, skip, state
-
-    def __iter__(self) -> '_RestoringIterator':
-        return self
-
-    def __next__(self):
-        if self.skip == 0:
-            set_random_state(self.state)
-        self.skip -= 1
-        return next(self.iterator)
+def _restoring(batches: Iterator, skip: int, state: Dict[str, Tensor]):
+    """``batches``, with the generators restored after the first ``skip``."""
+    yield from islice(batches, skip)
+    set_random_state(state)
+    yield from batches
 
 
 def restore_before_next_batch(loop: BaseLoop, state: Dict[str, Tensor]):
@@ -88,7 +74,7 @@ def restore_before_next_batch(loop: BaseLoop, state: Dict[str, Tensor]):
         state (dict): From :func:`get_random_state`.
     """
     if hasattr(loop, 'dataloader_iterator'):
-        loop.dataloader_iterator = _RestoringIterator(loop.dataloader_iterator,
-                                                      loop.iter, state)
+        loop.dataloader_iterator = _restoring(loop.dataloader_iterator,
+                                              loop.iter, state)
     else:
         set_random_state(state)

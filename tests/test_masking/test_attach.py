@@ -74,10 +74,12 @@ def test_masks_equal_masked_activations():
 
 
 def test_reader_knows_who_has_read():
-    net, _, _, reader = masked_net()
-    assert reader.unread == reader.expected and 'fc' in reader.expected
+    net, space, _, reader = masked_net()
+    assert len(reader.unread_units(space)) == space.layout.U
     net(plain_data()[0])
-    assert not reader.unread
+    assert not reader.unread_units(space) and 'fc' in reader.read
+    reader.reset()
+    assert reader.unread_units(space) == [unit.name for unit in space.units]
 
 
 def test_a_copy_reads_the_same_masks():
@@ -111,7 +113,8 @@ def test_sync_bn_conversion_and_attach_again():
     net.eval()
     bias = net[3].bias.view(1, -1, 1, 1)
     out = net(torch.rand(2, 3, 8, 8))
-    assert torch.equal(out, bias.expand_as(out)) and not reader.unread
+    assert torch.equal(out,
+                       bias.expand_as(out)) and not reader.unread_units(space)
 
 
 @pytest.mark.parametrize('norm_first', [False, True])
