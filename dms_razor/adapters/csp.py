@@ -8,12 +8,10 @@ repeat the slot before it, so the slot goes and its columns of the last
 convolution are added to those of the slot before: exactly the same function
 (METHOD section 2).
 """
-from typing import List, Tuple
-
 import torch
 from torch import Tensor, nn
 
-from .registry import RemovedBlock, register_slim
+from .registry import RemovedBlock, Slots, register_slim
 
 
 @register_slim('mmyolo.models.layers.yolo_bricks', 'CSPLayerWithTwoConv')
@@ -32,23 +30,9 @@ class SlimCSPLayerWithTwoConv:
         return self.final_conv(torch.cat(parts, 1))
 
     @staticmethod
-    def slots(stage: nn.Module) -> Tuple[str, List[Tuple[str, int]]]:
-        """Where the outputs of blocks lie in what the last layer reads.
-
-        Args:
-            stage (nn.Module): A stage of the standard class.
-
-        Returns:
-            tuple: Path of that layer in the stage, and for each block its
-            path in the stage and its first channel there. The slot of a
-            block is as wide as ``mid_channels``; it is added to the slot
-            before it.
-        """
+    def slots(stage: nn.Module) -> Slots:
+        """Behind both halves, each as wide as one of them."""
         width = stage.mid_channels
-        return 'final_conv.conv', [(f'blocks.{i}', (2 + i) * width)
-                                   for i in range(len(stage.blocks))]
-
-    @staticmethod
-    def slot_width(stage: nn.Module) -> int:
-        """Channels of one slot."""
-        return stage.mid_channels
+        starts = [(f'blocks.{i}', (2 + i) * width)
+                  for i in range(len(stage.blocks))]
+        return Slots('final_conv.conv', width, starts, pieces='splits')

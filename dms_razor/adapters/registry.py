@@ -7,7 +7,8 @@ a C2f stage cuts its channels into equal halves. A *slim* class is the
 standard class with a forward for that; parameters keep their names. Which
 layer becomes which slim class stands in the manifest.
 """
-from typing import Callable, Dict, Optional, Tuple
+from dataclasses import dataclass
+from typing import Callable, Dict, List, Optional, Tuple
 
 from torch import Tensor, nn
 
@@ -21,7 +22,8 @@ def register_slim(home: str, name: str) -> Callable[[type], type]:
 
     The slim class has ``_dms_setup()``, which gives the layer its further
     numbers at full size, and a ``forward``. It may have ``dms_numbers``
-    (attributes that follow heads) and ``slots`` (see :mod:`.csp`).
+    (attributes that follow heads) and a static ``slots(module)`` that gives
+    :class:`Slots`, for a module whose blocks are read side by side.
 
     Args:
         home (str): Module that defines the standard class.
@@ -44,6 +46,33 @@ def slim_class(module: nn.Module) -> Optional[type]:
 def slim_name(module: nn.Module) -> Optional[str]:
     """Manifest name of the slim class for a layer; None if it has none."""
     return None if slim_class(module) is None else type(module).__name__
+
+
+@dataclass(frozen=True)
+class Slots:
+    """Where the outputs of a module's blocks lie in what its last layer reads.
+
+    Without its block a slot repeats the one before it, so it goes, and its
+    weights are added to those of the slot before. A module with slots takes
+    pieces of any size.
+
+    Attributes:
+        layer (str): Path of that layer in the module.
+        width (int): Channels of a slot.
+        starts (list[tuple[str, int]]): Path of each block in the module, and
+            its first channel there.
+        pieces (str): Attribute of the slim module with the sizes of pieces.
+    """
+    layer: str
+    width: int
+    starts: List[Tuple[str, int]]
+    pieces: str
+
+
+def slots_of(module: nn.Module) -> Optional[Slots]:
+    """The slots of a module of a standard class; None if it has none."""
+    find = getattr(slim_class(module), 'slots', None)
+    return None if find is None else find(module)
 
 
 def make_slim(module: nn.Module, name: str) -> nn.Module:

@@ -6,11 +6,13 @@ block is a module whose output is its input plus branches. It is found in the
 recorded operations, not by class name, so it works for any architecture.
 """
 import re
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import Dict, List, Optional, Set, Tuple
 
 from torch import nn
 
+from ..network import named_tensors
 from ..space import Tail
 from .record import Node
 from .rules.table import has
@@ -40,19 +42,11 @@ class ResidualFinder:
         self.calls = recorder.calls
         self.modules = recorder.modules
         self.facts = recorder.facts
-        self.readers: Dict[int, List[int]] = {}
-        for node in self.nodes:
-            for source in node.inputs:
-                self.readers.setdefault(source, []).append(node.index)
-        self.times: Dict[str, int] = {}
-        for call in self.calls:
-            self.times[call.path] = self.times.get(call.path, 0) + 1
+        self.readers, self.times = recorder.readers, recorder.times
         self.output_nodes = set(recorder.output_nodes)
-        self.names: Dict[int, List[str]] = {}  # of each parameter, buffer
-        for named in (recorder.model.named_parameters,
-                      recorder.model.named_buffers):
-            for name, tensor in named(remove_duplicate=False):
-                self.names.setdefault(id(tensor), []).append(name)
+        self.names: Dict[int, List[str]] = defaultdict(list)  # of a tensor
+        for name, tensor in named_tensors(recorder.model).items():
+            self.names[id(tensor)].append(name)
         self.constant: Set[int] = set()  # computed from parameters alone
         for node in self.nodes:
             if node.op != 'input' and self.constant.issuperset(node.inputs):
@@ -60,15 +54,9 @@ class ResidualFinder:
 
     def find(self) -> Tuple[List[ResidualBlock], List[NotRemovable]]:
         """All removable blocks, and residual blocks that must stay."""
-        found: List[ResidualBlock] = []
-        stay: List[NotRemovable] = []
-        for call in self.calls:
-            if self._may_be_block(call):
-                result = self._block(call)
-                if isinstance(result, ResidualBlock):
-                    found.append(result)
-                elif result is not None:
-                    stay.append(result)
+        results = [self._block(c) for c in self.calls if self._may_be_block(c)]
+        found = [r for r in results if isinstance(r, ResidualBlock)]
+        stay = [r for r in results if isinstance(r, NotRemovable)]
         return self._one_level(found), stay
 
     def _one_level(self, found: List[ResidualBlock]) -> List[ResidualBlock]:
@@ -88,19 +76,17 @@ class ResidualFinder:
                 b for b in inner
                 if not any(b.path.startswith(o.path + '.') for o in inner)
             ]
+            # Types of a block's modules tell repeated blocks from parts.
+            kinds = {
+                tuple(map(type, self.modules[b.path].modules()))
+                for b in top
+            }
             chain = sum(len(b.tails) for b in top) == len(block.tails)
-            if chain and len(top) > 1 and \
-                    len({self._structure(b) for b in top}) == 1:
+            if chain and len(top) > 1 and len(kinds) == 1:
                 dropped.add(block.path)
             else:
                 dropped.update(b.path for b in inner)
         return [block for block in found if block.path not in dropped]
-
-    def _structure(self, block: ResidualBlock) -> Tuple[str, ...]:
-        """Types of a block's modules, to tell repeated blocks from parts."""
-        return tuple(
-            type(module).__name__
-            for module in self.modules[block.path].modules())
 
     def _may_be_block(self, call) -> bool:
         parent, _, name = call.path.rpartition('.')
@@ -130,28 +116,30 @@ class ResidualFinder:
         branches = self._branches(node.index, source, call)
         if not branches:
             return None
+        tails = [self._tail(branch, call) for branch in branches]
+        reason = self._reason(call, after, None in tails)
+        if reason is not None:
+            return NotRemovable(call.path, reason)
+        return ResidualBlock(call.path, call.index, source, tuple(tails))
+
+    def _reason(self, call, after: List[Node],
+                no_module: bool) -> Optional[str]:
+        """Why a residual block has to stay; None if it can go."""
         for node in after:
             if not has(node.op, 'idempotent') or not self._is_result_of(
-                    node, source):
-                return NotRemovable(
-                    call.path, f'{node.op} after the addition would act on '
-                    'the input again if the block were an identity')
-        shared = self._shared(call.path)
-        if shared:
-            return NotRemovable(call.path,
-                                f'it shares parameters with "{shared}"')
-        if self._leaks(call, end):
-            return NotRemovable(call.path,
-                                'its inner activations are used outside it')
-        tails = []
-        for branch in branches:
-            tail = self._tail(branch, call)
-            if tail is None:
-                return NotRemovable(
-                    call.path, 'the end of its residual branch is not the '
-                    'output of a module')
-            tails.append(tail)
-        return ResidualBlock(call.path, call.index, source, tuple(tails))
+                    node, call.inputs[0]):
+                return f'{node.op} after the addition would act on the ' \
+                    'input again if the block were an identity'
+        for names in self.names.values():
+            inside = [name.startswith(f'{call.path}.') for name in names]
+            if any(inside) and not all(inside):
+                return f'it shares parameters with "{names[inside.index(False)]}"'
+        if self._leaks(call, call.outputs[0]):
+            return 'its inner activations are used outside it'
+        if no_module:
+            return 'the end of its residual branch is not the output of a ' \
+                'module'
+        return None
 
     def _branches(self, end: int, source: int, call) -> Optional[List[int]]:
         """Branch ends if ``end = source + branch + ...``, else None."""
@@ -176,27 +164,15 @@ class ResidualFinder:
             node.op != 'hardtanh'
             or node.settings[:2] == rectifier.settings[:2])  # its bounds
 
-    def _shared(self, path: str) -> str:
-        """A name outside the block of one of its tensors, '' if none."""
-        for names in self.names.values():
-            inside = [name.startswith(path + '.') for name in names]
-            if any(inside) and not all(inside):
-                return names[inside.index(False)]
-        return ''
-
     def _leaks(self, call, end: int) -> bool:
         """Whether anything but the result leaves the block."""
-        for index in range(call.first, call.last):
-            readers = self.readers.get(index, [])
-            if index != end and (index in self.output_nodes
-                                 or any(reader >= call.last
-                                        for reader in readers)):
-                return True
-        return False
+        return any(index != end and (index in self.output_nodes or any(
+            reader >= call.last for reader in self.readers[index]))
+                   for index in range(call.first, call.last))
 
     def _tail(self, node: int, call) -> Optional[Tail]:
         """The module whose scale or output carries the block's mask."""
-        if len(self.readers.get(node, [])) != 1:
+        if len(self.readers[node]) != 1:
             return None
         output = None
         while node >= call.first:
@@ -211,7 +187,7 @@ class ResidualFinder:
             inputs = [i for i in record.inputs if i not in self.constant]
             if not has(record.op, 'linear') or len(inputs) != 1 or len(
                     record.inputs) < record.uses or len(
-                        self.readers.get(inputs[0], [])) != 1:
+                        self.readers[inputs[0]]) != 1:
                 break  # x * x has one input and two uses
             node = inputs[0]
         return None if output is None else Tail(output, fold=False)

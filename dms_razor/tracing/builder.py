@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..adapters.registry import slim_class, slim_name
+from ..adapters.registry import slim_name, slots_of
 from ..core.layout import KINDS, Layout, Unit
 from ..space import Block, FullWidth, Space
 from .blocks import NotRemovable, ResidualFinder, group_stages
@@ -112,7 +112,7 @@ class SpaceBuilder:
 
     def _splits_freely(self, path: str) -> bool:
         """Whether a module's slim class takes pieces of any size."""
-        return hasattr(slim_class(self.recorder.modules[path]), 'slots')
+        return slots_of(self.recorder.modules[path]) is not None
 
     # width
 
@@ -319,10 +319,8 @@ class SpaceBuilder:
         layout = Layout(units)
         sites = SiteBuilder(self.recorder, self.elements,
                             self.finder.attention, self.replacements,
-                            self.extra_attributes)
-        sites.find_slots(blocks)
-        costs = CostBuilder(self.recorder, self.elements, layout, blocks,
-                            sites.slots)
+                            self.extra_attributes, blocks)
+        costs = CostBuilder(self.recorder, sites, layout, blocks)
         modules = self.recorder.modules
         return Space(
             units=units,

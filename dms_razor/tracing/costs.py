@@ -8,8 +8,8 @@ from torch import Tensor
 
 from ..core.layout import Layout
 from ..core.resource import METRICS, Axis, Cost, ResourceModel, Term
-from ..space import Block, SliceSite
-from .units import Elements
+from ..space import Block
+from .sites import SiteBuilder
 
 
 class CostBuilder:
@@ -17,18 +17,16 @@ class CostBuilder:
 
     Args:
         recorder (Recorder): The finished recording.
-        elements (Elements): Element of every channel.
+        sites (SiteBuilder): How tensors shrink.
         layout (Layout): The units.
         blocks (list[Block]): Removable blocks.
-        slots (dict): Axes that shrink with blocks, see
-            :meth:`~.sites.SiteBuilder.find_slots`.
     """
 
-    def __init__(self, recorder, elements: Elements, layout: Layout,
-                 blocks: List[Block], slots: Dict[Tuple[str, int],
-                                                  SliceSite]) -> None:
+    def __init__(self, recorder, sites: SiteBuilder, layout: Layout,
+                 blocks: List[Block]) -> None:
         self.recorder, self.facts = recorder, recorder.facts
-        self.elements, self.layout, self.slots = elements, layout, slots
+        self.sites, self.layout = sites, layout
+        self.elements = sites.elements
         self.blocks = {block.path: block.element for block in blocks}
         self._axes: List[Axis] = []
         self._axis_ids: Dict[tuple, int] = {}
@@ -52,7 +50,7 @@ class CostBuilder:
 
     def _macs(self, op) -> Cost:
         indices = [self.elements.index(labels) for labels in op.axes]
-        slot = self.slots.get((f'{op.module}.weight', 1))
+        slot = self.sites.slots.get((f'{op.module}.weight', 1))
         if slot is not None:
             indices[0] = slot.index
         return Cost(op.module, op.op, 'macs', op.coefficient,
@@ -60,14 +58,8 @@ class CostBuilder:
                     enclosing(op.module, self.blocks))
 
     def _params(self, name: str, parameter: Tensor) -> Cost:
-        indices = []
-        for axis in range(parameter.dim()):
-            found = self.facts.axes.get((name, axis))
-            slot = self.slots.get((name, axis))
-            if slot is not None:
-                indices.append(slot.index)
-            elif found is not None:
-                indices.append(self.elements.index(found.labels))
+        axes = [self.sites.index_of(name, n) for n in range(parameter.dim())]
+        indices = [index for index in axes if index is not None]
         labels = self.facts.entry_labels.get(name)
         if labels is not None and not indices:
             entry = self.elements.entry_axis(labels)

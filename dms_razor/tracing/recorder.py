@@ -7,6 +7,7 @@ Rules (see :mod:`dms_razor.tracing.rules`) say how channels pass through an
 operation; an operation without a rule keeps the channels it touches at full
 width and says so by name.
 """
+from collections import Counter, defaultdict
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import torch
@@ -295,6 +296,11 @@ class Recorder(TorchFunctionMode):
         self.output_nodes = [
             self.value(t).node for t in outs if t.is_floating_point()
         ]
+        self.readers: Dict[int, List[int]] = defaultdict(list)
+        for node in self.nodes:
+            for source in node.inputs:
+                self.readers[source].append(node.index)
+        self.times = Counter(call.path for call in self.calls)
         self.facts.finish()
         self._values.clear()
         self._hidden.clear()

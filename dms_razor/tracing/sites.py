@@ -1,14 +1,20 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """Where masks act, how tensors shrink and which numbers of layers follow."""
-from typing import Dict, List, Tuple
+from collections import defaultdict
+from typing import Dict, Iterator, List, Optional, Tuple
 
 import torch
 from torch import Tensor, nn
 
-from ..adapters.registry import slim_class, slim_name
+from ..adapters.registry import Slots, slim_class, slim_name, slots_of
 from ..space import Block, MaskSite, NormSite, SliceSite
 from .rules.table import has
 from .units import AttentionGroup, Elements, projection_of
+
+
+def prunable(index: Tensor) -> bool:
+    """Whether some entry belongs to an element."""
+    return bool((index >= 0).any())
 
 
 class SiteBuilder:
@@ -18,35 +24,48 @@ class SiteBuilder:
         recorder (Recorder): The finished recording.
         elements (Elements): Element of every channel.
         attention (list[AttentionGroup]): Attention layers with units.
-        replacements (dict[str, str]): Layers that get a slim class; C2f
-            stages are added.
+        replacements (dict[str, str]): Layers that get a slim class; modules
+            with slots are added.
         extra (dict[str, dict[str, Tensor]]): Further numbers of modules and
-            the labels that they follow; those of C2f stages are added.
+            the labels that they follow; those of slim modules are added.
+        blocks (list[Block]): Removable blocks.
     """
 
     def __init__(self, recorder, elements: Elements,
                  attention: List[AttentionGroup], replacements: Dict[str, str],
-                 extra: Dict[str, Dict[str, Tensor]]) -> None:
+                 extra: Dict[str, Dict[str,
+                                       Tensor]], blocks: List[Block]) -> None:
         self.modules, self.facts = recorder.modules, recorder.facts
         self.elements, self.attention = elements, attention
         self.replacements, self.extra_attributes = replacements, extra
         self.folding = MaskFolding(recorder)
         self.slots: Dict[Tuple[str, int], SliceSite] = {}
+        found = {block.path: block.element for block in blocks}
+        for path, module in self.modules.items():
+            slots = slots_of(module)
+            if slots is not None:
+                self._find_slots(path, slots, found)
+
+    def index_of(self, name: str, axis: int) -> Optional[Tensor]:
+        """Elements along an axis of a tensor; None if it holds no channels."""
+        if (name, axis) in self.slots:
+            return self.slots[name, axis].index
+        found = self.facts.axes.get((name, axis))
+        return None if found is None else self.elements.index(found.labels)
 
     def slices(self) -> Dict[str, List[SliceSite]]:
         """How parameters and buffers shrink."""
         result: Dict[str, List[SliceSite]] = {}
-        for axis in self.facts.axes.values():
-            site = self.slots.get((axis.name, axis.axis))
-            if site is None:
-                index = self.elements.index(axis.labels)
-                site = SliceSite(axis.name, axis.axis, index, axis.groups)
-            if bool((site.index >= 0).any()):
-                result.setdefault(axis.name, []).append(site)
+        for (name, axis), found in self.facts.axes.items():
+            index = self.index_of(name, axis)
+            if prunable(index):
+                site = SliceSite(name, axis, index, found.groups)
+                result.setdefault(name, []).append(
+                    self.slots.get((name, axis), site))
         for name, labels in self.facts.entry_labels.items():
-            found = self.elements.entry_axis(labels)
-            if found is not None:
-                result.setdefault(name, []).append(SliceSite(name, *found))
+            held = self.elements.entry_axis(labels)
+            if held is not None:
+                result.setdefault(name, []).append(SliceSite(name, *held))
         return result
 
     def masks(self) -> List[MaskSite]:
@@ -54,7 +73,7 @@ class SiteBuilder:
         result = []
         for axis in self.facts.axes.values():
             index = self.elements.index(axis.labels)
-            if not axis.reads or not bool((index >= 0).any()):
+            if not axis.reads or not prunable(index):
                 continue
             module, _, tensor = axis.name.rpartition('.')
             affine = self.folding.norm_of(module, len(index))
@@ -68,105 +87,87 @@ class SiteBuilder:
 
     def norms(self) -> List[NormSite]:
         """Norms whose statistics follow the masks."""
-        result = []
-        for norm in self.facts.norms.values():
-            index = self.elements.index(norm.labels)
-            if bool((index >= 0).any()):
-                result.append(
-                    NormSite(norm.module, norm.op, index, norm.groups))
-        return result
+        sites = [
+            NormSite(norm.module, norm.op, self.elements.index(norm.labels),
+                     norm.groups) for norm in self.facts.norms.values()
+        ]
+        return [site for site in sites if prunable(site.index)]
 
-    def find_slots(self, blocks: List[Block]) -> None:
-        """Channels of a concatenation that go with a block (C2f stages)."""
-        elements = {block.path: block.element for block in blocks}
-        self.slots: Dict[Tuple[str, int], SliceSite] = {}
-        for path, module in self.modules.items():
-            slim = slim_class(module)
-            if slim is None or not hasattr(slim, 'slots'):
-                continue
-            layer, starts = slim.slots(module)
-            name, width = f'{path}.{layer}.weight', slim.slot_width(module)
-            found = self.facts.axes.get((name, 1))
-            if found is None:
-                continue
-            own = self.elements.index(found.labels)
-            block = torch.full_like(own, -1)
-            fold = torch.full_like(own, -1)
-            for block_path, start in starts:
-                element = elements.get(f'{path}.{block_path}')
-                if element is not None:
-                    block[start:start + width] = element
-                    fold[start:start + width] = torch.arange(
-                        start - width, start)
-            if bool((block >= 0).any()):
-                self.slots[name, 1] = SliceSite(
-                    name, 1, torch.stack([own, block], -1), fold=fold)
-            numbers = self.extra_attributes.setdefault(path, {})
-            pieces = [p for p in self.facts.pieces if p.module == path]
-            for number, piece in enumerate(pieces):
-                numbers[f'splits.{number}'] = piece.labels
-            if bool((own >= 0).any()) or bool((block >= 0).any()):
-                self.replacements[path] = slim_name(module)
+    def _find_slots(self, path: str, slots: Slots, blocks: Dict[str,
+                                                                int]) -> None:
+        """Channels of a concatenation that go with a block."""
+        name = f'{path}.{slots.layer}.weight'
+        own = self.index_of(name, 1)
+        if own is None:
+            return
+        block, fold = torch.full_like(own, -1), torch.full_like(own, -1)
+        for block_path, start in slots.starts:
+            stop = start + slots.width
+            if f'{path}.{block_path}' in blocks:
+                block[start:stop] = blocks[f'{path}.{block_path}']
+                fold[start:stop] = torch.arange(start, stop) - slots.width
+        if prunable(block):
+            self.slots[name, 1] = SliceSite(
+                name, 1, torch.stack([own, block], -1), fold=fold)
+        numbers = self.extra_attributes.setdefault(path, {})
+        pieces = [p for p in self.facts.pieces if p.module == path]
+        for number, piece in enumerate(pieces):
+            numbers[f'{slots.pieces}.{number}'] = piece.labels
+        if prunable(own) or prunable(block):
+            self.replacements[path] = slim_name(self.modules[path])
 
     def attributes(self) -> Dict[str, Dict[str, Tensor]]:
         """Numbers in standard layers that follow the shape of a weight."""
         result: Dict[str, Dict[str, Tensor]] = {}
-        for (name, axis), found in self.facts.axes.items():
+
+        def follow(path: str, name: str, index: Tensor) -> None:
+            if prunable(index):
+                result.setdefault(path, {})[name] = index
+
+        for name, axis in self.facts.axes:
             path, _, tensor = name.rpartition('.')
-            module = self.modules[path]
-            slot = self.slots.get((name, axis))
-            index = self.elements.index(
-                found.labels) if slot is None else slot.index
-            if tensor != 'weight' or not bool((index >= 0).any()):
+            if tensor != 'weight':
                 continue
-            names = attribute_names(module, axis)
+            module, index = self.modules[path], self.index_of(name, axis)
             if isinstance(module, nn.modules.conv._ConvNd) and axis == 0 and \
                     module.groups == module.in_channels > 1:
                 times = module.out_channels // module.groups
-                inputs = result.setdefault(path, {})
-                inputs['in_channels'] = index[::times].clone()
-                inputs['groups'] = index[::times].clone()
-                inputs['out_channels'] = index
-            for attribute in names:
+                follow(path, 'in_channels', index[::times].clone())
+                follow(path, 'groups', index[::times].clone())
+                follow(path, 'out_channels', index)
+            for attribute in attribute_names(module, axis):
                 if hasattr(module, attribute):
-                    result.setdefault(path, {})[attribute] = index
+                    follow(path, attribute, index)
         for group in self.attention:
-            self._attention_attributes(group, result)
+            for attribute, index in self._attention_attributes(group):
+                follow(group.module, attribute, index)
         for path, norm in self.facts.norms.items():
             index = self.elements.index(norm.labels)
-            for name in ('normalized_shape', 'num_channels'):
-                value = getattr(self.modules[path], name, None)
-                if bool((index >= 0).any()) and value in (len(index),
-                                                          (len(index), )):
-                    result.setdefault(path, {})[name] = index
+            for attribute in ('normalized_shape', 'num_channels'):
+                value = getattr(self.modules[path], attribute, None)
+                if value in (len(index), (len(index), )):
+                    follow(path, attribute, index)
         for path, extra in self.extra_attributes.items():
             for attribute, labels in extra.items():
-                index = self.elements.index(labels)
-                if bool((index >= 0).any()):
-                    result.setdefault(path, {})[attribute] = index
+                follow(path, attribute, self.elements.index(labels))
         return result
 
-    def _attention_attributes(self, group: AttentionGroup,
-                              result: Dict[str, Dict[str, Tensor]]) -> None:
+    def _attention_attributes(
+            self, group: AttentionGroup) -> Iterator[Tuple[str, Tensor]]:
         """Numbers of an attention layer that follow heads and dims."""
-        module = self.modules[group.module]
-        fact = group.fact
+        module, fact = self.modules[group.module], group.fact
         indices = {
             len(fact.heads): self.elements.index(fact.heads),
             fact.values.numel(): self.elements.index(fact.values.reshape(-1)),
         }
+        names = [n for n, v in vars(module).items() if type(v) is int]
         if group.module in self.replacements:
-            for name, labels in (('qk_dims', fact.queries), ('v_dims',
-                                                             fact.values)):
-                own = self.elements.own_index(labels[0])
-                result.setdefault(group.module, {})[name] = own
+            yield 'qk_dims', self.elements.own_index(fact.queries[0])
+            yield 'v_dims', self.elements.own_index(fact.values[0])
             names = slim_class(module).dms_numbers
-        else:
-            names = [n for n, v in vars(module).items() if type(v) is int]
         for name in names:
-            index = indices.get(getattr(module, name, None))
-            if index is not None and bool((index >= 0).any()):
-                result.setdefault(group.module, {})[name] = index
+            if getattr(module, name, None) in indices:
+                yield name, indices[getattr(module, name)]
 
     def _query_masks(self) -> List[MaskSite]:
         """Query/key masks act once, on what makes the queries."""
@@ -177,7 +178,7 @@ class SiteBuilder:
                 labels = self.facts.axes[name, 0].labels
                 index = self.elements.own_index(labels)
                 index = torch.where(torch.isin(labels, wanted), index, -1)
-                if bool((index >= 0).any()):
+                if prunable(index):
                     module, _, tensor = name.rpartition('.')
                     sites.append(MaskSite(module, tensor, 0, index))
         return sites
@@ -220,20 +221,12 @@ class MaskFolding:
         self.nodes, self.calls = recorder.nodes, recorder.calls
         self.modules = recorder.modules
         self.axes = recorder.facts.axes
-        self.readers: Dict[int, int] = {}
-        for node in self.nodes:
-            for source in node.inputs:
-                self.readers[source] = self.readers.get(source, 0) + 1
-        for source in recorder.output_nodes:
-            self.readers[source] = self.readers.get(source, 0) + 1
-        self.times: Dict[str, int] = {}
-        for call in self.calls:
-            self.times[call.path] = self.times.get(call.path, 0) + 1
-        self.layers: Dict[str, List[int]] = {}
+        self.readers, self.times = recorder.readers, recorder.times
+        self.outputs = set(recorder.output_nodes)
+        self.layers: Dict[str, List[int]] = defaultdict(list)
         for operation in recorder.facts.operations:
             if has(operation.op, 'layer'):
-                self.layers.setdefault(operation.module,
-                                       []).append(operation.node)
+                self.layers[operation.module].append(operation.node)
 
     def norm_of(self, layer: str, channels: int) -> Tuple[str, ...]:
         """The affine parameters that can carry the masks of ``layer``.
@@ -246,11 +239,13 @@ class MaskFolding:
             tuple[str]: Full names of a norm's parameters; none if there is no
             such norm.
         """
-        nodes = self.layers.get(layer, ())
+        nodes = self.layers[layer]
         if len(nodes) != 1 or self.times[layer] != 1:
             return ()
         node = self.nodes[nodes[0]]
-        while len(node.inputs) == 1 and self.readers[node.inputs[0]] == 1:
+        while len(node.inputs) == 1 and len(
+                self.readers[node.inputs[0]]) == 1 and not (node.inputs[0]
+                                                            in self.outputs):
             node = self.nodes[node.inputs[0]]
             if has(node.op, 'affine'):
                 return self._affine(node, channels)
