@@ -33,9 +33,8 @@ def trace(model: nn.Module,
         model (nn.Module): Any network.
         example_inputs (Tensor | tuple): What one forward pass takes, of the
             shape MACs are to be counted for. A batch of one is enough.
-        forward (Callable, optional): Called as ``forward(model, *inputs)``;
-            for models whose ``forward`` does not reach all layers. Defaults
-            to ``model(*inputs)``.
+        forward (Callable, optional): Called as ``forward(model, *inputs)``,
+            where the model's own ``forward`` does not reach all layers.
         units (dict[str, dict], optional): Name pattern (as in fnmatch) of
             units or layers -> ``fixed=True``, ``divisor`` (channels that go
             together), ``least`` and ``most`` (bounds on what is kept, in
@@ -43,9 +42,8 @@ def trace(model: nn.Module,
             may be kept, counted in the same way). Later patterns win.
         width (bool): Whether widths are searched. Defaults to True.
         depth (bool): Whether depths are searched. Defaults to True.
-        heads (bool): Whether numbers of attention heads are searched.
-            Defaults to True.
-        qk (bool): Whether query/key dims are searched. Defaults to True.
+        heads (bool): Whether attention heads are searched, by default True.
+        qk (bool): Whether query/key dims are searched, by default True.
         v (bool): Whether value dims are searched. Defaults to True.
         check (bool): Prune a copy at random and compare it with the masked
             network; what does not agree is fixed and named. Defaults to

@@ -133,7 +133,8 @@ class ResidualFinder:
         for names in self.names.values():
             inside = [name.startswith(f'{call.path}.') for name in names]
             if any(inside) and not all(inside):
-                return f'it shares parameters with "{names[inside.index(False)]}"'
+                other = names[inside.index(False)]
+                return f'it shares parameters with "{other}"'
         if self._leaks(call, call.outputs[0]):
             return 'its inner activations are used outside it'
         if no_module:

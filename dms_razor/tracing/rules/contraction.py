@@ -5,16 +5,18 @@ Here masks act (METHOD section 2), new channels begin, and MACs are counted:
 1 multiply-add = 1 MAC; biases, norms and activations count nothing, as in the
 paper and in fvcore.
 """
-from math import prod
 from typing import List, Optional
 
 import torch
 from torch import Tensor
 
+from ...moved import moved_names
 from ..facts import Partition
 from ..labels import compress, core, expand_vector, vector_along
 from ..record import NotUnderstood
 from .table import register_rule
+
+__getattr__ = moved_names(__name__)
 
 
 def channel_vector(recorder, x: Tensor, dim: int) -> Tensor:
@@ -44,25 +46,6 @@ def owned_weight(recorder, weight: Tensor) -> Optional[str]:
     if name is None or name.rpartition('.')[0] != recorder.path:
         return None
     return name
-
-
-def _own_weight(recorder, weight: Tensor,
-                bias: Optional[Tensor]) -> Optional[str]:
-    """:func:`owned_weight`; notes layers that are linear in what they own."""
-    name, path = owned_weight(recorder, weight), recorder.path
-    if name == f'{path}.weight' and (bias is None or recorder.name_of(bias)
-                                     == f'{path}.bias'):
-        recorder.facts.affine.add(path)
-    return name
-
-
-def _refusal(recorder, call, name: Optional[str]) -> NotUnderstood:
-    if name is None:
-        return NotUnderstood(
-            f'{recorder.where} uses a weight in {call.op} that is computed '
-            'or belongs to another module')
-    return NotUnderstood(f'{recorder.where} reads a tensor without a batch '
-                         'dimension')
 
 
 def _carry_bias(recorder, bias: Optional[Tensor], result: Tensor) -> None:
@@ -105,95 +88,59 @@ def _beside(recorder, call, x: Tensor, dim: int,
     return [labels.expand(call.outs[0].shape)]
 
 
-@register_rule('conv1d', 'conv2d', 'conv3d')
-def convolution(recorder, call) -> List[Tensor]:
-    """Convolution, grouped and depthwise included."""
+@register_rule('linear', 'conv1d', 'conv2d', 'conv3d', 'conv_transpose1d',
+               'conv_transpose2d', 'conv_transpose3d')
+def layer(recorder, call) -> List[Tensor]:
+    """Linear layer over the last dimension, or convolution of any kind.
+
+    The weight of a transposed convolution is ``[in, out / groups, ...]``, of
+    all others ``[out, in / groups, ...]``.
+    """
     x, weight = call.argument(0, 'input'), call.argument(1, 'weight')
     bias, out = call.argument(2, 'bias'), call.outs[0]
-    groups = call.argument(6, 'groups', 1)
-    name = _own_weight(recorder, weight, bias)
-    spatial = out.numel() // weight.shape[0] * prod(weight.shape[2:])
-    if name is None or x.dim() < weight.dim():
-        recorder.count(call, spatial * weight.shape[1] * weight.shape[0])
-        raise _refusal(recorder, call, name)
-    beside = _beside(recorder, call, x, 1, out.numel() * weight[0].numel())
+    facts, path, flat = recorder.facts, recorder.path, call.op == 'linear'
+    turned, dim = 'transpose' in call.op, -1 if flat else 1
+    groups = 1 if flat else call.argument(6, 'groups', 1)
+    depthwise = 1 < groups == x.shape[dim] and (not turned
+                                                or weight.shape[1] == 1)
+    macs = (x if turned else out).numel() * weight[0].numel()
+    name = owned_weight(recorder, weight)
+    if name == f'{path}.weight' and (bias is None or recorder.name_of(bias)
+                                     == f'{path}.bias'):
+        facts.affine.add(path)
+    reason = None
+    if turned and groups > 1 and not depthwise:
+        reason = 'is a grouped transposed convolution'
+    elif name is None:
+        reason = f'uses a weight in {call.op} that is computed or belongs ' \
+            'to another module'
+    elif not flat and x.dim() < weight.dim():
+        reason = 'reads a tensor without a batch dimension'
+    if reason is not None:
+        recorder.count(call, macs)
+        raise NotUnderstood(f'{recorder.where} {reason}')
+    beside = None if turned else _beside(recorder, call, x, dim, macs)
     if beside is not None:
         return beside
-    vector = channel_vector(recorder, x, 1)
-    facts = recorder.facts
-    if groups > 1 and groups == len(vector):  # depthwise
+    vector = channel_vector(recorder, x, dim)
+    if depthwise:
         result = vector.repeat_interleave(weight.shape[0] // groups)
-        known = facts.axes.get((name, 0))
-        if known is not None:
-            recorder.variables.merge(known.labels, result)
         facts.axis(name, 0, result)
-        recorder.count(call, spatial * weight.shape[1], result)
+        recorder.count(call, macs / len(result), result)
     else:
-        result = facts.outputs(name, recorder.path, weight.shape[0])
-        facts.axis(name, 0, result)
-        facts.axis(name, 1, vector, groups, reads=True)
-        recorder.count(call, spatial / groups, vector, result)
-        if groups > 1:
-            why = f'{recorder.where} is a grouped convolution'
-            for labels in (vector, result):
-                facts.partitions.append(
-                    Partition(labels.view(groups, -1), recorder.path, why))
+        made, read = (1, 0) if turned else (0, 1)
+        result = facts.outputs(name, path, weight.shape[made], made)
+        facts.axis(name, made, result)
+        facts.axis(name, read, vector, groups, reads=True)
+        recorder.count(call, macs / (len(vector) * len(result)), vector,
+                       result)
+    if groups > 1 and not depthwise:
+        why = f'{recorder.where} is a grouped convolution'
+        for labels in (vector, result):
+            facts.partitions.append(
+                Partition(labels.view(groups, -1), path, why))
     _carry_bias(recorder, bias, result)
-    return [expand_vector(result, 1, out.shape)]
-
-
-@register_rule('conv_transpose1d', 'conv_transpose2d', 'conv_transpose3d')
-def transposed(recorder, call) -> List[Tensor]:
-    """Transposed convolution: weight is ``[in, out / groups, ...]``."""
-    x, weight = call.argument(0, 'input'), call.argument(1, 'weight')
-    bias, out = call.argument(2, 'bias'), call.outs[0]
-    groups = call.argument(6, 'groups', 1)
-    name = _own_weight(recorder, weight, bias)
-    positions = x.numel() // weight.shape[0] * prod(weight.shape[2:])
-    depthwise = groups == weight.shape[0] and weight.shape[1] == 1
-    if name is None or x.dim() < weight.dim() or (groups > 1
-                                                  and not depthwise):
-        recorder.count(call, positions * weight.shape[0] * weight.shape[1])
-        if groups > 1 and not depthwise:
-            raise NotUnderstood(
-                f'{recorder.where} is a grouped transposed convolution')
-        raise _refusal(recorder, call, name)
-    vector = channel_vector(recorder, x, 1)
-    facts = recorder.facts
-    if depthwise and groups > 1:
-        result = vector
-        facts.axis(name, 0, vector)
-        recorder.count(call, positions, vector)
-    else:
-        result = facts.outputs(name, recorder.path, weight.shape[1], axis=1)
-        facts.axis(name, 1, result)
-        facts.axis(name, 0, vector, reads=True)
-        recorder.count(call, positions, vector, result)
-    _carry_bias(recorder, bias, result)
-    return [expand_vector(result, 1, out.shape)]
-
-
-@register_rule('linear')
-def linear(recorder, call) -> List[Tensor]:
-    """Linear layer over the last dimension."""
-    x, weight = call.argument(0, 'input'), call.argument(1, 'weight')
-    bias, out = call.argument(2, 'bias'), call.outs[0]
-    name = _own_weight(recorder, weight, bias)
-    positions = out.numel() // weight.shape[0]
-    if name is None:
-        recorder.count(call, positions * weight.numel())
-        raise _refusal(recorder, call, name)
-    beside = _beside(recorder, call, x, -1, out.numel() * weight.shape[1])
-    if beside is not None:
-        return beside
-    vector = channel_vector(recorder, x, -1)
-    facts = recorder.facts
-    result = facts.outputs(name, recorder.path, weight.shape[0])
-    facts.axis(name, 0, result)
-    facts.axis(name, 1, vector, reads=True)
-    recorder.count(call, positions, vector, result)
-    _carry_bias(recorder, bias, result)
-    return [expand_vector(result, out.dim() - 1, out.shape)]
+    return [expand_vector(result, dim % out.dim(), out.shape)]
 
 
 # Rows looked up in a table: embeddings.
