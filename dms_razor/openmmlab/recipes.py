@@ -171,43 +171,31 @@ def _arch(cls: type, cfg: dict) -> dict:
                      f"'{arch}': it has no sizes of that name.")
 
 
-def _out_indices(cls: type, cfg: dict, number: int, deepen: float):
-    """Layers that are returned, at the same share of the depth as before.
-
-    A plain number would now stand for a layer in the middle.
-    """
-    given = argument(cls, cfg, 'out_indices')
-    return [
-        index if index == -1 else blocks(index % number + 1, deepen) - 1
-        for index in ([given] if isinstance(given, int) else given)
-    ]
-
-
-def _one_config(cls: type, cfg: dict, name: str) -> None:
-    """A list with a config for each layer cannot grow with the layers."""
-    if isinstance(cfg.get(name), (list, tuple)):
-        raise ValueError(
-            f'DMSSupernet cannot deepen {cls.__name__}: its {name} has a '
-            'config for each layer. Give one dict for all layers, or the '
-            'deeper network itself as the architecture.')
-
-
 @recipe('VisionTransformer', 'DistilledVisionTransformer', 'DeiT3', 'BEiTViT')
 def vision_transformer(cls: type, cfg: dict, widen: float,
                        deepen: float) -> Tuple[dict, dict]:
     """``arch``: heads of the same size, embedding, FFN, ``num_layers``."""
     arch = _arch(cls, cfg)
-    changed = {}
+    changed, number = {}, arch['num_layers']
     if deepen != 1:
-        _one_config(cls, cfg, 'layer_cfgs')
-        changed['out_indices'] = _out_indices(cls, cfg, arch['num_layers'],
-                                              deepen)
+        if isinstance(cfg.get('layer_cfgs'), (list, tuple)):
+            raise ValueError(
+                f'DMSSupernet cannot deepen {cls.__name__}: its layer_cfgs '
+                'has a config for each layer. Give one dict for all layers, '
+                'or the deeper network itself as the architecture.')
+        given = argument(cls, cfg, 'out_indices')
+        # at the same share of the depth as before: a plain number would now
+        # stand for a layer in the middle
+        changed['out_indices'] = [
+            index if index == -1 else blocks(index % number + 1, deepen) - 1
+            for index in ([given] if isinstance(given, int) else given)
+        ]
     heads, dims = arch['num_heads'], arch['embed_dims']
     arch['num_heads'] = blocks(heads, widen)
     arch['embed_dims'] = dims // heads * arch['num_heads']
     arch['feedforward_channels'] = round(arch['feedforward_channels'] *
                                          arch['embed_dims'] / dims)
-    arch['num_layers'] = blocks(arch['num_layers'], deepen)
+    arch['num_layers'] = blocks(number, deepen)
     return dict(changed, arch=arch), {}
 
 

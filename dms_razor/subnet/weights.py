@@ -55,7 +55,11 @@ def read_weights(source: Union[str, Path, Mapping],
     """
     state: Any = source
     if not isinstance(source, Mapping):
-        state = _load(str(source))
+        load = load_url if '://' in str(source) else load_checkpoint
+        try:
+            state = load(str(source), map_location='cpu')
+        except (OSError, RuntimeError) as error:  # each names the remedy
+            raise SubnetError(str(error)) from error
     if isinstance(state, Mapping) and 'state_dict' in state:
         state = state['state_dict']
     if not isinstance(state, Mapping) or not any(
@@ -126,12 +130,3 @@ def _named(source: Any) -> str:
     if isinstance(source, Mapping):
         return 'The state dict'
     return f'Checkpoint {str(source)!r}'
-
-
-def _load(path: str) -> Any:
-    """Load a checkpoint safely, with one kind of error."""
-    try:
-        load = load_url if '://' in path else load_checkpoint
-        return load(path, map_location='cpu')
-    except (OSError, RuntimeError) as error:  # each names file and remedy
-        raise SubnetError(str(error)) from error
