@@ -37,17 +37,6 @@ class Network:
                    report['macs']['counted'], report['params']['counted'],
                    len(report['removed']), folder / 'subnet.json')
 
-    def cells(self) -> List[str]:
-        """The cells of its line."""
-        top1 = f'{statistics.mean(self.top1):.2f}'
-        if len(self.top1) > 1:
-            top1 += f' ± {statistics.stdev(self.top1):.2f}'
-        return [
-            self.name, f'{self.macs:,}', f'{self.params:,}',
-            str(self.removed), top1,
-            ', '.join(f'{value:.2f}' for value in self.top1)
-        ]
-
 
 def table(networks: List[Network],
           score: str = 'top-1 (%)',
@@ -65,8 +54,15 @@ def table(networks: List[Network],
         *more
     ]]
     for number, network in enumerate(networks):
-        rows.append(network.cells() +
-                    [column[number] for column in more.values()])
+        mean = f'{statistics.mean(network.top1):.2f}'
+        if len(network.top1) > 1:
+            mean += f' ± {statistics.stdev(network.top1):.2f}'
+        rows.append([
+            network.name, f'{network.macs:,}', f'{network.params:,}',
+            str(network.removed), mean,
+            ', '.join(f'{value:.2f}' for value in network.top1),
+            *(column[number] for column in more.values())
+        ])
     widths = [max(map(len, column)) for column in zip(*rows)]
     rows.insert(1, ['-' * width for width in widths])
     return '\n'.join(

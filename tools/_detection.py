@@ -8,10 +8,10 @@ import json
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Optional, Tuple, Union
+from typing import Iterator, Optional, Tuple, Union
 
 from _steps import CONFIGS, Recipe, shorten
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 
 from dms_razor.openmmlab.example_input import input_shape_from_config
 from dms_razor.subnet.files import whole_file
@@ -144,10 +144,11 @@ def point_to(cfg: Config, data: CocoFolder, val: str = 'val') -> Config:
 
 def resize_images(cfg: Config, size: int) -> Config:
     """Set the side of the square images in all pipelines."""
-    for kind in ('train', 'val', 'test'):
-        _set_scale(cfg[f'{kind}_dataloader'].dataset.pipeline, size)
-    for hook in _switches(cfg):
-        _set_scale(hook.switch_pipeline, size)
+    for transform in _transforms(cfg):
+        for key in {'scale', 'img_scale'} & set(transform):
+            transform[key] = (size, size)
+        if 'border' in transform:
+            transform.border = (-size // 2, -size // 2)
     return cfg
 
 
@@ -160,12 +161,9 @@ def train_for(cfg: Config, epochs: int) -> Config:
 
 def never_flip(cfg: Config) -> Config:
     """Leave out mirror images, where left and right are not alike."""
-    pipelines = [cfg.train_dataloader.dataset.pipeline]
-    pipelines += [hook.switch_pipeline for hook in _switches(cfg)]
-    for pipeline in pipelines:
-        for transform in pipeline:
-            if transform.type.endswith('RandomFlip'):
-                transform.prob = 0.
+    for transform in _transforms(cfg):
+        if transform.get('type', '').endswith('RandomFlip'):
+            transform.prob = 0.
     return cfg
 
 
@@ -236,15 +234,16 @@ def _switches(cfg: Config) -> list:
     ]
 
 
-def _set_scale(value: Any, size: int) -> None:
-    """Set every image scale in nested transforms."""
-    if isinstance(value, dict):
-        for key in ('scale', 'img_scale'):
-            if key in value:
-                value[key] = (size, size)
-        if 'border' in value:
-            value['border'] = (-size // 2, -size // 2)
-        value = list(value.values())
-    if isinstance(value, (list, tuple)):
-        for part in value:
-            _set_scale(part, size)
+def _transforms(cfg: Config) -> Iterator[ConfigDict]:
+    """All transforms of all pipelines, nested ones too."""
+    parts = [
+        cfg[f'{kind}_dataloader'].dataset.pipeline
+        for kind in ('train', 'val', 'test')
+    ] + [hook.switch_pipeline for hook in _switches(cfg)]
+    for part in parts:  # grows
+        if isinstance(part, dict):
+            yield part
+            part = part.values()
+        elif not isinstance(part, (list, tuple)):
+            continue
+        parts.extend(part)

@@ -1,7 +1,5 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """What networks find on images, and a picture of it, one row a network."""
-from contextlib import redirect_stdout
-from io import StringIO
 from pathlib import Path
 from typing import Dict, List
 
@@ -12,7 +10,6 @@ from _detection import CocoFolder
 from matplotlib.patches import Rectangle
 from mmengine.dataset import pseudo_collate
 from mmengine.runner import Runner
-from pycocotools.coco import COCO
 
 from dms_razor.openmmlab.hooks.export import averaged_weights
 from dms_razor.subnet.files import whole_file
@@ -48,12 +45,17 @@ def draw_detections(data: CocoFolder, split: str,
         detections (dict): Name of a network to what it found, by image.
         path (Path): The picture; it appears whole.
     """
-    with redirect_stdout(StringIO()):  # it tells how long it took
-        coco = COCO(str(data.annotations(split)))
     number = len(next(iter(detections.values())))
-    images = [coco.imgs[key] for key in sorted(coco.imgs)[:number]]
-    rows = {'truth': [_truth(coco, image['id']) for image in images]}
-    rows.update(detections)
+    content = data.content[split]
+    images = sorted(content['images'], key=lambda image: image['id'])[:number]
+    order = {one['id']: i for i, one in enumerate(content['categories'])}
+    rows = {'truth': [[] for _ in images], **detections}
+    for note in content['annotations']:
+        for image, boxes in zip(images, rows['truth']):
+            if note['image_id'] == image['id']:
+                x, y, w, h = note['bbox']
+                label = order[note['category_id']]
+                boxes.append([x, y, x + w, y + h, 1., label])
     figure, axes = plt.subplots(
         len(rows),
         number,
@@ -72,16 +74,6 @@ def draw_detections(data: CocoFolder, split: str,
     with whole_file(path) as file:
         figure.savefig(file, dpi=110)
     plt.close(figure)
-
-
-def _truth(coco: COCO, image: int) -> Rows:
-    """The annotated boxes, with a score of 1."""
-    order = {key: place for place, key in enumerate(coco.cats)}
-    rows = []
-    for note in coco.loadAnns(coco.getAnnIds(image)):
-        x, y, w, h = note['bbox']
-        rows.append([x, y, x + w, y + h, 1., order[note['category_id']]])
-    return rows
 
 
 def _draw(axis, box: List[float], classes) -> None:

@@ -1,5 +1,6 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """Search, narrow evenly and train: what quickstarts and benchmarks share."""
+import argparse
 import sys
 import time
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -18,6 +19,29 @@ from dms_razor.search import Search
 from dms_razor.subnet import Export, export_subnet
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
+
+
+def run_parser(description: str, work_dir: str,
+               **epochs: Any) -> argparse.ArgumentParser:
+    """Where to write, the budget, and how many ``epochs``."""
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
+    parser.add_argument(
+        '--work-dir',
+        default=f'work_dirs/{work_dir}',
+        help='folder for everything that is written (default: %(default)s)')
+    parser.add_argument(
+        '--target',
+        default='50%',
+        help='MACs to search for: a share such as 50%% or a number such as '
+        '0.8M (default: %(default)s)')
+    parser.add_argument('--epochs', type=_epochs, **epochs)
+    return parser
+
+
+def _epochs(text: str) -> int:
+    if int(text) < 5:
+        raise argparse.ArgumentTypeError('give at least 5')
+    return int(text)
 
 
 class SearchError(ValueError):
@@ -85,19 +109,6 @@ class _Progress(Hook):
                 f'epoch {epoch:2}/{last}   MACs asked '
                 f'{self.search.current_target / whole:6.1%}   now '
                 f'{self.search.current() / whole:6.1%}   loss {loss:.4g}', 5)
-
-
-class _Results(Hook):
-    """Holds what the last validation and the last test found."""
-
-    def __init__(self) -> None:
-        self.found: Dict[str, Dict[str, float]] = {}
-
-    def after_val_epoch(self, runner, metrics=None) -> None:
-        self.found['val'] = metrics
-
-    def after_test_epoch(self, runner, metrics=None) -> None:
-        self.found['test'] = metrics
 
 
 def say(text: str = '', indent: int = 0) -> None:
@@ -215,22 +226,24 @@ def train(
         dict: Scores by split after the last epoch, ``seconds``, and as
         ``seen`` what ``look`` returns.
     """
-    start, results = time.time(), _Results()
+    start = time.time()
     cfg = recipe.config(network.config, folder, seed)
     if network.subnet is not None:
         cfg.model.subnet = str(network.subnet)
     with logged(recipe.work_dir / folder):
         runner = Runner.from_cfg(cfg)
-        runner.register_hook(results)
         runner.train()
         if recipe.test:
             runner.test()
         seen = look(runner)
-    val = recipe.scores(results.found['val'])
-    test = recipe.scores(results.found.get('test', results.found['val']))
+    found = {'test': {}, 'val': {}}
+    for name, scalar in runner.message_hub.log_scalars.items():
+        kind, _, name = name.partition('/')
+        if kind in found:
+            found[kind][name] = scalar.current()
     return {
-        'test': test,
-        recipe.val: val,
+        'test': recipe.scores(found['test'] or found['val']),
+        recipe.val: recipe.scores(found['val']),
         'seconds': time.time() - start,
         'seen': seen
     }

@@ -19,7 +19,8 @@ import dms_razor.openmmlab  # noqa: F401  isort: skip  (must come first)
 import torch
 from _comparison import Network, table
 from _detection import CocoFolder, DataError, detector_recipe
-from _steps import Recipe, SearchError, compared, say, search, train
+from _steps import (Recipe, SearchError, compared, run_parser, say, search,
+                    train)
 from mmengine.registry import MODELS, init_default_scope
 
 from dms_razor.deploy import RawOutputs, onnx_latency, write_network
@@ -36,15 +37,16 @@ class SettingsError(ValueError):
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = run_parser(
+        __doc__,
+        'benchmark_detection',
+        default=60,
+        help='of the search and of each training (default: %(default)s)')
     parser.add_argument(
         'data',
         help='folder with annotations/{train,val}.json in COCO\'s format, the '
         'images in images/ or in train/ and val/; a test.json is used too')
-    parser.add_argument('--work-dir', default='work_dirs/benchmark_detection')
-    parser.add_argument('--target', default='50%', help='MACs (%(default)s)')
     parser.add_argument('--size', type=int, default=320, help='image side')
-    parser.add_argument('--epochs', type=int, default=60)
     parser.add_argument('--seeds', type=int, nargs='+', default=[0])
     parser.add_argument(
         '--threads',
@@ -53,8 +55,6 @@ def parse_args() -> argparse.Namespace:
         default=[1, 2],
         help='of ONNX Runtime; give none to leave latency out')
     args = parser.parse_args()
-    if args.epochs < 5:
-        parser.error('--epochs: give at least 5')
     if args.size < 32 or args.size % 32:
         parser.error(f'--size {args.size}: YOLOv8 takes multiples of 32')
     if min(args.seeds) < 0 or len(set(args.seeds)) < len(args.seeds):

@@ -18,6 +18,7 @@ import statistics
 import sys
 import time
 from contextlib import redirect_stdout
+from typing import Callable
 
 import dms_razor.openmmlab  # noqa: F401  isort: skip  (must come first)
 
@@ -66,11 +67,7 @@ class Side:
 
     def step(self) -> float:
         """Train one step; returns the seconds it took."""
-        synchronize()
-        start = time.perf_counter()
-        self.optim_wrapper.update_params(self.loss())
-        synchronize()
-        return time.perf_counter() - start
+        return seconds(lambda: self.optim_wrapper.update_params(self.loss()))
 
     def saved_bytes(self) -> int:
         """Bytes of all storages that one backward pass needs, but weights."""
@@ -91,10 +88,14 @@ class Side:
         return sum(sizes.values())
 
 
-def synchronize() -> None:
-    """Wait for the GPU, if there is one."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+def seconds(work: Callable[[], object]) -> float:
+    """Seconds that some work takes, on the GPU too if there is one."""
+    wait = torch.cuda.synchronize if torch.cuda.is_available() else int
+    wait()
+    start = time.perf_counter()
+    work()
+    wait()
+    return time.perf_counter() - start
 
 
 def make_sides(cfg: Config, batch: int):
@@ -128,18 +129,14 @@ def make_sides(cfg: Config, batch: int):
 
 def time_bank(search, repeats: int = 20) -> float:
     """Seconds that masks, resource and update take in one step, median."""
-    bank, seconds = search.bank, []
-    for _ in range(repeats):
-        gradient = torch.randn_like(bank.masks)
-        synchronize()
-        start = time.perf_counter()
-        term = search.resource_term()
-        term.backward()
-        bank.masks.grad = gradient
+    gradient = torch.randn_like(search.bank.masks)
+
+    def step() -> None:
+        search.resource_term().backward()
+        search.bank.masks.grad = gradient.clone()
         search.step()
-        synchronize()
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds)
+
+    return statistics.median(seconds(step) for _ in range(repeats))
 
 
 def benchmark(cfg: Config, batch: int, rounds: int, warmup: int) -> dict:

@@ -15,7 +15,8 @@ import dms_razor.openmmlab  # noqa: F401  isort: skip  (must come first)
 
 import torch
 from _comparison import table
-from _steps import CONFIGS, Recipe, quickstart, say, shorten, train_aloud
+from _steps import (CONFIGS, Recipe, quickstart, run_parser, say, shorten,
+                    train_aloud)
 from mmengine.config import Config
 
 from dms_razor.subnet.files import write_text
@@ -27,31 +28,19 @@ RETRAIN = CONFIGS / 'quickstart' / 'dms-resnet34-50p_digits_retrain.py'
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        '--work-dir',
-        default='work_dirs/quickstart',
-        help='folder for everything that is written (default: %(default)s)')
-    parser.add_argument(
-        '--target',
-        default='50%',
-        help='MACs to search for: a share such as 50%% or a number such as '
-        '0.8M (default: %(default)s)')
+    parser = run_parser(
+        __doc__,
+        'quickstart',
+        help='epochs of the search and of each training, at least 5 '
+        '(default: those of the configs, 15)')
     parser.add_argument(
         '--seeds',
         type=int,
         default=3,
         help='trainings of each network in the table (default: %(default)s)')
-    parser.add_argument(
-        '--epochs',
-        type=int,
-        help='epochs of the search and of each training, at least 5 '
-        '(default: those of the configs, 15)')
     args = parser.parse_args()
     if args.seeds < 1:
         parser.error('--seeds: train each network at least once')
-    if args.epochs is not None and args.epochs < 5:
-        parser.error('--epochs: give at least 5')
     return args
 
 

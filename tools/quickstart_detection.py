@@ -17,28 +17,19 @@ from _comparison import table
 from _detection import CocoFolder, DataError, detector_recipe
 from _digit_scenes import write_digit_scenes
 from _scene_picture import detect, draw_detections
-from _steps import SearchError, quickstart, say, train_aloud
+from _steps import SearchError, quickstart, run_parser, say, train_aloud
 
 from dms_razor.subnet import SubnetError
 from dms_razor.subnet.files import write_text
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        '--work-dir',
-        default='work_dirs/quickstart_detection',
-        help='folder for everything that is written (default: %(default)s)')
-    parser.add_argument(
-        '--target',
-        default='50%',
-        help='MACs to search for (default: %(default)s)')
-    parser.add_argument('--seed', type=int, default=0)
-    parser.add_argument(
-        '--epochs',
-        type=int,
+    parser = run_parser(
+        __doc__,
+        'quickstart_detection',
         default=30,
         help='of the search and of each training (default: %(default)s)')
+    parser.add_argument('--seed', type=int, default=0)
     parser.add_argument(
         '--images',
         type=int,
@@ -47,8 +38,6 @@ def parse_args() -> argparse.Namespace:
         metavar=('TRAIN', 'TEST'),
         help='scenes to make (default: %(default)s)')
     args = parser.parse_args()
-    if args.epochs < 5:
-        parser.error('--epochs: give at least 5')
     if args.seed < 0:
         parser.error('--seed: give a number from 0 on')
     if min(args.images) < 1:

@@ -48,15 +48,6 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def merged(files, order) -> list:
-    """Rows of several files in this order of names, the last one wins."""
-    found = {}
-    for file in files:
-        for item in json.loads(Path(file).read_text()):
-            found[item['name']] = Row(**item)
-    return [found[name] for name in order if name in found]
-
-
 def main() -> None:
     """Rows as they come, then the files."""
     args = parse_args()
@@ -68,7 +59,12 @@ def main() -> None:
             DETECTORS)
     names, rows = args.names or known, []
     if args.merge:
-        names, rows = [], merged(args.merge, known)
+        found = {
+            item['name']: Row(**item)
+            for file in args.merge
+            for item in json.loads(Path(file).read_text())
+        }
+        names, rows = [], [found[name] for name in known if name in found]
     for name in names:
         try:
             model, inputs = build(name)
