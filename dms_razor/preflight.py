@@ -17,7 +17,6 @@ import torch
 
 from .core.budget import check_target, format_amount, parse_target
 from .core.layout import KINDS
-from .core.resource import METRICS
 from .core.selectors import Selector, make_selector
 from .core.topk import initial_order, ranks_from_order
 from .space import Space
@@ -175,6 +174,19 @@ class Preflight:
         return rows
 
 
+def _kinds(space: Space) -> Dict[str, Dict[str, int]]:
+    """Units that can change, and their elements, by kind."""
+    moving = [u for u in space.layout.units if u.least < u.most]
+    kinds = dict.fromkeys(['width', 'depth', *(unit.kind for unit in moving)])
+    return {
+        kind:
+        dict(
+            units=sum(u.kind == kind for u in moving),
+            elements=sum(u.elements for u in moving if u.kind == kind))
+        for kind in kinds
+    }
+
+
 def preflight(space: Space,
               target: Union[None, str, float] = None,
               metric: str = 'macs',
@@ -203,19 +215,11 @@ def preflight(space: Space,
     Raises:
         ValueError: If there is no such metric.
     """
-    METRICS.find(metric)
     space.resource.costs_of(metric)
-    kinds = dict(
-        width=dict(units=0, elements=0), depth=dict(units=0, elements=0))
-    for unit in space.layout.units:
-        if unit.least < unit.most:
-            kind = kinds.setdefault(unit.kind, dict(units=0, elements=0))
-            kind['units'] += 1
-            kind['elements'] += unit.elements
     resource = space.resource
     report = Preflight(
         metric=metric,
-        kinds=kinds,
+        kinds=_kinds(space),
         supernet={m: float(resource.supernet(m))
                   for m in resource.metrics},
         minimum={m: float(resource.minimum(m))
@@ -279,8 +283,7 @@ def steps_to_target(
     low, high = selector.low, selector.high
     ranks = ranks_from_order(initial_order(layout), layout)
     ratios = selector.numbers.clamp(low, high)
-    steps, before = 0., math.inf
-    leap = 0.
+    steps, before, leap = 0., math.inf, 0.
     goal = math.log(target)
     while steps < UNREACHED:
         ratios.requires_grad_(True)

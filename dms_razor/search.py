@@ -108,14 +108,8 @@ class Search:
             units=units, depth=depth, width=width, heads=heads, qk=qk, v=v)
         tracing = refuse_beside(
             'space', space, example_inputs=example_inputs, **tracing)
-        learning = refuse_beside(
-            'bank',
-            bank,
-            importance=importance,
-            decay=decay,
-            selector=selector,
-            lr=lr,
-            seed=seed)
+        learning = dict(importance=importance, decay=decay, selector=selector)
+        learning = refuse_beside('bank', bank, lr=lr, seed=seed, **learning)
         refuse_beside('constraint', constraint, loss_weight=loss_weight)
         if target is None:
             raise ValueError('a search needs a target: a share (0.5, "50%") '
@@ -136,9 +130,8 @@ class Search:
             selector=self.bank.selector).check()
         self.target = self._report.target
         self._driver = Driver(self.bank, self._resource_loss)
-        self.own_clock, self.step_count = True, 0
-        self.schedule: Callable[[float], float] = no_schedule
-        self.total_steps = self.width_only_steps = 0
+        self.own_clock, self.schedule = True, no_schedule
+        self.step_count = self.total_steps = self.width_only_steps = 0
         if total_steps is not None or warmup_steps or width_only_steps:
             self.set_length(total_steps, warmup_steps, width_only_steps)
         self.attach_masks()

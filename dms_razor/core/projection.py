@@ -297,13 +297,11 @@ def _costly_first(problem: 'BudgetProblem') -> list:
 
 def _values(problem: 'BudgetProblem', unit: int) -> Tensor:
     """Counts that are tried: all, or some and what was asked; ``[V]``."""
-    least, most = problem.least[unit].item(), problem.most[unit].item()
-    if problem.layout.units[unit].choices is not None:
-        return torch.tensor(problem.layout.units[unit].choices)
-    if most - least < _VALUES:
-        return torch.arange(least, most + 1)
-    spread = torch.linspace(least, most, _VALUES).round().long()
-    asked = problem.asked[unit].round().long().clamp(least, most)
+    spec = problem.layout.units[unit]
+    if spec.choices is not None or spec.most - spec.least < _VALUES:
+        return torch.tensor(spec.allowed)
+    spread = torch.linspace(spec.least, spec.most, _VALUES).round().long()
+    asked = problem.asked[unit].round().long().clamp(spec.least, spec.most)
     return torch.cat((spread, asked[None])).unique()
 
 

@@ -15,9 +15,8 @@ continuous counts ``(1 − a)N`` and soft masks it is the differentiable cost of
 the loss; with hard counts and masks all numbers are integers, which float64
 holds exactly up to 2**53, and it is the cost of the report.
 
-What is counted is a :class:`Metric`, one registration in :data:`METRICS`:
-either a list of such costs or, for what is no sum of products, any function
-of counts and masks.
+What is counted is a :class:`Metric`, one registration in :data:`METRICS`: a
+list of such costs or, for what is no sum of products, any function of both.
 """
 import math
 from dataclasses import dataclass, replace
@@ -30,7 +29,6 @@ from .layout import Layout
 from .registry import Registry
 
 METRICS = Registry('metric')
-
 MAX_FACTORS, MAX_AXES, MAX_BLOCKS = 3, 4, 3
 
 
@@ -109,27 +107,19 @@ class Metric:
                              'a value')
 
 
-# The closed form of :mod:`.resource` as a few gathers and products.
-#
-# One evaluation is: gather the factors of all terms and multiply them, add
-# the terms of each axis, gather the factors of all costs and multiply them,
-# add the costs. No Python loop over layers or units, and leading batch
-# dimensions, so that the projection can try many networks at once.
-
-
 @dataclass
 class Tables:
-    """Index tensors of one metric.
+    """Index tensors of one metric: a few gathers and products, no loops.
 
-    Terms read ``z = [1, counts, used masks]``; costs read ``w = [1, axes,
-    used masks]``.
+    Terms read ``z = [1, counts, used masks]``, costs ``w = [1, axes, used
+    masks]``; leading batch dimensions are networks that a projection tries.
 
     Args:
         used (Tensor): Element ids of the masks that occur, int64 ``[K]``.
         term_factors (Tensor): Into z, int64 ``[F, T]``, padded with 0.
         term_mult (Tensor): float64 ``[T]``.
         term_axis (Tensor): Axis a term belongs to, ascending, int64 ``[T]``.
-        axis_sums (bool): Whether some axis has more or less than one term.
+        axis_sums (bool): Whether an axis has more or less than one term.
         num_axes (int): Number of axes that occur.
         cost_factors (Tensor): Into w, int64 ``[G, C]``, padded with 0.
         cost_coef (Tensor): float64 ``[C]``.
@@ -307,13 +297,10 @@ class ResourceModel:
 
     @property
     def metrics(self) -> Tuple[str, ...]:
-        """Metrics that are known of the network, e.g. ('macs', 'params').
-
-        Those that some cost counts, and registered functions.
-        """
-        counted = dict.fromkeys(cost.metric for cost in self.costs)
+        """Metrics that some cost counts, and all registered functions."""
+        counted = [cost.metric for cost in self.costs]
         whole = [name for name in METRICS if METRICS[name].value is not None]
-        return tuple(dict.fromkeys([*counted, *whole]))
+        return tuple(dict.fromkeys(counted + whole))
 
     def costs_of(self, metric: str) -> List[Cost]:
         """Costs of ``metric``, in the order of :meth:`per_cost`."""
@@ -358,8 +345,7 @@ class ResourceModel:
     def minimum(self, metric: str = 'macs') -> float:
         """Cost of the smallest network that the units' bounds allow.
 
-        Which blocks of a stage stay is up to the search. Where they differ
-        in cost this takes the cheapest, stage by stage.
+        Of blocks that differ in cost it has the cheapest, stage by stage.
         """
         layout = self.layout.to('cpu')
         masks = (~layout.depth_elements).double()

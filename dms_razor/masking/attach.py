@@ -106,7 +106,7 @@ def attach(model: nn.Module, space: Space,
     modules = dict(model.named_modules())
     layers: Dict[str, LayerMasks] = {}
 
-    def masks_of(path: str) -> LayerMasks:
+    def masks_of(path: str, layers: Dict[str, LayerMasks]) -> LayerMasks:
         if path not in modules:
             raise RuntimeError(
                 f'the search space names the layer "{path}", which this '
@@ -117,21 +117,16 @@ def attach(model: nn.Module, space: Space,
         return layers[path]
 
     for site in space.mask_sites:
-        masks_of(site.module).inputs.setdefault(site.tensor, []).append(
-            InputMask(site.axis, site.index, site.groups))
+        masks_of(site.module,
+                 layers).inputs.setdefault(site.tensor, []).append(
+                     InputMask(site.axis, site.index, site.groups))
     for site in space.norm_sites:
-        masks_of(site.module).norm = InputMask(0, site.index)
+        masks_of(site.module, layers).norm = InputMask(0, site.index)
     hooked: Dict[str, LayerMasks] = {}
     for block in space.blocks:
         for tail in block.tails:
-            if tail.fold:
-                masks_of(tail.module).scales.append(block.element)
-                continue
-            if tail.module not in hooked:
-                if tail.module not in modules:
-                    masks_of(tail.module)  # raises with the reason
-                hooked[tail.module] = LayerMasks(reader.of(tail.module))
-            hooked[tail.module].scales.append(block.element)
+            own = layers if tail.fold else hooked
+            masks_of(tail.module, own).scales.append(block.element)
     for path, masks in layers.items():
         module = modules[path]
         object.__setattr__(module, '_dms_masks', masks)

@@ -62,15 +62,15 @@ class ExportSubnetHook(Hook):
             from_search=finetune)
         self.picture = picture
         self._retrain = None
-        self._figures: Dict[Budget, float] = {}
+        self._amounts: Dict[Budget, float] = {}
 
     def before_train(self, runner: Runner) -> None:
         """Read budgets and retrain config while an error is still cheap."""
         search = dms_of(runner).search
-        self._figures = {b: search.budget(b) for b in self.budgets}
+        self._amounts = {b: search.budget(b) for b in self.budgets}
         idle = [
-            budget for budget, figure in self._figures.items()
-            if not search.target < figure < search.schedule.start
+            budget for budget, amount in self._amounts.items()
+            if not search.target < amount < search.schedule.start
         ]
         if idle:
             raise ValueError(
@@ -88,12 +88,12 @@ class ExportSubnetHook(Hook):
         """Export the budgets that the target passes with this step."""
         schedule = dms_of(runner).search.schedule
         before, now = schedule(runner.iter), schedule(runner.iter + 1)
-        for budget, figure in self._figures.items():
-            if now <= figure < before:
+        for budget, amount in self._amounts.items():
+            if now <= amount < before:
                 name = str(budget).replace('%', 'pct')
                 if isinstance(budget, float) and budget < 1:
                     name = f'{100 * budget:g}pct'
-                self.export(runner, f'{self.out_dir}_{name}', figure)
+                self.export(runner, f'{self.out_dir}_{name}', amount)
 
     def after_train(self, runner: Runner) -> None:
         """Export the network that was searched for."""
@@ -119,11 +119,13 @@ class ExportSubnetHook(Hook):
                 target,
                 retrain=self._retrain,
                 picture=self.picture)
-        costs = export.report.to_dict()
+        costs = {
+            metric: (cost.get('counted', cost['searched']), cost['supernet'])
+            for metric, cost in export.manifest.costs.items()
+        }
         runner.logger.info(f'Exported to {export.path}: ' + ', '.join(
-            f'{costs[metric]["counted"]:,} {metric} '
-            f'({costs[metric]["counted"] / costs[metric]["supernet"]:.1%})'
-            for metric in ('macs', 'params')))
+            f'{cost:,} {metric} ({cost / whole:.1%})'
+            for metric, (cost, whole) in costs.items()))
 
 
 @contextmanager
