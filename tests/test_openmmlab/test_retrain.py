@@ -6,7 +6,8 @@ import pytest
 from mmengine.config import Config
 from mmengine.hub import get_config
 
-from dms_razor.openmmlab.retrain import RetrainConfig, standard_base
+from dms_razor.openmmlab.retrain import (RetrainConfig, read_config,
+                                         standard_base)
 from dms_razor.subnet import SubnetError
 
 STANDARD = 'mmpretrain::resnet/resnet50_8xb32_in1k.py'
@@ -136,14 +137,19 @@ def test_standard_base(tmp_path):
         standard_base(tmp_path / 'parts.py')
 
 
-def test_collate_functions_of_other_packages(tmp_path):
+@pytest.mark.parametrize('local', [False, True])
+def test_collate_functions_of_other_packages(tmp_path, local):
     """mmengine would hand ``_scope_`` to mmyolo's collate function."""
     base = 'mmyolo::yolov8/yolov8_n_syncbn_fast_8xb16-500e_coco.py'
+    if local:
+        (tmp_path / 'mine.py').write_text(f"_base_ = '{base}'\n")
+        base = str(tmp_path / 'mine.py')
+        assert '_scope_' in read_config(base)['train_dataloader']['collate_fn']
     retrain = RetrainConfig(
         base,
         dict(type='YOLODetector'),
         overrides=dict(train_dataloader=dict(batch_size=3)))
-    loader = load(retrain, tmp_path).train_dataloader
+    loader = load(retrain, tmp_path / 'out').train_dataloader
     assert loader.collate_fn == dict(type='yolov5_collate')
     assert loader.batch_size == 3 and 'dataset' in loader
 
