@@ -89,6 +89,20 @@ def test_a_wrong_closed_form_stops_the_export(tmp_path, metric, name, message):
     assert os.listdir(tmp_path) == []
 
 
+def test_a_closed_form_that_is_right_for_the_supernet_alone(tmp_path):
+
+    def constant(cost):
+        if (cost.metric, cost.name) == ('macs', 'expand'):
+            return Cost(cost.name, cost.op, cost.metric, 6144.)
+        return cost
+
+    with pytest.raises(
+            SubnetError, match='expand has 1,152 and should have 6,144'):
+        export_subnet(tmp_path / 'subnet', net(), with_costs(constant),
+                      some_keep())
+    assert os.listdir(tmp_path) == []
+
+
 def test_a_forgotten_layer_is_named(tmp_path):
     odd = space()
     costs = [c for c in odd.resource.costs if c.name != 'last']
