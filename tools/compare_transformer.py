@@ -8,7 +8,7 @@ For every seed: train the supernet, search it down to the target, train the
 searched network and the evenly narrowed one from scratch; all with the same
 recipe and number of epochs. FOLDER holds train/CLASS/*.jpg and
 test/CLASS/*.jpg (or png); without it the digits of scikit-learn are used.
-The evenly narrowed network keeps all blocks and head sizes and the same share
+The evenly narrowed network has all blocks and head sizes and the same share
 of embedding, hidden features and heads everywhere. A plain training loop: an
 example of dms_razor without a Runner.
 """

@@ -201,11 +201,11 @@ def _fill(row: Row, model: nn.Module, inputs: Tensor, seed: int) -> None:
         row.fixed.setdefault(item.reason, []).append(item.module)
     for key, value in removable_shares(model, space).items():
         setattr(row, key, value)
-    keep, expected = _draw(model, space, inputs, seed)
+    selection, expected = _draw(model, space, inputs, seed)
     fresh = copy.deepcopy(model)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / 'subnet'
-        export = export_subnet(path, model, space, keep, picture=False)
+        export = export_subnet(path, model, space, selection, picture=False)
         apply_manifest(fresh, export.manifest)
         load_weights(fresh, path / 'subnet.pth')
     row.difference = max(
@@ -216,7 +216,7 @@ def _fill(row: Row, model: nn.Module, inputs: Tensor, seed: int) -> None:
         model, fresh, inputs = model.double(), fresh.double(), inputs.double()
         row.precision = 'float64'
         row.difference = _difference(
-            _masked(model, space, keep, inputs), fresh, inputs)
+            _masked(model, space, selection, inputs), fresh, inputs)
         fresh, inputs = fresh.float(), inputs.float()
     if not row.equal:
         row.problem = 'supernet and subnet differ'
@@ -234,16 +234,17 @@ def _draw(model: nn.Module, space, inputs: Tensor, seed: int):
     other = -inputs.flip(-1)
     for number in range(_DRAWS):
         generator = torch.Generator().manual_seed(1000 * seed + number)
-        keep = space.random_selection(generator)
-        a, b = (_masked(model, space, keep, x) for x in (inputs, other))
+        selection = space.random_selection(generator)
+        a, b = (_masked(model, space, selection, x) for x in (inputs, other))
         if float((a - b).abs().max() / a.abs().max()) > 10 * BOUND:
-            return keep, a
+            return selection, a
     raise ValueError('no subnet drawn depends on its input')
 
 
-def _masked(model: nn.Module, space, keep: Tensor, inputs: Tensor) -> Tensor:
+def _masked(model: nn.Module, space, selection: Tensor,
+            inputs: Tensor) -> Tensor:
     """Logits of the supernet under hard masks."""
-    masks = keep.to(next(model.parameters()))
+    masks = selection.to(next(model.parameters()))
     attach(model, space, lambda: masks)
     try:
         with torch.no_grad():
