@@ -199,10 +199,8 @@ def preflight(space: Space,
 
     Args:
         space (Space): What :func:`dms_razor.trace` returned.
-        target (str | float, optional): See
-            :func:`dms_razor.core.budget.parse_target`.
-        metric (str): What it limits, a name of
-            :data:`dms_razor.core.METRICS`.
+        target (str | float, optional): See :func:`.parse_target`.
+        metric (str): What it limits; :data:`dms_razor.core.METRICS`.
         lr (float): Step size of the ratios.
         loss_weight (float): λ_res, the weight of the resource loss.
         total_steps (int, optional): Ratio updates that the search has.
@@ -220,9 +218,9 @@ def preflight(space: Space,
     report = Preflight(
         metric=metric,
         kinds=_kinds(space),
-        supernet={m: float(resource.supernet(m))
+        supernet={m: resource.supernet(m)
                   for m in resource.metrics},
-        minimum={m: float(resource.minimum(m))
+        minimum={m: resource.minimum(m)
                  for m in resource.metrics},
         full_width=[
             dict(module=item.module, reason=item.reason)
@@ -237,8 +235,7 @@ def preflight(space: Space,
             'nothing in this network can be pruned'
             f'{" (" + reasons + ")" if reasons else ""}; allow width or depth '
             'and free some units of `units`, or search another network')
-        return report
-    if target is None:
+    if report.problem is not None or target is None:
         return report
     try:
         report.target = parse_target(target, report.supernet[metric], metric)

@@ -90,8 +90,7 @@ def attach(model: nn.Module, space: Space,
     modules: what is attached is taken out first.
 
     Args:
-        model (nn.Module): The network that ``space`` was traced on, or a copy
-            of it.
+        model (nn.Module): The network of ``space``, or a copy of it.
         space (Space): Where masks act.
         source (Callable): Returns the flat masks ``[E]`` or None.
 
