@@ -164,10 +164,12 @@ def _run_by_module(model: nn.Module, inputs: Any, forward: Optional[Callable],
     """Run the network; FLOPs of each module without those of its children."""
     own: Counter = Counter()
     names = {id(module): name for name, module in model.named_modules()}
-    running = ['']
+    running, counted = [''], 0
 
     def note() -> None:
-        own[running[-1]] += counter.get_total_flops() - sum(own.values())
+        nonlocal counted
+        own[running[-1]] += counter.get_total_flops() - counted
+        counted = counter.get_total_flops()
 
     def enter(module, args) -> None:
         note()

@@ -44,9 +44,10 @@ class ResidualFinder:
         self.facts = recorder.facts
         self.readers, self.times = recorder.readers, recorder.times
         self.output_nodes = set(recorder.output_nodes)
-        self.names: Dict[int, List[str]] = defaultdict(list)  # of a tensor
+        names: Dict[int, List[str]] = defaultdict(list)
         for name, tensor in named_tensors(recorder.model).items():
-            self.names[id(tensor)].append(name)
+            names[id(tensor)].append(name)
+        self.shared = [held for held in names.values() if len(held) > 1]
         self.constant: Set[int] = set()  # computed from parameters alone
         for node in self.nodes:
             if node.op != 'input' and self.constant.issuperset(node.inputs):
@@ -130,7 +131,7 @@ class ResidualFinder:
                     node, call.inputs[0]):
                 return f'{node.op} after the addition would act on the ' \
                     'input again if the block were an identity'
-        for names in self.names.values():
+        for names in self.shared:
             inside = [name.startswith(f'{call.path}.') for name in names]
             if any(inside) and not all(inside):
                 other = names[inside.index(False)]

@@ -66,6 +66,27 @@ def varies_along(labels: Tensor, dims: Sequence[int]) -> bool:
     return any(labels.shape[dim] > 1 for dim in dims)
 
 
+def components(count: int, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """The smallest of all numbers below ``count`` that each is tied to.
+
+    Connected components by repeated minimum and pointer jumping, so that a
+    hundred thousand channels need no Python loop.
+
+    Args:
+        count (int): How many numbers there are.
+        left (np.ndarray): One end of each tie, int ``[n]``.
+        right (np.ndarray): The other end.
+    """
+    root = np.arange(count)
+    while True:
+        a, b = root[left], root[right]
+        if (a == b).all():
+            return root
+        np.minimum.at(root, np.maximum(a, b), np.minimum(a, b))
+        while (root[root] != root).any():
+            root = root[root]
+
+
 class Variables:
     """The channel variables of a trace and what was found out about them.
 
@@ -75,7 +96,7 @@ class Variables:
 
     def __init__(self) -> None:
         self.count = 1
-        self._merged: List[Tuple[np.ndarray, np.ndarray]] = []
+        self._merged: List[np.ndarray] = []  # pairs [2, n]
         self._fixed: List[Tuple[np.ndarray, str]] = []
 
     def new(self, number: int) -> Tensor:
@@ -83,11 +104,11 @@ class Variables:
         first, self.count = self.count, self.count + number
         return torch.arange(first, self.count)
 
-    def new_fixed(self, reason: str) -> int:
+    def new_fixed(self, reason: str) -> Tensor:
         """One fresh variable that must stay, for what is not understood."""
-        variable = self.new(1)
+        variable = self.new(1)[0]
         self.fix(variable, reason)
-        return int(variable)
+        return variable
 
     def merge(self, left: Tensor, right: Tensor) -> None:
         """The two label tensors (same shape) name the same channels."""
@@ -95,7 +116,7 @@ class Variables:
         differ = (a != b) & (a > 0) & (b > 0)
         if differ.any():
             pairs = np.unique(np.stack([a[differ], b[differ]]), axis=1)
-            self._merged.append((pairs[0], pairs[1]))
+            self._merged.append(pairs)
 
     def tie(self, left: Tensor, right: Tensor, reason: str) -> None:
         """:meth:`merge`; a channel that meets a constant entry must stay."""
@@ -113,28 +134,14 @@ class Variables:
             self._fixed.append((ids, reason))
 
     def classes(self) -> np.ndarray:
-        """The smallest variable each variable is merged with, ``[count]``.
-
-        Connected components by repeated minimum and pointer jumping, so that
-        a hundred thousand channels need no Python loop.
-        """
-        root = np.arange(self.count)
-        if not self._merged:
-            return root
-        left = np.concatenate([pair[0] for pair in self._merged])
-        right = np.concatenate([pair[1] for pair in self._merged])
-        while True:
-            a, b = root[left], root[right]
-            if (a == b).all():
-                return root
-            np.minimum.at(root, np.maximum(a, b), np.minimum(a, b))
-            while (root[root] != root).any():
-                root = root[root]
+        """The smallest variable each variable is merged with, ``[count]``."""
+        pairs = [np.zeros((2, 0), int), *self._merged]
+        return components(self.count, *np.concatenate(pairs, 1))
 
     def fixed(self, classes: np.ndarray) -> dict:
         """Class of variables -> reason why it must stay."""
-        reasons: dict = {}
-        for ids, reason in self._fixed:
-            for root in np.unique(classes[ids]).tolist():
-                reasons.setdefault(root, reason)
-        return reasons
+        return {
+            root: reason
+            for ids, reason in reversed(self._fixed)
+            for root in np.unique(classes[ids]).tolist()
+        }

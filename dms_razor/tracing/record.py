@@ -66,10 +66,12 @@ class Value:
     """What is known about a tensor.
 
     Attributes:
+        tensor (Tensor): The tensor, held so that no other gets its id.
         node (int): The operation it came from.
         labels (Tensor): The label of every entry.
         own_shape (tuple[int, ...]): Its shape before it was expanded.
     """
+    tensor: Tensor
     node: int
     labels: Tensor
     own_shape: Tuple[int, ...]

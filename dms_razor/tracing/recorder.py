@@ -43,10 +43,11 @@ class Recorder(TorchFunctionMode):
         self.calls: List[ModuleCall] = []
         self.facts = Facts(self.variables)
         self.modules = dict(model.named_modules())
-        self._names: Dict[int, Tuple[Tensor, str]] = {}
-        for name, tensor in named_tensors(model).items():
-            self._names.setdefault(id(tensor), (tensor, name))
-        self._values: Dict[int, Tuple[Tensor, Value]] = {}
+        self._own = named_tensors(model)  # held, so that ids stay theirs
+        self._names: Dict[int, str] = {}
+        for name, tensor in self._own.items():
+            self._names.setdefault(id(tensor), name)
+        self._values: Dict[int, Value] = {}
         self._hidden: Dict[int, Tensor] = {}
         self._stack: List[int] = [-1]
 
@@ -54,13 +55,16 @@ class Recorder(TorchFunctionMode):
 
     def value(self, tensor: Any) -> Optional[Value]:
         """What is known about ``tensor``; None for a constant."""
-        known = self._values.get(id(tensor))
-        return None if known is None else known[1]
+        return self._values.get(id(tensor))
+
+    def nodes_of(self, value: Any) -> Tuple[int, ...]:
+        """Where the activations in anything came from."""
+        known = map(self.value, tensors_of(value))
+        return tuple(v.node for v in known if v is not None)
 
     def name_of(self, tensor: Any) -> Optional[str]:
         """Full name if ``tensor`` is a parameter or a buffer of the model."""
-        known = self._names.get(id(tensor))
-        return None if known is None else known[1]
+        return self._names.get(id(tensor))
 
     def labels_of(self, tensor: Tensor) -> Optional[Tensor]:
         """Labels of an activation, or entry by entry of a parameter."""
@@ -85,9 +89,8 @@ class Recorder(TorchFunctionMode):
         """Remember node and labels of a tensor (and keep it alive)."""
         labels = compress(labels)
         node.labels.append(labels)
-        self._values[id(tensor)] = (tensor,
-                                    Value(node.index, labels, own_shape
-                                          or tuple(tensor.shape)))
+        self._values[id(tensor)] = Value(tensor, node.index, labels, own_shape
+                                         or tuple(tensor.shape))
 
     def fix(self, tensors: List[Tensor], reason: str) -> None:
         """The channels of these tensors stay, of weights all axes."""
@@ -113,7 +116,7 @@ class Recorder(TorchFunctionMode):
 
     def new_node(self, op: str, tensors: List[Tensor]) -> Node:
         """Append a node that reads ``tensors`` to the record."""
-        inputs = [self.value(t).node for t in tensors if self.value(t)]
+        inputs = self.nodes_of(tensors)
         node = Node(
             len(self.nodes), op, self._stack[-1], list(dict.fromkeys(inputs)),
             len(inputs))
@@ -205,7 +208,7 @@ class Recorder(TorchFunctionMode):
             reason = (f'{self.where} uses {call.op} in a way that is not '
                       f'understood ({type(error).__name__}: {error})')
         self.fix(call.tensors, reason)
-        variable = torch.tensor(self.variables.new_fixed(reason))
+        variable = self.variables.new_fixed(reason)
         return [variable.expand(t.shape) for t in call.outs]
 
     def count(self, call: OpCall, macs: float, *axes: Tensor) -> None:
@@ -228,8 +231,7 @@ class Recorder(TorchFunctionMode):
         call = ModuleCall(
             len(self.calls), self._paths[id(module)], self._stack[-1],
             len(self.nodes))
-        values = [self.value(t) for t in tensors_of((args, kwargs))]
-        call.inputs = tuple(v.node for v in values if v is not None)
+        call.inputs = self.nodes_of((args, kwargs))
         first = self.value(args[0]) if args else None
         call.source = None if first is None else first.labels
         self.calls.append(call)
@@ -245,8 +247,7 @@ class Recorder(TorchFunctionMode):
         call.returns_tensor = isinstance(out, Tensor)
         call.tensor_first = isinstance(
             out[0] if isinstance(out, tuple) and out else out, Tensor)
-        call.outputs = tuple(
-            self.value(t).node for t in tensors_of(out) if self.value(t))
+        call.outputs = self.nodes_of(out)
 
     def leave_script(self, module: nn.Module, args, kwargs, out) -> None:
         """Forward hook of scripted modules, whose operations are not seen."""
@@ -257,7 +258,7 @@ class Recorder(TorchFunctionMode):
         tensors = tensors_of((args, kwargs))
         self.fix(tensors, reason)
         node = self.new_node('script', tensors)
-        variable = torch.tensor(self.variables.new_fixed(reason))
+        variable = self.variables.new_fixed(reason)
         for tensor in tensors_of(out):
             self.bind(tensor, node, variable.expand(tensor.shape))
 
@@ -291,11 +292,11 @@ class Recorder(TorchFunctionMode):
         finally:
             for handle in handles:
                 handle.remove()
-        outs = [t for t in tensors_of(out) if self.value(t) is not None]
-        self.fix(outs, 'output of the network')
-        self.output_nodes = [
-            self.value(t).node for t in outs if t.is_floating_point()
-        ]
+        outs = tensors_of(out)
+        self.fix([t for t in outs if self.value(t) is not None],
+                 'output of the network')
+        self.output_nodes = self.nodes_of(
+            [t for t in outs if t.is_floating_point()])
         self.readers: Dict[int, List[int]] = defaultdict(list)
         for node in self.nodes:
             for source in node.inputs:
@@ -313,8 +314,7 @@ class Recorder(TorchFunctionMode):
         self.batch_size = max(batched[0].shape[0], 1) if batched else 1
         for tensor in floating:
             variable = self.variables.new_fixed('input of the network')
-            self.bind(tensor, node,
-                      torch.tensor(variable).expand(tensor.shape))
+            self.bind(tensor, node, variable.expand(tensor.shape))
 
 
 def not_known(recorder: Recorder, call: OpCall) -> List[Optional[Tensor]]:

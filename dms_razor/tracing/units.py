@@ -6,6 +6,7 @@ groups of a grouped convolution) are interchangeable: together they are one
 width, one unit. Where groups or pieces must keep equal counts they are the
 groups of one unit, ranked apart (METHOD section 1, groups).
 """
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Callable, Dict, List, Optional, Set, Tuple
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .facts import Facts, Heads
-from .labels import compress, core
+from .labels import components, compress, core
 
 
 @dataclass
@@ -77,18 +78,18 @@ class UnitFinder:
         vectors += [p.labels for p in self.facts.pieces]
         for partition in self.partitions:
             vectors += list(partition.labels)
-        occurs: Dict[int, List[int]] = {}
+        occurs: Dict[int, List[int]] = defaultdict(list)
         for number, labels in enumerate(vectors):
             for root in dict.fromkeys(self.roots(labels)):
                 if root > 0 and root not in self.fixed and \
                         root not in self.taken:
-                    occurs.setdefault(root, []).append(number)
+                    occurs[root].append(number)
         producers = len(self.facts.producers)
-        groups: Dict[Tuple[int, ...], List[int]] = {}
+        groups: Dict[Tuple[int, ...], List[int]] = defaultdict(list)
         for number in range(producers):
             for root in dict.fromkeys(self.roots(vectors[number])):
                 if root in occurs and occurs[root][0] == number:
-                    groups.setdefault(tuple(occurs[root]), []).append(root)
+                    groups[tuple(occurs[root])].append(root)
         self.rows = list(groups.values())
         self.row_modules = [[
             self.facts.producers[v].module for v in signature if v < producers
@@ -106,13 +107,7 @@ class UnitFinder:
             list[WidthGroup] | None: None if some channels turned out to have
             to stay (they are fixed now): the finder is to be made anew.
         """
-        tied = list(range(len(self.rows)))
-
-        def find(i: int) -> int:
-            while tied[i] != i:
-                i = tied[i]
-            return i
-
+        ties: List[Tuple[int, int]] = []
         for partition in self.partitions:
             columns, bad = self._columns(partition)
             if bad:
@@ -120,19 +115,17 @@ class UnitFinder:
                     torch.tensor(bad), f'{partition.why}, and its parts '
                     'cannot be kept equal')
                 return None
-            for column in columns:
-                for row in column[1:]:
-                    tied[find(row)] = find(column[0])
-        members: Dict[int, List[int]] = {}
-        for row in range(len(self.rows)):
-            members.setdefault(find(row), []).append(row)
-        result = []
-        for rows in members.values():
-            modules = dict.fromkeys(m for row in rows
-                                    for m in self.row_modules[row])
-            result.append(
-                WidthGroup([self.rows[row] for row in rows], list(modules)))
-        return result
+            ties += [(column[0], row) for column in columns for row in column]
+        groups: Dict[int, WidthGroup] = defaultdict(lambda: WidthGroup([]))
+        left, right = np.array(ties, int).reshape(-1, 2).T
+        for row, root in enumerate(
+                components(len(self.rows), left, right).tolist()):
+            group = groups[root]
+            group.rows.append(self.rows[row])
+            group.modules += [
+                m for m in self.row_modules[row] if m not in group.modules
+            ]
+        return list(groups.values())
 
     def _columns(self, partition) -> Tuple[List[List[int]], List[int]]:
         """Rows that make all parts of a partition keep equal counts.
@@ -142,13 +135,12 @@ class UnitFinder:
             and classes that have to stay, since that cannot be had.
         """
         parts = [self.roots(part) for part in partition.labels]
-        count: Dict[int, Dict[Tuple[int, int], int]] = {}
+        count: Dict[int, Counter] = defaultdict(Counter)
         for number, part in enumerate(parts):
             for root in part:
                 row = self.row_of.get(root)
                 if row is not None:
-                    times = count.setdefault(row, {})
-                    times[number, root] = times.get((number, root), 0) + 1
+                    count[row][number, root] += 1
         if any(root in self.taken for part in parts for root in part):
             # Widths beside the dims of attention.
             return [], [root for row in count for root in self.rows[row]]
@@ -156,7 +148,7 @@ class UnitFinder:
         bad = []
         for row, times in count.items():
             roots = self.rows[row]
-            share = [{times.get((number, root), 0)
+            share = [{times[number, root]
                       for root in roots} for number in range(len(parts))]
             held = [n for n, found in enumerate(share) if found != {0}]
             if any(len(found) > 1 for found in share):
@@ -226,15 +218,15 @@ class AttentionFinder:
 
     def find(self) -> List[AttentionGroup]:
         """All layers whose channels are heads, queries, keys and values."""
-        self.seen: Dict[int, int] = {}
         groups = []
         for fact in self.facts.heads:
             reason = self._reason(fact)
             if reason is None:
-                groups.append(
-                    AttentionGroup(fact.module, self._rows(fact.heads),
-                                   self._rows(fact.queries),
-                                   self._rows(fact.values), fact))
+                rows = [
+                    self.classes[labels.numpy()].tolist()
+                    for labels in (fact.heads, fact.queries, fact.values)
+                ]
+                groups.append(AttentionGroup(fact.module, *rows, fact))
                 continue
             for labels in (fact.heads, fact.queries, fact.values):
                 if labels is not None:
@@ -245,9 +237,6 @@ class AttentionFinder:
     def _flat(self, labels) -> List[int]:
         return self.classes[labels.reshape(-1).numpy()].tolist()
 
-    def _rows(self, labels) -> list:
-        return self.classes[labels.numpy()].tolist()
-
     def _reason(self, fact: Heads) -> Optional[str]:
         """Why the layer stays as it is; None if it can be searched."""
         where = f'attention "{fact.module}"'
@@ -255,11 +244,10 @@ class AttentionFinder:
             return f'{where}: what its scores weight is not understood'
         heads, queries, values = (
             self._flat(x) for x in (fact.heads, fact.queries, fact.values))
-        for roots in (heads, queries, values):
-            for root in roots:
-                if root in self.fixed:
-                    return self.fixed[root]
         everything = heads + queries + values
+        for root in everything:
+            if root in self.fixed:
+                return self.fixed[root]
         if len(set(everything)) < len(everything) or 0 in everything:
             return f'{where}: its heads share channels'
         if self.read.intersection(heads):
@@ -268,17 +256,12 @@ class AttentionFinder:
             return f'{where}: its queries or keys are read elsewhere'
         if not self.read.issuperset(values):
             return f'{where}: no layer reads its values'
-        if not self._own(set(everything)):
-            return f'{where}: its queries, keys or values also occur outside'
-        return None
-
-    def _own(self, roots: Set[int]) -> bool:
-        """Whether no vector holds these classes next to others."""
         for producer in self.facts.producers:
-            inside = set(self._flat(producer.labels))
-            if inside & roots and not inside <= roots:
-                return False
-        return True
+            vector = set(self._flat(producer.labels))
+            if vector & set(everything) and vector - set(everything):
+                return f'{where}: its queries, keys or values also occur ' \
+                    'outside'
+        return None
 
 
 def projection_of(facts: Facts, labels: torch.Tensor) -> List[str]:

@@ -174,7 +174,7 @@ def pad(recorder, call) -> List[Tensor]:
             variable = recorder.variables.new_fixed(
                 f'{recorder.where} pads its channels to a fixed width')
             widths_dim = [0, 0] * (labels.dim() - 1 - dim) + [before, after]
-            labels = F.pad(labels, widths_dim, value=variable)
+            labels = F.pad(labels, widths_dim, value=int(variable))
     return [labels.expand(shape)]
 
 
