@@ -7,7 +7,8 @@ from typing import Callable, Optional, Union
 import torch
 from torch import Tensor, nn
 
-from ..adapters.exporting import widths_without_mutables, windows_of_any_batch
+from ..adapters.mutables import widths_without_mutables
+from ..adapters.windows import windows_of_any_batch
 from ..subnet.files import whole_file
 
 FORMATS = {'onnx': '.onnx', 'torchscript': '.pt', 'pt2': '.pt2'}

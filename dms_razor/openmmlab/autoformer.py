@@ -22,6 +22,7 @@ from mmrazor.models.architectures.ops.transformer_series import \
 from torch import Tensor, nn
 from torch.overrides import handle_torch_function, has_torch_function
 
+from ..adapters.mutables import width_mutable
 from ..tracing import register_rule
 from ..tracing.labels import compress, core
 
@@ -95,10 +96,8 @@ def largest_network(model: nn.Module) -> nn.Module:
         if type(module) is MultiheadAttention:
             module.__class__ = RelativeAttention
         for name, child in list(module.named_children()):
-            # a backbone's forward still asks for this number
-            read = name == 'mutable_embed_dims' and hasattr(
-                module, 'cls_token')
-            if isinstance(child, BaseMutable) and not read:
+            if isinstance(child,
+                          BaseMutable) and name != width_mutable(module):
                 delattr(module, name)
     modules = dict(static.named_modules())
     for (path, name), members in lists.items():

@@ -1,7 +1,7 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """What users can say about units by name pattern."""
 from fnmatch import fnmatchcase
-from typing import Dict, Sequence, Tuple
+from typing import Dict, Tuple
 
 from ..core.layout import Unit
 
@@ -37,25 +37,21 @@ def check_options(units: Dict[str, dict]) -> Dict[str, dict]:
                 raise ValueError(
                     f'units["{pattern}"] has the unknown option "{key}"; use '
                     f'{", ".join(OPTIONS)}')
-            if key == 'choices':
-                _check_choices(pattern, value)
-                continue
-            if key == 'fixed':
-                if not isinstance(value, bool):
-                    raise TypeError(f'units["{pattern}"]: fixed={value!r} is '
-                                    'neither True nor False')
-                continue
-            if type(value) is not int or value < (key != 'least'):
+            whole = type(value) is int and value >= (key != 'least')
+            if key == 'choices' and not (isinstance(value, (list, tuple))
+                                         and value and all(
+                                             type(n) is int and n >= 0
+                                             for n in value)):
+                raise ValueError(
+                    f'units["{pattern}"]: choices={value!r} is no list of the '
+                    'channels, heads or blocks that may be kept')
+            if key == 'fixed' and not isinstance(value, bool):
+                raise TypeError(f'units["{pattern}"]: fixed={value!r} is '
+                                'neither True nor False')
+            if key not in ('choices', 'fixed') and not whole:
                 raise ValueError(f'units["{pattern}"]: {key}={value!r} is no '
                                  'positive whole number')
     return units
-
-
-def _check_choices(pattern: str, choices: Sequence[int]) -> None:
-    if not isinstance(choices, (list, tuple)) or not choices or any(
-            type(choice) is not int or choice < 0 for choice in choices):
-        raise ValueError(f'units["{pattern}"]: choices={choices!r} is no list '
-                         'of the channels, heads or blocks that may be kept')
 
 
 def make_unit(name: str, kind: str, size: int, groups: int, step: int,

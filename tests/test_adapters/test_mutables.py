@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformer_nets import keep_of
 
-from dms_razor.adapters.exporting import widths_without_mutables
+from dms_razor.adapters.mutables import widths_without_mutables
 from dms_razor.deploy import FORMATS, RawOutputs, difference, write_network
 from dms_razor.openmmlab.autoformer import DMSStaticSupernet
 from dms_razor.subnet.slicing import slice_model

@@ -9,7 +9,7 @@ from mmdet.models.backbones.swin import SwinTransformer as DetectorSwin
 from mmpretrain.models import SwinTransformerV2
 from mmpretrain.models.utils.attention import ShiftWindowMSA
 
-from dms_razor.adapters.exporting import windows_of_any_batch
+from dms_razor.adapters.windows import windows_of_any_batch
 from dms_razor.deploy import FORMATS, RawOutputs, difference, write_network
 
 SMALL = dict(
