@@ -189,3 +189,39 @@ def test_own_clock_can_be_taken_over(net, data):
     search.advance(5)  # half of the way in the exponent
     assert search.current_target == pytest.approx(
         .5 * search.resource.supernet('macs'))
+
+
+def test_the_term_is_that_of_the_present_target_and_masks(net):
+    """Its value is worked out once a step, and again when one has moved."""
+    search = make_search(net, loss_weight=2.)
+
+    def agrees():
+        excess = search.current() / search.current_target
+        expected = 2 * torch.tensor(excess).clamp(min=1).log()
+        torch.testing.assert_close(search.resource_term().detach(), expected)
+        return expected > 0
+
+    assert not agrees()
+    search.advance(15)
+    assert agrees()
+    search.advance(30)
+    assert agrees()
+    search.bank.set_kept(search.space.layout.size // 2)
+    assert not agrees()
+    search.bank.set_kept(search.space.layout.size)
+    assert agrees()
+    search.set_length(10)
+    assert not agrees()
+
+
+def test_one_optimizer_drives_the_search(net, data):
+    search = make_search(net)
+    first, second = (
+        torch.optim.SGD(net.parameters(), lr=.05) for _ in range(2))
+    search.attach(first)
+    assert search.attach(second) is search and search.attached
+    search.loss(F.cross_entropy(net(data[0]), data[1])).backward()
+    first.step()
+    assert search.bank.updates == 0
+    second.step()
+    assert search.bank.updates == 1

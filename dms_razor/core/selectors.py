@@ -41,11 +41,14 @@ class Selector:
         low, high (Tensor | float): Bounds of the numbers, ``[n]`` or one for
             all. Without bounds by default.
         state_name (str): What a saved search calls the numbers.
+        possible (tuple): Where numbers of a saved search lie. The bounds are
+            no measure, they may change when a search is resumed.
     """
     numbers: Tensor
     low: Any = -float('inf')
     high: Any = float('inf')
     state_name = 'numbers'
+    possible = (torch.finfo(torch.float64).min, torch.finfo(torch.float64).max)
 
     def __init__(self, layout: Layout, seed: int = 0) -> None:
         self.layout = layout
@@ -120,18 +123,15 @@ class Selector:
         """Continue from :meth:`state`; names, shapes and types are checked.
 
         Raises:
-            ValueError: If a number lies out of bounds. Nothing is changed.
+            ValueError: If a number is impossible. Nothing is changed.
         """
         numbers = state[self.state_name].detach().to(
             self.numbers.device, copy=True)
-        self.check(numbers)
+        least, most = self.possible
+        if not ((numbers >= least) & (numbers <= most)).all():
+            raise ValueError(f'"{self.state_name}" of the saved search lie '
+                             f'outside [{least}, {most}]')
         self.numbers = numbers
-
-    def check(self, numbers: Tensor) -> None:
-        """Raise ValueError, with the reason, if numbers are impossible."""
-        if not torch.isfinite(numbers).all():
-            raise ValueError(f'"{self.state_name}" of the saved search are '
-                             'not all finite')
 
     def to(self, layout: Layout) -> None:
         """Follow the layout to another device."""
@@ -144,7 +144,7 @@ class Selector:
 @SELECTORS.register('dms')
 class DifferentiableTopk(Selector):
     """One pruning ratio a unit (paper, section 3.1)."""
-    state_name = 'ratios'
+    state_name, possible = 'ratios', (0, 1)
 
     def __init__(self, layout: Layout, seed: int = 0) -> None:
         super().__init__(layout, seed)
@@ -176,11 +176,6 @@ class DifferentiableTopk(Selector):
     @ratios.setter
     def ratios(self, ratios: Tensor) -> None:
         self.numbers = ratios
-
-    def check(self, numbers: Tensor) -> None:
-        """Ratios lie in [0, 1]; the bounds may change on a resume."""
-        if not ((numbers >= 0) & (numbers <= 1)).all():
-            raise ValueError('"ratios" of the saved search lie outside [0, 1]')
 
 
 def check_lr(lr: float) -> None:
