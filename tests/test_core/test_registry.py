@@ -8,14 +8,14 @@ from dms_razor.core.registry import Registry
 @pytest.fixture
 def registry():
     known = Registry('colour')
-    known.register('red', 'rouge')(1)
+    known.register('red', 'scarlet')(1)
     known.register('green')(2)
     return known
 
 
 def test_one_entry_under_several_names(registry):
-    assert registry.find('red') == registry.find('rouge') == 1
-    assert list(registry) == ['red', 'rouge', 'green']
+    assert registry.find('red') == registry.find('scarlet') == 1
+    assert list(registry) == ['red', 'scarlet', 'green']
 
 
 def test_register_returns_the_entry(registry):
@@ -32,7 +32,7 @@ def test_a_name_is_taken_once(registry):
 
 @pytest.mark.parametrize('name, hint', [
     ('gren', 'did you mean "green"'),
-    (None, 'use one of red, rouge, green'),
+    (None, 'use one of red, scarlet, green'),
 ])
 def test_unknown_names(registry, name, hint):
     with pytest.raises(ValueError, match=hint):
