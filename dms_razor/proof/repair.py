@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ..space import Space
 from ..tracing.labels import compress, core
+from ..tracing.sites import whole_numbers
 
 
 def repair(checker, builder, space: Space, problem) -> Space:
@@ -92,9 +93,9 @@ def _follow_numbers(builder, path: str) -> bool:
         module = builder.recorder.modules[piece.module]
         if type(module) is not kind or piece.module in builder.followed:
             continue
-        for name, number in vars(module).items():
-            if type(number) is int and number == piece.size > 1:
-                numbers = builder.extra_attributes.setdefault(piece.module, {})
+        for name, number in whole_numbers(module).items():
+            if number == len(piece.labels) > 1:
+                numbers = builder.extra_attributes[piece.module]
                 numbers.setdefault(name, piece.labels)
                 new = True
     builder.followed.update(builder.extra_attributes)
@@ -124,18 +125,16 @@ def _follow_outputs(builder, path: str) -> bool:
         if call.path in builder.replacements or not len(
                 list(module.children())):
             continue  # a layer's own numbers follow its weight
-        for name, number in vars(module).items():
-            if type(number) is int and number == len(vector) > 1:
-                found.setdefault(call.path, {}).setdefault(name, vector)
+        for name, number in whole_numbers(module).items():
+            if number == len(vector) > 1:
+                found[call.path].setdefault(name, vector)
     for name, numbers in vars(recorder.modules[path]).items():
         # Lists of widths, not of indices or kernel sizes.
         if isinstance(numbers, (list, tuple)) and numbers and all(
                 type(number) is int and number >= 8 for number in numbers):
             for place, number in enumerate(numbers):
                 if number in widths:
-                    found.setdefault(path,
-                                     {}).setdefault(f'{name}.{place}',
-                                                    widths[number])
+                    found[path].setdefault(f'{name}.{place}', widths[number])
     return sum(map(len, found.values())) > before
 
 
@@ -151,7 +150,7 @@ def _labels_of_failing_class(builder, path: Optional[str]) -> Tensor:
     if not path:
         return none
     kind = type(modules[path])
-    builder.failed.setdefault(kind, set()).add(path)
+    builder.failed[kind].add(path)
     if len(builder.failed[kind]) < 2:
         return none
     return _variables_of(builder,

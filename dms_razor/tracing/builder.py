@@ -1,5 +1,6 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """Builds the search space from a finished recording."""
+from collections import defaultdict
 from typing import Dict, List, Optional, Sequence, Set
 
 import numpy as np
@@ -39,10 +40,11 @@ class SpaceBuilder:
         # Set by the self-check: numbers of a module's own that follow a
         # width, and the modules for which that has been tried: numbers of
         # pieces, and numbers that a module asks its parts for.
-        self.extra_attributes: Dict[str, Dict[str, Tensor]] = {}
+        self.extra_attributes: Dict[str, Dict[str, Tensor]] = defaultdict(dict)
         self.followed: Set[str] = set()
         self.asked: Set[str] = set()
-        self.failed: Dict[type, Set[str]] = {}  # class -> modules that fail
+        self.failed: Dict[type, Set[str]] = defaultdict(
+            set)  # class -> modules that fail
         self.matched: Set[str] = set()
 
     def build(self) -> Space:

@@ -100,7 +100,6 @@ class Piece:
     """A part of a vector with a length of its own in the module's code."""
     module: str
     labels: Tensor
-    size: int
 
 
 class Facts:
@@ -168,13 +167,13 @@ class Facts:
     def split(self, module: str, pieces: List[Tensor], why: str) -> None:
         """A vector is cut into pieces; pieces of one size stay equal."""
         for labels in pieces:
-            self.pieces.append(Piece(module, labels, len(labels)))
+            self.pieces.append(Piece(module, labels))
         if len({len(labels) for labels in pieces}) == 1 and len(pieces) > 1:
             self.partitions.append(Partition(torch.stack(pieces), module, why))
 
     def cut(self, module: str, whole: Tensor, piece: Tensor, why: str) -> None:
         """One piece is cut off a vector; equal pieces of it stay equal."""
-        self.pieces.append(Piece(module, piece, len(piece)))
+        self.pieces.append(Piece(module, piece))
         key = (module, tuple(whole.tolist()), len(piece))
         others = self._cuts.setdefault(key, [])
         if any(torch.equal(piece, other) for other in others):

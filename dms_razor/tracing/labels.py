@@ -50,6 +50,11 @@ def compress(labels: Tensor) -> Tensor:
     return labels.expand(shape)
 
 
+def align(labels: Tensor, dims: int) -> Tensor:
+    """Labels with leading dimensions of size 1, as broadcasting adds them."""
+    return labels.view((1, ) * (dims - labels.dim()) + labels.shape)
+
+
 def vector_along(labels: Tensor, dim: int) -> Optional[Tensor]:
     """Labels along ``dim``, shape ``[size]``; None if others vary too."""
     dim %= labels.dim()

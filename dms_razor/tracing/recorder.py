@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_flatten, tree_map
 from ..counting import every_product
 from ..network import named_tensors, tensors_of
 from .facts import Facts, Operation
-from .labels import Variables, compress
+from .labels import Variables, compress, core
 from .record import ModuleCall, Node, NotUnderstood, OpCall, Value
 from .rules.table import has, op_name
 
@@ -75,6 +75,13 @@ class Recorder(TorchFunctionMode):
         if name is None or tensor.dim() == 0:
             return None
         return self.facts.entries(name, tensor)
+
+    def core_of(self, tensor: Tensor) -> Tensor:
+        """Labels at core size; 0 for a constant."""
+        labels = self.labels_of(tensor)
+        if labels is None:
+            return torch.zeros((1, ) * tensor.dim(), dtype=torch.long)
+        return core(compress(labels))
 
     def own_shape(self, tensor: Tensor) -> Tuple[int, ...]:
         """Shape of a tensor before it was expanded to that of another."""

@@ -109,7 +109,7 @@ class SiteBuilder:
         if prunable(block):
             self.slots[name, 1] = SliceSite(
                 name, 1, torch.stack([own, block], -1), fold=fold)
-        numbers = self.extra_attributes.setdefault(path, {})
+        numbers = self.extra_attributes[path]
         pieces = [p for p in self.facts.pieces if p.module == path]
         for number, piece in enumerate(pieces):
             numbers[f'{slots.pieces}.{number}'] = piece.labels
@@ -160,7 +160,7 @@ class SiteBuilder:
             len(fact.heads): self.elements.index(fact.heads),
             fact.values.numel(): self.elements.index(fact.values.reshape(-1)),
         }
-        names = [n for n, v in vars(module).items() if type(v) is int]
+        names = tuple(whole_numbers(module))
         if group.module in self.replacements:
             yield 'qk_dims', self.elements.own_index(fact.queries[0])
             yield 'v_dims', self.elements.own_index(fact.values[0])
@@ -182,6 +182,11 @@ class SiteBuilder:
                     module, _, tensor = name.rpartition('.')
                     sites.append(MaskSite(module, tensor, 0, index))
         return sites
+
+
+def whole_numbers(module: nn.Module) -> Dict[str, int]:
+    """A module's own attributes that are whole numbers."""
+    return {name: n for name, n in vars(module).items() if type(n) is int}
 
 
 def attribute_names(module: nn.Module, axis: int) -> Tuple[str, ...]:

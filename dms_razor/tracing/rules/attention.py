@@ -7,23 +7,15 @@ are summed up and the dims of v pass, inside their head. No attention class is
 named here: what the channels of a head are follows from the labels alone.
 """
 from math import prod
-from typing import List, Optional, Tuple
+from typing import List, Optional
 
 import torch
 from torch import Tensor
 
 from ..facts import Heads
-from ..labels import compress, core
+from ..labels import align, core, expand_vector
 from ..record import NotUnderstood
 from .table import register_rule
-
-
-def _labels(recorder, x: Tensor) -> Tensor:
-    """Labels at core size; 0 for a constant."""
-    labels = recorder.labels_of(x)
-    if labels is None:
-        return torch.zeros((1, ) * x.dim(), dtype=torch.long)
-    return core(compress(labels))
 
 
 def _head_dim(labels: Tensor) -> Optional[int]:
@@ -78,11 +70,9 @@ def _scores(recorder, a: Tensor, b: Tensor, shape: torch.Size) -> Tensor:
     recorder.variables.merge(queries, keys)
     heads = recorder.variables.new(len(queries))
     recorder.facts.heads.append(Heads(recorder.path, heads, queries, keys))
-    view = [1] * len(shape)
-    view[-1 if head is None else head] = len(heads)
-    if head is None:
-        view[-1] = 1
-    return heads.view(view).expand(shape)
+    if head is None:  # a single one
+        return heads.expand(shape)
+    return expand_vector(heads, head, shape)
 
 
 def _weighted(recorder, a: Tensor, b: Tensor, shape: torch.Size) -> Tensor:
@@ -117,20 +107,12 @@ def _note_values(recorder, weights: Tensor, carrier: Tensor,
                         'way that is not understood')
 
 
-def _broadcast(labels: Tensor, dims: int) -> Tensor:
-    return labels.view((1, ) * (dims - labels.dim()) + labels.shape)
-
-
 def _count_product(recorder, call, total: int, a: Tensor, b: Tensor) -> None:
     """MACs follow the channels that are summed up, or that pass."""
-    entries = [x for x in (a, b) if x.numel() > 1 and max(x.shape[-2:]) > 1]
-    if not entries:
-        entries = [x for x in (a, b) if x.numel() > 1]
-    if entries:
-        labels = entries[0].reshape(-1)
-        recorder.count(call, total / len(labels), labels)
-    else:
-        recorder.count(call, total)
+    entries = [x.reshape(-1) for x in (a, b) if max(x.shape[-2:]) > 1]
+    entries += [x.reshape(-1) for x in (a, b) if x.numel() > 1]
+    axes = entries[:1]
+    recorder.count(call, total / prod(map(len, axes)), *axes)
 
 
 @register_rule('matmul', 'bmm', 'mm', 'rmatmul')
@@ -146,8 +128,8 @@ def matrix_product(recorder, call) -> List[Tensor]:
         recorder.count(call, total)
         raise NotUnderstood(f'{recorder.where} multiplies matrices in a way '
                             f'that is not understood ({call.op})')
-    left = _broadcast(_labels(recorder, a), out.dim())
-    right = _broadcast(_labels(recorder, b), out.dim())
+    left = align(recorder.core_of(a), out.dim())
+    right = align(recorder.core_of(b), out.dim())
     _count_product(recorder, call, total, left, right)
     return [_product(recorder, call, left, right, out.shape)]
 
@@ -159,18 +141,14 @@ def attention(recorder, call) -> List[Tensor]:
                for i, name in enumerate(('query', 'key', 'value')))
     mask = call.argument(3, 'attn_mask')
     out = call.outs[0]
-    labels = [_broadcast(_labels(recorder, x), out.dim()) for x in (q, k, v)]
+    labels = [align(recorder.core_of(x), out.dim()) for x in (q, k, v)]
     tokens = prod(q.shape[:-1]) * k.shape[-2]
     _count_product(recorder, call, tokens * q.shape[-1], labels[0], labels[1])
     _count_product(recorder, call, tokens * v.shape[-1], labels[2], labels[2])
-    shape = _score_shape(q, k)
+    shape = torch.Size((*q.shape[:-1], k.shape[-2]))
     scores = _product(recorder, call, labels[0], labels[1].transpose(-1, -2),
                       shape)
     if isinstance(mask, Tensor) and recorder.labels_of(mask) is not None:
-        bias = _broadcast(_labels(recorder, mask), len(shape))
+        bias = align(recorder.core_of(mask), len(shape))
         recorder.variables.merge(*torch.broadcast_tensors(core(scores), bias))
     return [_product(recorder, call, core(scores), labels[2], out.shape)]
-
-
-def _score_shape(q: Tensor, k: Tensor) -> Tuple[int, ...]:
-    return torch.Size((*q.shape[:-1], k.shape[-2]))

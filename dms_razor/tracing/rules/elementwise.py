@@ -5,14 +5,9 @@ from typing import List, Optional, Tuple
 import torch
 from torch import Tensor
 
-from ..labels import core
+from ..labels import align, core
 from .contraction import channel_vector
 from .table import register_rule, those
-
-
-def _align(labels: Tensor, dims: int) -> Tensor:
-    """Labels with leading dimensions of size 1, as broadcasting adds them."""
-    return labels.view((1, ) * (dims - labels.dim()) + labels.shape)
 
 
 @register_rule(*those('pointwise', 'binary'))
@@ -25,7 +20,7 @@ def elementwise(recorder, call) -> List[Tensor]:
         if labels is None:
             constants.append(tensor)
         else:
-            operands.append((tensor, _align(core(labels), len(shape))))
+            operands.append((tensor, align(core(labels), len(shape))))
     # Activations first: a parameter beside them has to fit in.
     operands.sort(key=lambda operand: recorder.value(operand[0]) is None)
     result: Optional[Tensor] = None

@@ -139,12 +139,7 @@ def join(recorder, call) -> List[Tensor]:
 def _joined_positions(recorder, call) -> Optional[Tensor]:
     """Labels if the tensors are joined along positions, else None."""
     dim = call.argument(1, 'dim', 0)
-    found = []
-    for tensor in call.tensors:
-        labels = recorder.labels_of(tensor)
-        found.append(
-            torch.zeros((1, ) * tensor.dim(), dtype=torch.long) if labels is
-            None else core(compress(labels)))
+    found = [recorder.core_of(tensor) for tensor in call.tensors]
     most = max(found, key=Tensor.numel)
     if most.numel() == 1 or any(
             labels.dim() != most.dim() or labels.shape[dim] > 1
