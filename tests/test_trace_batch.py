@@ -1,6 +1,7 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
-"""Example inputs of several samples: figures are those of one of them."""
+"""Example inputs of several samples: costs are those of one of them."""
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,6 +9,8 @@ from torch import nn
 from toy_nets import Net, make_search, plain_net
 
 from dms_razor import Search
+from dms_razor.core import METRICS
+from dms_razor.counting import Count
 from dms_razor.subnet import (Manifest, SubnetError, build_subnet, count_macs,
                               count_params)
 
@@ -62,7 +65,7 @@ def test_words_as_example_input(tmp_path):
 
 
 class Hidden(nn.Module):
-    """A layer that runs where no counter looks."""
+    """A layer whose result goes through NumPy, so that no graph has it."""
 
     def __init__(self):
         super().__init__()
@@ -74,6 +77,22 @@ class Hidden(nn.Module):
         return self.fc(self.second(x).mean((2, 3)))
 
 
-def test_what_could_not_be_exported_is_said_before_the_search(images):
+def test_a_layer_that_no_graph_has_is_counted(images):
+    search = Search(Hidden(), images[:1], total_steps=5)
+    positions = images[0, 0].numel()
+    assert search.space.counted['macs'].total == positions * (24 + 48) + 12
+
+
+def test_what_could_not_be_exported_is_said_before_the_search(
+        images, monkeypatch):
+    """A count that misses a layer."""
+    macs = METRICS['macs']
+
+    def blind(model, *rest):
+        found = macs.count(model, *rest).by_module
+        rest = {name: n for name, n in found.items() if name != 'first'}
+        return Count(sum(rest.values()), rest, 'a blind counter')
+
+    monkeypatch.setitem(METRICS, 'macs', replace(macs, count=blind))
     with pytest.raises(SubnetError, match='first has 0 and should have'):
         Search(Hidden(), images[:1], total_steps=5)
