@@ -152,7 +152,7 @@ def count_macs(model: nn.Module,
             f'forward pass fails with {type(error).__name__}: {error}. Pass '
             'example inputs that the network accepts.') from error
     ours = sorted(
-        str(operation) for operation in counter.get_flop_counts()['Global']
+        str(operation) for operation in counter.flop_counts['Global']
         if str(operation).rpartition('.')[2] in OWN)
     tool = f'{TORCH} ({", ".join(ours)} by dms_razor)' if ours else TORCH
     by_module = {name: own[name] // 2 for name in sorted(own) if own[name]}

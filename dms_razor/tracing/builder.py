@@ -1,6 +1,6 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """Builds the search space from a finished recording."""
-from collections import defaultdict
+from collections import Counter, defaultdict
 from typing import Dict, List, Optional, Sequence, Set
 
 import numpy as np
@@ -15,7 +15,7 @@ from .costs import CostBuilder
 from .labels import compress, core
 from .options import check_options, make_unit, matches
 from .sites import SiteBuilder
-from .units import AttentionGroup, Elements, UnitFinder, WidthGroup
+from .units import Elements, UnitFinder, WidthGroup
 
 
 class SpaceBuilder:
@@ -59,11 +59,10 @@ class SpaceBuilder:
             groups = self.finder.find()
             if groups is None:
                 continue
+            self.elements = Elements(self.finder.classes)
             units = self._width_units(groups)
             if units is None:
                 continue
-            self.elements = Elements(self.finder.classes)
-            self._number_elements(groups, units)
             self._attention_units(units)
             if self._fix_uneven(units):
                 continue
@@ -119,35 +118,47 @@ class SpaceBuilder:
     # width
 
     def _width_units(self, groups: List[WidthGroup]) -> Optional[List[Unit]]:
-        units, names, complete = [], {}, True
+        """Units of all widths; None if some turned out to have to stay."""
+        units: List[Unit] = []
+        names: Counter = Counter()
+        reasons = []
         for group in groups:
             name = group.modules[0]
-            names[name] = names.get(name, -1) + 1
-            if names[name]:
-                name = f'{name}[{names[name]}]'
-            size, step = len(group.rows[0]), 1
-            options = self._options_of([name] + group.modules)
-            reason = None
-            if 'width' not in self.kinds:
-                reason = 'width is not searched'
-            elif options.get('fixed'):
-                reason = 'declared fixed'
-            elif 'divisor' in options:
-                step = options['divisor']
-                if size % step:
-                    reason = f'its {size} channels are no multiple of the ' \
-                        f'step {step}'
-            if reason is None and size == step:
-                reason = 'its channels go together, there is no choice'
+            number, names[name] = names[name], names[name] + 1
+            if number:
+                name = f'{name}[{number}]'
+            reason = self._add_unit(units, 'width', name, group.rows,
+                                    group.modules)
             if reason is not None:
-                rows = torch.tensor(group.rows)
-                self.facts.variables.fix(rows, reason)
-                complete = False
-                continue
-            units.append(
-                make_unit(name, 'width', size, len(group.rows), step, options,
-                          tuple(group.modules)))
-        return units if complete else None
+                reasons.append(reason)
+                self.facts.variables.fix(torch.tensor(group.rows), reason)
+        return None if reasons else units
+
+    def _add_unit(self, units: List[Unit], kind: str, name: str,
+                  rows: List[List[int]],
+                  modules: Sequence[str]) -> Optional[str]:
+        """Add a unit and number its elements; else say why there is none."""
+        size, width = len(rows[0]), kind == 'width'
+        options = self._options_of([name, *modules] if width else [name])
+        step = options.get('divisor', 1)
+        if kind not in self.kinds:
+            return f'{kind} is not searched'
+        if options.get('fixed'):
+            return 'declared fixed' if width else f'its {kind}: declared fixed'
+        if size % step:
+            what = f'{size} channels are' if width else f'{kind}: {size} is'
+            return f'its {what} no multiple of the step {step}'
+        if size == step:
+            what = 'channels' if width else kind
+            return f'its {what} go together, there is no choice'
+        unit = make_unit(name, kind, size, len(rows), step, options,
+                         tuple(modules))
+        first = sum(u.elements for u in units)
+        for row in rows:
+            self.elements.own[row] = first + np.arange(size) // step
+            first += unit.size
+        units.append(unit)
+        return None
 
     def _options_of(self, names: Sequence[str]) -> dict:
         merged: dict = {}
@@ -157,57 +168,31 @@ class SpaceBuilder:
                 merged.update(options)
         return merged
 
-    def _number_elements(self, groups, units) -> None:
-        first = 0
-        for group, unit in zip(groups, units):
-            for row in group.rows:
-                numbers = np.arange(len(row)) // unit.step
-                self.elements.own[row] = first + numbers
-                first += unit.size
-
     def _attention_units(self, units: List[Unit]) -> None:
         """Units of heads, query/key dims and value dims of each layer."""
         self.replacements: Dict[str, str] = {}
         self.attention_stays: List[FullWidth] = []
         for group in self.finder.attention:
-            slim = slim_name(self.recorder.modules[group.module])
-            before = len(units)
-            heads = self._attention_unit(units, group, 'heads', [group.heads])
+            path, before = group.module, len(units)
+            slim = slim_name(self.recorder.modules[path])
+            rows = dict(heads=[group.heads])
             if slim is not None:
-                self._attention_unit(units, group, 'qk', group.queries)
-                self._attention_unit(units, group, 'v', group.values)
-            if heads:
-                for rows in (group.queries, group.values):
-                    for root, row in zip(group.heads, rows):
+                rows.update(qk=group.queries, v=group.values)
+            reasons = {
+                kind: self._add_unit(units, kind, f'{path}.{kind}', own,
+                                     [path])
+                for kind, own in rows.items()
+            }
+            self.attention_stays += [
+                FullWidth(path, reason) for kind, reason in reasons.items()
+                if reason and kind in self.kinds and len(rows[kind][0]) > 1
+            ]
+            if reasons['heads'] is None:
+                for own in (group.queries, group.values):
+                    for root, row in zip(group.heads, own):
                         self.elements.head[row] = self.elements.own[root]
             if len(units) > before and slim is not None:
-                self.replacements[group.module] = slim
-
-    def _attention_unit(self, units: List[Unit], group: AttentionGroup,
-                        kind: str, rows: List[List[int]]) -> bool:
-        """Add one unit and number its elements, if it can be searched."""
-        name, size = f'{group.module}.{kind}', len(rows[0])
-        options = self._options_of([name])
-        step = options.get('divisor', 1)
-        reason = None
-        if options.get('fixed'):
-            reason = f'its {kind}: declared fixed'
-        elif size % step:
-            reason = f'its {kind}: {size} is no multiple of the step {step}'
-        elif size > 1 and size == step:
-            reason = f'its {kind} go together, there is no choice'
-        if reason is not None and kind in self.kinds:
-            self.attention_stays.append(FullWidth(group.module, reason))
-        if kind not in self.kinds or reason is not None or size < 2:
-            return False
-        unit = make_unit(name, kind, size, len(rows), step, options,
-                         (group.module, ))
-        first = sum(u.elements for u in units)
-        for row in rows:
-            self.elements.own[row] = first + np.arange(size) // step
-            first += unit.size
-        units.append(unit)
-        return True
+                self.replacements[path] = slim
 
     def _fix_uneven(self, units: List[Unit]) -> bool:
         """Fix units that an axis holds unevenly: no closed form for it."""

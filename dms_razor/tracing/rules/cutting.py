@@ -11,6 +11,7 @@ from typing import Any, List, Optional
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from ..labels import compress, core, varies_along, vector_along
 from .movement import moved
@@ -74,28 +75,23 @@ def write(recorder, call) -> List[Optional[Tensor]]:
     recorder.fix(
         [t for t in call.tensors if t is not target and t is not value],
         f'{recorder.where} takes them as indices')
+    index = tree_map(lambda p: p.cpu() if isinstance(p, Tensor) else p, index)
     old = recorder.labels_of(target)
     if old is not None and _places(old) is not None:
-        _note_piece(recorder, call, old, _places(old)[_on_cpu(index)])
+        _note_piece(recorder, call, old, _places(old)[index])
     new = recorder.labels_of(value) if isinstance(value, Tensor) else None
     if new is None:
         return [old]
     if old is None:
         old = torch.zeros((), dtype=torch.long).expand(target.shape)
-    there = old[_on_cpu(index)]
+    there = old[index]
     here = core(new).expand(there.shape)
     recorder.variables.tie(
         there, here, f'{recorder.where} writes them into a part of a tensor '
         'of fixed width')
     labels = old.clone(memory_format=torch.contiguous_format)
-    labels[_on_cpu(index)] = torch.where(here > 0, here, there)
+    labels[index] = torch.where(here > 0, here, there)
     return [labels]
-
-
-def _on_cpu(index: Any) -> Any:
-    parts = index if isinstance(index, tuple) else (index, )
-    parts = tuple(p.cpu() if isinstance(p, Tensor) else p for p in parts)
-    return parts if isinstance(index, tuple) else parts[0]
 
 
 def _places(labels: Tensor) -> Optional[Tensor]:
