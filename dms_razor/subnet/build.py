@@ -51,9 +51,9 @@ def build_subnet(model: nn.Module,
             the network does not cost what the manifest says.
         ValueError: Both ``weights`` and ``init`` are given.
     """
-    manifest = subnet if isinstance(subnet,
-                                    Manifest) else Manifest.load(subnet)
-    manifest = manifest.part(part)
+    if not isinstance(subnet, Manifest):
+        subnet = Manifest.load(subnet)
+    manifest = subnet.part(part)
     if init is not None and weights is not None:
         raise ValueError('init would be overwritten by the weights. Pass one '
                          'of the two.')
@@ -95,11 +95,11 @@ def apply_manifest(model: nn.Module,
         for name, width in module['attributes'].items():
             set_width(model.get_submodule(path), path, name, width)
     found = state_shapes(model)
-    expected = {
-        name: shape
-        for name, shape in manifest.shapes.items() if name in found
-    }
-    differences = shape_differences(expected, found)
+    differences = shape_differences(
+        {
+            name: shape
+            for name, shape in manifest.shapes.items() if name in found
+        }, found)
     if differences:
         raise SubnetError(
             f'{type(model).__name__} was shrunk by its manifest, but '
@@ -122,13 +122,12 @@ def check_supernet(model: nn.Module, manifest: Manifest) -> None:
         SubnetError: Its tensors have other names or shapes.
     """
     found = state_shapes(model)
-    if fingerprint(found) == manifest.model['fingerprint']:
-        return
-    differences = shape_differences(manifest.model['tensors'], found)
-    raise SubnetError(
-        f'{type(model).__name__} is not the network that this subnet was cut '
-        f'from ({manifest.model["type"]}): {listed(differences, 3)}. Build '
-        'it from the config of the supernet that was searched.')
+    if fingerprint(found) != manifest.model['fingerprint']:
+        differences = shape_differences(manifest.model['tensors'], found)
+        raise SubnetError(
+            f'{type(model).__name__} is not the network that this subnet was '
+            f'cut from ({manifest.model["type"]}): {listed(differences, 3)}. '
+            'Build it from the config of the supernet that was searched.')
 
 
 def check_cost(model: nn.Module,
@@ -157,18 +156,18 @@ def check_cost(model: nn.Module,
         return
     count = count_macs(model, make_inputs(manifest.inputs, model), forward)
     expected = manifest.macs['counted'] * manifest.macs.get('samples', 1)
-    if count.macs == expected:
-        return
-    layers = [
-        f'{path or "(itself)"}: {count.by_module.get(path, 0):,} instead of '
-        f'{module["macs"]:,}' for path, module in manifest.modules.items()
-        if count.by_module.get(path, 0) != module['macs']
-    ]
-    raise SubnetError(
-        f'The built {type(model).__name__} takes {count.macs:,} MACs, its '
-        f'manifest says {expected:,} ({listed(layers, 3)}). '
-        'Strides or the like differ: build it from the config of the '
-        'supernet that was searched.')
+    if count.macs != expected:
+        layers = [
+            f'{path or "(itself)"}: {count.by_module.get(path, 0):,} instead '
+            f'of {module["macs"]:,}'
+            for path, module in manifest.modules.items()
+            if count.by_module.get(path, 0) != module['macs']
+        ]
+        raise SubnetError(
+            f'The built {type(model).__name__} takes {count.macs:,} MACs, its '
+            f'manifest says {expected:,} ({listed(layers, 3)}). '
+            'Strides or the like differ: build it from the config of the '
+            'supernet that was searched.')
 
 
 def _shrink(model: nn.Module, shapes: Mapping[str, List[int]]) -> Set[str]:
@@ -176,22 +175,19 @@ def _shrink(model: nn.Module, shapes: Mapping[str, List[int]]) -> Set[str]:
     shrunk = set()
     for name, tensor in named_tensors(model).items():
         shape = shapes.get(name, tensor.shape)
-        if len(shape) != tensor.dim() or list(shape) == list(tensor.shape):
-            continue
-        shrunk.add(name)
-        first = tuple(slice(size) for size in shape)
-        # .data keeps the Parameter object, also for those who share it
-        tensor.data = tensor.data[first].clone()
+        if len(shape) == tensor.dim() and list(shape) != list(tensor.shape):
+            shrunk.add(name)
+            # .data keeps the Parameter object, also for those who share it
+            tensor.data = tensor.data[tuple(map(slice, shape))].clone()
     return shrunk
 
 
 def _reset(model: nn.Module, shrunk: Set[str]) -> None:
     """Initialise anew the layers of which a matrix or kernel shrank."""
     for path, module in model.named_modules():
-        smaller = any(
-            parameter.dim() > 1 and joined(path, name) in shrunk
-            for name, parameter in module.named_parameters(recurse=False))
         reset = getattr(module, 'reset_parameters',
                         getattr(module, '_reset_parameters', None))
-        if smaller and reset is not None:
+        if reset is not None and any(
+                parameter.dim() > 1 and joined(path, name) in shrunk
+                for name, parameter in module.named_parameters(recurse=False)):
             reset()

@@ -41,13 +41,14 @@ def check_counts(model: nn.Module,
         searched = space.cost(selection, metric) * samples
         if searched == count.total:
             continue
-        expected = costs_by_name(space, selection, metric, samples)
-        found = count.by_module
+        expected = Counter(costs_by_name(space, selection, metric, samples))
+        found = Counter(count.by_module)
         names = [
-            f'{name or "(itself)"} has {found.get(name, 0):,} and should '
-            f'have {expected.get(name, 0):,}'
-            for name in dict.fromkeys([*expected, *found])
-            if found.get(name, 0) != expected.get(name, 0)
+            f'{name or "(itself)"} has {found[name]:,} and should have '
+            f'{expected[name]:,}' for name in {
+                **expected,
+                **found
+            } if found[name] != expected[name]
         ]
         raise SubnetError(
             f'{count.tool} counts {count.total:,} {metric}, but the search '
@@ -71,10 +72,10 @@ def costs_by_name(space: Space,
     Returns:
         dict[str, int]: By the name of the cost (a layer or a parameter).
     """
-    resource, costs = space.resource, Counter()
+    costs: Counter = Counter()
     if METRICS[metric].costs is not None:
-        values = resource.per_cost(
+        values = space.resource.per_cost(
             space.counts(selection), selection.double(), metric)
-        for cost, value in zip(resource.costs_of(metric), values):
+        for cost, value in zip(space.resource.costs_of(metric), values):
             costs[cost.name] += round(float(value) * samples)
     return dict(costs)

@@ -96,8 +96,8 @@ def export_subnet(out_dir: Union[str, Path],
     texts = {} if retrain is None else retrain.files()
     subnet, report = _cut(model, space, selection, inputs, forward, metric,
                           target)
-    draws = picture and importlib.util.find_spec('matplotlib') is not None
-    if picture and not draws:
+    if picture and importlib.util.find_spec('matplotlib') is None:
+        picture = False
         report.notes.append('There is no picture of the structure, because '
                             'matplotlib is not installed.')
     texts['report.md'] = report.to_markdown()
@@ -107,7 +107,7 @@ def export_subnet(out_dir: Union[str, Path],
         save_weights(subnet, folder / 'subnet.pth')
         for name, text in texts.items():
             write_text(folder / name, text)
-        if draws:
+        if picture:
             draw_structure(report.to_dict(), folder / 'structure.png')
     return Export(Path(out_dir), subnet, report.manifest, report)
 

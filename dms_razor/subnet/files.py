@@ -78,13 +78,10 @@ def whole_folder(path: Union[str, Path],
             _flush(file)
         if path.exists():
             os.replace(path, old)
-        try:
-            os.replace(temporary, path)
-        except OSError:
-            if old.exists():
-                os.replace(old, path)
-            raise
+        os.replace(temporary, path)
     finally:
+        if old.exists() and not path.exists():
+            os.replace(old, path)
         shutil.rmtree(temporary, ignore_errors=True)
     if old.exists():
         if {file.name for file in old.iterdir()} <= set(known):
@@ -95,12 +92,10 @@ def whole_folder(path: Union[str, Path],
 
 def _check_destination(path: Path, known: Sequence[str]) -> None:
     """Refuse to replace what no export wrote."""
-    if not path.exists():
-        return
-    if not path.is_dir():
+    if path.exists() and not path.is_dir():
         raise SubnetError(f'{str(path)!r} is a file, but an export is a '
                           'folder. Name another folder.')
-    names = {file.name for file in path.iterdir()}
+    names = {file.name for file in path.glob('*')}
     if names and not names & set(known):
         raise SubnetError(
             f'{str(path)!r} holds {sorted(names)[0]!r} and nothing of an '
@@ -109,8 +104,8 @@ def _check_destination(path: Path, known: Sequence[str]) -> None:
 
 def _beside(path: Path, purpose: str) -> Path:
     """Make up a hidden name in the folder of ``path``."""
-    unique = f'{purpose}-{uuid.uuid4().hex[:8]}'
-    return path.with_name(f'.{path.stem}.{unique}{path.suffix}')
+    return path.with_name(
+        f'.{path.stem}.{purpose}-{uuid.uuid4().hex[:8]}{path.suffix}')
 
 
 def _flush(path: Path) -> None:

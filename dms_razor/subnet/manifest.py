@@ -12,7 +12,7 @@ import hashlib
 import json
 import re
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, Optional, Union
@@ -209,18 +209,18 @@ class Manifest:
                 f'The subnet has no part {prefix!r}. Its parts are '
                 f'{sorted(p for p in self.modules if p and "." not in p)}.')
         macs = sum(module['macs'] for module in modules.values())
-        tensors = _below(self.model['tensors'], prefix)
-        return Manifest(
-            model=_model(modules['']['type'], tensors),
+        return replace(
+            self,
+            model=_model(modules['']['type'],
+                         _below(self.model['tensors'], prefix)),
             inputs=self.receives.get(prefix),
-            metric=self.metric,
             target=None,
             macs=dict(counted=macs) if prefix in self.receives else {},
             params={},
-            units=self.units,
             removed=list(_below(dict.fromkeys(self.removed), prefix)),
             modules=modules,
-            receives=_below(self.receives, prefix))
+            receives=_below(self.receives, prefix),
+            others={})
 
 
 def describe_subnet(supernet: nn.Module,

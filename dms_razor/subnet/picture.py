@@ -14,6 +14,8 @@ from ..core.budget import format_amount
 from ..core.resource import METRICS
 
 FILLED, OUTLINE, GONE = '#2a6f97', '#8d99a6', '#c1121f'
+STYLES = (dict(facecolor='none', edgecolor=OUTLINE,
+               linewidth=.8), dict(color=FILLED))
 ROW = 90
 """Layers in one row."""
 LEGEND = ('supernet', 'subnet', 'removed block')
@@ -37,8 +39,9 @@ def draw_structure(report: Dict[str, Any], path: Union[str, Path]) -> None:
                          'draw. Pass the report.json of an export.')
     rows = -(-len(layers) // ROW)
     length = -(-len(layers) // rows)
-    size = (max(9., 3 + .14 * length), .8 + 3.8 * rows)
-    figure = Figure(figsize=size, layout='constrained')
+    figure = Figure(
+        figsize=(max(9., 3 + .14 * length), .8 + 3.8 * rows),
+        layout='constrained')
     FigureCanvasAgg(figure)  # leaves the user's pyplot alone
     stages = stages_of([layer['name'] for layer in layers], [
         unit['name'].partition('[')[0]
@@ -46,7 +49,13 @@ def draw_structure(report: Dict[str, Any], path: Union[str, Path]) -> None:
     ])
     for row, axes in enumerate(figure.subplots(rows, squeeze=False)[:, 0]):
         part = slice(row * length, (row + 1) * length)
-        _draw_bars(axes, layers[part])
+        for which, style in enumerate(STYLES):
+            axes.bar(
+                range(len(layers[part])),
+                [layer['outputs'][which] for layer in layers[part]],
+                width=.86,
+                label=LEGEND[which],
+                **style)
         _draw_removed(axes, layers[part])
         _draw_stages(axes, stages[part])
         axes.set_xlim(-.7, length - .3)
@@ -56,46 +65,30 @@ def draw_structure(report: Dict[str, Any], path: Union[str, Path]) -> None:
     figure.savefig(path, dpi=120)
 
 
-def _draw_bars(axes, layers: List[Dict]) -> None:
-    """Draw one bar per layer, the subnet's inside the supernet's."""
-    styles = (dict(facecolor='none', edgecolor=OUTLINE,
-                   linewidth=.8), dict(color=FILLED))
-    for which, style in enumerate(styles):
-        axes.bar(
-            range(len(layers)), [layer['outputs'][which] for layer in layers],
-            width=.86,
-            label=LEGEND[which],
-            **style)
-
-
 def _draw_removed(axes, layers: List[Dict]) -> None:
     """Hatch the extent of each removed block."""
-    from matplotlib.colors import to_rgba
-    label = LEGEND[2]
     for first, last, block in spans([layer['removed'] for layer in layers]):
-        if block is None:
-            continue
-        axes.axvspan(
-            first - .5,
-            last + .5,
-            facecolor=to_rgba(GONE, .08),
-            edgecolor=to_rgba(GONE, .35),
-            hatch='///',
-            linewidth=0,
-            label=label)
-        label = None
+        if block is not None:
+            axes.axvspan(
+                first - .5,
+                last + .5,
+                facecolor=GONE + '14',  # 8 % opaque
+                edgecolor=GONE + '59',  # 35 %
+                hatch='///',
+                linewidth=0,
+                label=LEGEND[2])
 
 
 def _draw_stages(axes, stages: List[str]) -> None:
     """Set the stages apart and name them below."""
-    middles, names = [], []
-    for first, last, name in spans(stages):
-        if first:
-            axes.axvline(first - .5, color=OUTLINE, linewidth=.6, zorder=0)
-        middles.append((first + last) / 2)
-        names.append(short(name))
-    axes.set_xticks(middles)
-    axes.set_xticklabels(names, rotation=45, ha='right', fontsize=8)
+    found = spans(stages)
+    for first, _, _ in found[1:]:
+        axes.axvline(first - .5, color=OUTLINE, linewidth=.6, zorder=0)
+    axes.set_xticks([(first + last) / 2 for first, last, _ in found],
+                    [short(name) for _, _, name in found],
+                    rotation=45,
+                    ha='right',
+                    fontsize=8)
     axes.tick_params(axis='x', length=0)
 
 
@@ -164,9 +157,7 @@ def stages_of(layers: Sequence[str], searched: Sequence[str]) -> List[str]:
         for stage in searched:
             if layer.startswith(stage + '.'):
                 return stage
-        found = re.match(r'(.*?)\.\d+', layer)
-        if found is None:
-            return layer
+        found = re.match(r'(.*?)\.\d+', layer) or [layer, layer]
         return found[0] if found[1] in numbered else found[1]
 
     return [stage_of(layer) for layer in layers]

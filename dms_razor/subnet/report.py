@@ -2,7 +2,7 @@
 """report.md and report.json: what was asked, searched and counted."""
 import json
 from dataclasses import asdict, dataclass, field
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
 from torch import nn
 
@@ -59,14 +59,14 @@ def compare_layers(supernet: nn.Module, subnet: nn.Module, removed: List[str],
     layers = []
     for name, module in supernet.named_modules():
         macs = [count.by_module.get(name, 0) for count in (before, after)]
-        if not is_layer(module, macs[0]):
-            continue
-        gone = next((path for path in removed if inside(name, [path])), None)
-        pair = module, None if gone else rest[name]
-        layers.append(
-            Layer(name,
-                  type(module).__name__, *zip(*map(width, pair)), tuple(macs),
-                  tuple(map(own_params, pair)), gone))
+        if is_layer(module, macs[0]):
+            gone = next((path for path in removed if inside(name, [path])),
+                        None)
+            pair = module, None if gone else rest[name]
+            layers.append(
+                Layer(name,
+                      type(module).__name__, *zip(*map(width, pair)),
+                      tuple(macs), tuple(map(own_params, pair)), gone))
     return layers
 
 
@@ -144,14 +144,14 @@ class Report:
         manifest = self.manifest
         target = manifest.target
         whole = manifest.costs[manifest.metric]['supernet']
-        content = dict(
+        return dict(
             asked=dict(
                 metric=manifest.metric,
                 target=target,
                 fraction=None if target is None else target / whole),
             macs=manifest.macs,
             params=manifest.params,
-            others=manifest.others,
+            **(dict(others=manifest.others) if manifest.others else {}),
             counter=self.counter,
             units=[{
                 key: unit[key]
@@ -161,9 +161,6 @@ class Report:
             removed=manifest.removed,
             full_width=self.full_width,
             notes=self.notes)
-        if not manifest.others:
-            del content['others']
-        return content
 
     def to_json(self) -> str:
         """The content of report.json."""
@@ -176,7 +173,10 @@ class Report:
             self._costs(), *self.notes, '## Layers',
             self._layers(), '## Removed blocks',
             self._removed(), '## At full width',
-            self._full_width()
+            table(
+                ('module', 'reason'), [(f'`{item["module"]}`', item['reason'])
+                                       for item in self.full_width])
+            if self.full_width else 'Nothing.'
         ]) + '\n'
 
     def _costs(self) -> str:
@@ -192,9 +192,8 @@ class Report:
                  amount(found) if 'counted' in cost else '-',
                  f'{found / cost["supernet"]:.2%}'))
         shape = first_shape(manifest.inputs)
-        share = ''
-        if 'samples' in manifest.macs:
-            share = f'each of the {manifest.macs["samples"]} samples of '
+        share = (f'each of the {manifest.macs["samples"]} samples of '
+                 if 'samples' in manifest.macs else '')
         return table(
             ('', 'supernet', 'asked', 'searched', 'counted', 'share'),
             rows) + ('\n\nSearched: the closed form that the search '
@@ -205,12 +204,13 @@ class Report:
     def _layers(self) -> str:
         rows = []
         for layer in self.layers:
-            inputs, outputs = change(*layer.inputs), change(*layer.outputs)
-            if layer.removed is not None:
-                inputs = str(layer.inputs[0])
-                outputs = f'{layer.outputs[0]} ⇒ removed'
-            rows.append((f'`{layer.name}`', layer.type, inputs, outputs,
-                         ' ⇒ '.join(map(format_amount, layer.macs))))
+            gone = layer.removed is not None
+            rows.append(
+                (f'`{layer.name}`', layer.type,
+                 str(layer.inputs[0]) if gone else change(*layer.inputs),
+                 change(layer.outputs[0],
+                        'removed' if gone else layer.outputs[1]),
+                 ' ⇒ '.join(map(format_amount, layer.macs))))
         return table(('layer', 'type', 'in', 'out', 'MACs'), rows)
 
     def _removed(self) -> str:
@@ -222,19 +222,14 @@ class Report:
             return 'No blocks were searched.'
         return table(('stage', 'removable blocks', 'removed'), rows)
 
-    def _full_width(self) -> str:
-        rows = [(f'`{item["module"]}`', item['reason'])
-                for item in self.full_width]
-        return table(('module', 'reason'), rows) if rows else 'Nothing.'
-
 
 def amount(value: float) -> str:
     """Write a cost: whole numbers in full, others in four digits."""
     return f'{value:,}' if isinstance(value, int) else f'{value:,.4g}'
 
 
-def change(before: int, after: int) -> str:
-    """Write a width's change: ``512 ⇒ 301``."""
+def change(before: int, after: Union[int, str]) -> str:
+    """Write a width's change: ``512 ⇒ 301``, ``512 ⇒ removed``."""
     return f'{before} ⇒ {after}'
 
 

@@ -48,9 +48,10 @@ def slice_model(model: nn.Module, space: Space,
     for path, name in space.replacements.items():
         make_slim(subnet.get_submodule(path), name)
     for path, attributes in space.attributes.items():
-        module = subnet.get_submodule(path)
         for name, index in attributes.items():
-            set_width(module, path, name, int(kept(index, selection).sum()))
+            set_width(
+                subnet.get_submodule(path), path, name,
+                int(kept(index, selection).sum()))
     replace_by_identity(subnet, removed_blocks(space, selection))
     return subnet
 
@@ -67,10 +68,11 @@ def plain_copy(model: nn.Module, shared: Iterable[str] = ()) -> nn.Module:
         nn.Module: The network as its author wrote it, without gradients.
     """
     parameters = dict(model.named_parameters(remove_duplicate=False))
-    found = [parameters[name] for name in shared if name in parameters]
     plain = copy.deepcopy(
-        model, {id(p): type(p)(p.data, p.requires_grad)
-                for p in found})
+        model, {
+            id(p): type(p)(p.data, p.requires_grad)
+            for p in map(parameters.get, shared) if p is not None
+        })
     unmask(plain)
     for parameter in plain.parameters():
         parameter.grad = None
@@ -116,12 +118,9 @@ def replace_by_identity(model: nn.Module, blocks: Sequence[str]) -> None:
     """
     for path in blocks:
         parent, _, name = path.rpartition('.')
-        if inside(parent, blocks):
-            continue  # it goes with the block around it
-        parent = model.get_submodule(parent)
-        identity = RemovedBlock()
-        identity.training = parent._modules[name].training
-        parent._modules[name] = identity
+        if not inside(parent, blocks):  # else it goes with that block
+            modules = model.get_submodule(parent)._modules
+            modules[name] = RemovedBlock().train(modules[name].training)
 
 
 def _tensors_to_slice(model: nn.Module,
@@ -195,13 +194,11 @@ def slice_tensor(tensor: Tensor, sites: Sequence[SliceSite],
                 f'The groups of {site.name!r} keep {widths} channels, but a '
                 'grouped convolution needs equally wide groups. Declare its '
                 'units fixed in the search.')
-        entries = [row.nonzero().flatten().to(tensor.device) for row in rows]
-        pieces = [
-            chunk.index_select(site.axis, kept_entries)
-            for chunk, kept_entries in zip(
-                tensor.chunk(site.groups, 0), entries)
-        ]
-        tensor = torch.cat(pieces) if len(pieces) > 1 else pieces[0]
+        tensor = torch.cat([
+            chunk.index_select(site.axis,
+                               row.nonzero().flatten().to(tensor.device))
+            for chunk, row in zip(tensor.chunk(site.groups, 0), rows)
+        ])
     return tensor.contiguous()
 
 
@@ -223,10 +220,9 @@ def fold_slots(tensor: Tensor, site: SliceSite, selection: Tensor) -> Tensor:
     blocks = site.index[:, -1].cpu()
     for block in blocks[blocks >= 0].unique_consecutive().flip(0).tolist():
         if not selection[block]:
-            entries = (blocks == block).nonzero().flatten()
-            target = site.fold.cpu()[entries].to(tensor.device)
-            entries = entries.to(tensor.device)
-            tensor.index_add_(site.axis, target,
+            entries = (blocks == block).nonzero().flatten().to(tensor.device)
+            tensor.index_add_(site.axis,
+                              site.fold.to(tensor.device)[entries],
                               tensor.index_select(site.axis, entries))
     return tensor
 
@@ -235,11 +231,10 @@ def _check_sites(tensor: Tensor, sites: Sequence) -> None:
     """Refuse sites that do not fit the tensor they are for."""
     axes = [site.axis for site in sites]
     for site in sites:
-        fits = (0 <= site.axis < tensor.dim() and axes.count(site.axis) == 1
+        if not (0 <= site.axis < tensor.dim() and axes.count(site.axis) == 1
                 and len(site.index) == tensor.shape[site.axis] * site.groups
                 and (site.groups == 1 or
-                     (site.axis > 0 and tensor.shape[0] % site.groups == 0)))
-        if not fits:
+                     (site.axis > 0 and tensor.shape[0] % site.groups == 0))):
             raise SubnetError(
                 f'The site on axis {site.axis} of {site.name!r} has '
                 f'{len(site.index)} entries in {site.groups} groups, but the '

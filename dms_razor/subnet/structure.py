@@ -60,12 +60,11 @@ def structure_table(structure: Sequence[Dict[str, Any]]) -> str:
     """Kept and total channels and blocks of each stage, for people."""
     rows = [('stage', 'channels', '', 'blocks')]
     for stage in by_stage(structure):
-        share = (f'{stage.kept / stage.channels:.0%}'
-                 if stage.channels else '')
         rows.append(
             (stage.name,
-             f'{stage.kept:,} / {stage.channels:,}' if stage.channels else '',
-             share,
+             *((f'{stage.kept:,} / {stage.channels:,}',
+                f'{stage.kept / stage.channels:.0%}') if stage.channels else
+               ('', '')),
              f'{stage.kept_blocks} / {stage.blocks}' if stage.blocks else ''))
     wide = [max(len(row[i]) for row in rows) for i in range(4)]
     return '\n'.join(

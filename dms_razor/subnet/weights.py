@@ -67,12 +67,12 @@ def read_weights(source: Union[str, Path, Mapping],
         raise SubnetError(f'{_named(source)} holds no weights. Name a '
                           'checkpoint of this subnet, e.g. its subnet.pth.')
     prefix = part.rstrip('.') + '.' if part else ''
-    weights = {}
-    for name, value in state.items():
-        name = name[len('module.'):] if name.startswith('module.') else name
-        if isinstance(value, Tensor) and name.startswith(prefix):
-            weights[name[len(prefix):]] = value
-    return weights
+    named = {name.removeprefix('module.'): x for name, x in state.items()}
+    return {
+        name[len(prefix):]: value
+        for name, value in named.items()
+        if isinstance(value, Tensor) and name.startswith(prefix)
+    }
 
 
 def load_weights(model: nn.Module,
@@ -88,9 +88,8 @@ def load_weights(model: nn.Module,
     Raises:
         SubnetError: A name or shape differs; nothing was loaded then.
     """
-    weights = matching_weights(model, source, part)
-    # strict=False: entries that are no tensors were left out above
-    model.load_state_dict(weights, strict=False)
+    # strict=False: entries that are no tensors are left out here
+    model.load_state_dict(matching_weights(model, source, part), strict=False)
 
 
 def matching_weights(model: nn.Module,
