@@ -183,7 +183,7 @@ class ResidualFinder:
             module = self.calls[record.call].path
             if (has(record.op, 'layer')
                     or record.op == 'batch_norm') and self.times[module] == 1:
-                if self._affine(module, record.op):
+                if module in self.facts.affine:
                     return Tail(module, fold=True)
                 break
             inputs = [i for i in record.inputs if i not in self.constant]
@@ -193,14 +193,6 @@ class ResidualFinder:
                 break  # x * x has one input and two uses
             node = inputs[0]
         return None if output is None else Tail(output, fold=False)
-
-    def _affine(self, path: str, op: str) -> bool:
-        """Whether the result is linear in the module's own parameters."""
-        parameters = self.modules[path]._parameters
-        if op == 'batch_norm':
-            return parameters.get('weight') is not None and parameters.get(
-                'bias') is not None
-        return path in self.facts.affine
 
     def _module_of_output(self, node: int, block) -> Optional[str]:
         """Innermost module inside the block that returns this very tensor."""

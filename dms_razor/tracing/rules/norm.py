@@ -21,7 +21,7 @@ def batch_norm(recorder, call) -> List[Tensor]:
     """Statistics and affine parameters belong to one channel each."""
     x = call.argument(0, 'input')
     vector = channel_vector(recorder, x, 1)
-    names = ('running_mean', 'running_var', 'weight', 'bias')
+    names, found = ('running_mean', 'running_var', 'weight', 'bias'), set()
     for position, name in enumerate(names, start=1):
         tensor = call.argument(position, name)
         if isinstance(tensor, Tensor):
@@ -30,6 +30,9 @@ def batch_norm(recorder, call) -> List[Tensor]:
                 raise NotUnderstood(
                     f'{recorder.where} normalises with a computed {name}')
             recorder.facts.axis(full_name, 0, vector)
+            found.add(full_name)
+    if found.issuperset(f'{recorder.path}.{name}' for name in names[2:]):
+        recorder.facts.affine.add(recorder.path)
     return [recorder.labels_of(x)]
 
 
