@@ -47,8 +47,7 @@ def untouched(model: nn.Module) -> Iterator[None]:
             torch.default_generator.manual_seed(0)
             for device in devices:
                 torch.cuda.default_generators[device].manual_seed(0)
-            with _PlainOperations():
-                yield
+            yield
     finally:
         for module, flag in flags:
             module.training = flag
@@ -67,7 +66,7 @@ def untouched(model: nn.Module) -> Iterator[None]:
 def call(model: nn.Module,
          inputs: Any,
          forward: Optional[Callable] = None) -> Any:
-    """Call a network on example inputs.
+    """Call a network on example inputs, operation by operation.
 
     Args:
         model (nn.Module): The network.
@@ -80,10 +79,11 @@ def call(model: nn.Module,
         Any: What the network returns.
     """
     forward = forward or run_model
-    if isinstance(inputs, Mapping):
-        return forward(model, **inputs)
-    return forward(
-        model, *(inputs if isinstance(inputs, (tuple, list)) else (inputs, )))
+    given = inputs if isinstance(inputs, (tuple, list)) else (inputs, )
+    with _PlainOperations():
+        if isinstance(inputs, Mapping):
+            return forward(model, **inputs)
+        return forward(model, *given)
 
 
 def run_model(model: nn.Module, *args: Any, **kwargs: Any) -> Any:

@@ -85,7 +85,7 @@ def test_equal_pieces_of_a_split_are_parts():
     found.split('net', list(variables.new(6).chunk(3)), 'why')
     partition, = found.partitions
     assert partition.labels.tolist() == [[1, 2], [3, 4], [5, 6]]
-    assert [p.size for p in found.pieces] == [2, 2, 2]
+    assert [len(p.labels) for p in found.pieces] == [2, 2, 2]
     found.split('net', list(variables.new(6).split([2, 4])), 'why')
     assert len(found.partitions) == 1 and len(found.pieces) == 5
 
