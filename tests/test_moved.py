@@ -30,6 +30,7 @@ GONE = {
     'dms_razor.subnet.keep.kept_counts',
     'dms_razor.subnet.keep.unit_rows',
     'dms_razor.coverage_table.row_of_failure',
+    'dms_razor.coverage_table.table_line',
     'dms_razor.core.importance.update',
     'dms_razor.tracing.folding.HOMOGENEOUS',
     'dms_razor.tracing.residual.HOMOGENEOUS',

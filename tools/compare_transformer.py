@@ -50,9 +50,16 @@ def parse_args() -> argparse.Namespace:
     for phase in ('warmup', 'width-only'):
         parser.add_argument(
             f'--{phase}-epochs', type=int, help='by default a fifth')
-    numbers = dict(size=32, embed=64, blocks=6, heads=4, epochs=40, seeds=1)
-    numbers.update(batch=64, lr=1e-3, ratio_lr=2e-2)
-    for name, value in numbers.items():
+    for name, value in dict(
+            size=32,
+            embed=64,
+            blocks=6,
+            heads=4,
+            epochs=40,
+            seeds=1,
+            batch=64,
+            lr=1e-3,
+            ratio_lr=2e-2).items():
         parser.add_argument(
             f'--{name.replace("_", "-")}',
             type=type(value),
@@ -68,13 +75,12 @@ class Classifier(nn.Module):
     def __init__(self, args: argparse.Namespace, channels: int,
                  side: int) -> None:
         super().__init__()
-        arch = dict(
-            embed_dims=args.embed,
-            num_layers=args.blocks,
-            num_heads=args.heads,
-            feedforward_channels=4 * args.embed)
         self.backbone = VisionTransformer(
-            arch,
+            dict(
+                embed_dims=args.embed,
+                num_layers=args.blocks,
+                num_heads=args.heads,
+                feedforward_channels=4 * args.embed),
             img_size=side,
             patch_size=args.patch or max(2, side // 8),
             in_channels=channels)
@@ -100,70 +106,64 @@ def read_folder(folder: Path, side: int, number=None):
 
     ``number`` takes the first images of every class, equally many of each.
     """
-    images, labels = [], []
     classes = sorted(path for path in folder.iterdir() if path.is_dir())
-    for label, path in enumerate(classes):
-        files = sorted(path.iterdir())
-        for file in files[:number and number // len(classes)]:
-            image = cv2.imread(str(file))
-            if image.shape[:2] != (side, side):
-                image = cv2.resize(image, (side, side))
-            images.append(image.transpose(2, 0, 1))
-            labels.append(label)
-    return torch.from_numpy(np.stack(images)), torch.tensor(labels)
-
-
-def augmented(images: Tensor, pad: int, flip: bool) -> Tensor:
-    """Each image shifted by up to ``pad`` pixels, perhaps mirrored."""
-    side = images.shape[-1]
-    padded = F.pad(images, (pad, ) * 4, mode='replicate')
-    down, right = torch.randint(0, 2 * pad + 1, (2, len(images)))
-    rows = (torch.arange(side) + down[:, None])[:, None, :, None]
-    columns = (torch.arange(side) + right[:, None])[:, None, None]
-    out = padded[torch.arange(len(images))[:, None, None, None],
-                 torch.arange(images.shape[1])[None, :, None, None], rows,
-                 columns]
-    if flip:
-        mirror = torch.rand(len(out), 1, 1, 1) < .5
-        out = torch.where(mirror, out.flip(-1), out)
-    return out
+    files = [
+        (file, label) for label, path in enumerate(classes)
+        for file in sorted(path.iterdir())[:number and number // len(classes)]
+    ]
+    images = [
+        cv2.resize(cv2.imread(str(file)), (side, side)).transpose(2, 0, 1)
+        for file, _ in files
+    ]
+    return torch.from_numpy(np.stack(images)), torch.tensor(
+        [label for _, label in files])
 
 
 class Data:
     """A training and a test set, normalised."""
 
     def __init__(self, args: argparse.Namespace) -> None:
+        self.flip = bool(args.data)
         if args.data:
             folder = Path(args.data)
             train = read_folder(folder / 'train', args.size, args.images)
             test = read_folder(folder / 'test', args.size)
         else:
             train, test = read_digits('train'), read_digits('test')
-        self.flip = bool(args.data)
-        pixels = train[0].float()
-        mean = pixels.mean((0, 2, 3), keepdim=True)
-        std = pixels.std((0, 2, 3), keepdim=True)
-        self.train = ((pixels - mean) / std, train[1])
-        self.test = ((test[0].float() - mean) / std, test[1])
+        std, mean = torch.std_mean(train[0].float(), (0, 2, 3), keepdim=True)
+        self.train, self.test = (((images.float() - mean) / std, labels)
+                                 for images, labels in (train, test))
 
     def batches(self, size: int):
         """Shuffled, augmented batches of one epoch."""
         images, labels = self.train
-        pad = max(1, images.shape[-1] // 8)
         for chosen in torch.randperm(len(images)).split(size):
             if len(chosen) == size:
-                yield augmented(images[chosen], pad, self.flip), labels[chosen]
+                yield self.augmented(images[chosen]), labels[chosen]
+
+    def augmented(self, images: Tensor) -> Tensor:
+        """Each image shifted by up to an eighth, of a folder mirrored too."""
+        side = images.shape[-1]
+        pad = max(1, side // 8)
+        down, right = torch.randint(0, 2 * pad + 1, (2, len(images)))
+        windows = F.pad(
+            images, (pad, ) * 4,
+            mode='replicate').unfold(2, side, 1).unfold(3, side, 1)
+        out = windows[torch.arange(len(images)), :, down, right]
+        if not self.flip:
+            return out
+        return torch.where(
+            torch.rand(len(out), 1, 1, 1) < .5, out.flip(-1), out)
 
 
+@torch.no_grad()
 def accuracy(model: nn.Module, data: Data) -> float:
     """Top-1 on the test set, in percent."""
     model.eval()
-    images, labels = data.test
-    with torch.no_grad():
-        right = sum(
-            int((model(x).argmax(1) == y).sum())
-            for x, y in zip(images.split(500), labels.split(500)))
-    return 100 * right / len(labels)
+    right = sum(
+        int((model(images).argmax(1) == labels).sum())
+        for images, labels in zip(*(part.split(500) for part in data.test)))
+    return 100 * right / len(data.test[1])
 
 
 def train(model: nn.Module,
@@ -171,16 +171,17 @@ def train(model: nn.Module,
           args: argparse.Namespace,
           search: Search = None) -> float:
     """Train a network, and search it if ``search`` is given; its top-1."""
-    decay = [p for p in model.parameters() if p.dim() > 1]
-    other = [p for p in model.parameters() if p.dim() <= 1]
     optimizer = torch.optim.AdamW([
-        dict(params=decay, weight_decay=.05),
-        dict(params=other, weight_decay=0.)
+        dict(
+            params=[p for p in model.parameters() if (p.dim() > 1) == matrix],
+            weight_decay=decay) for matrix, decay in ((True, .05), (False, 0.))
     ],
                                   lr=args.lr)
-    steps = args.epochs * (len(data.train[0]) // args.batch)
     rate = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, args.lr, total_steps=steps, pct_start=.1)
+        optimizer,
+        args.lr,
+        total_steps=args.epochs * (len(data.train[0]) // args.batch),
+        pct_start=.1)
     if search is not None:
         search.attach(optimizer)
     for _ in range(args.epochs):
@@ -188,9 +189,7 @@ def train(model: nn.Module,
         for images, labels in data.batches(args.batch):
             optimizer.zero_grad()
             loss = F.cross_entropy(model(images), labels, label_smoothing=.1)
-            if search is not None:
-                loss = search.loss(loss)
-            loss.backward()
+            (loss if search is None else search.loss(loss)).backward()
             nn.utils.clip_grad_norm_(model.parameters(), 5.)
             optimizer.step()
             rate.step()
@@ -236,9 +235,9 @@ def search_subnet(model: nn.Module, data: Data, args: argparse.Namespace,
         unit['name']: f'{unit["kept"]}/{unit["total"]}'
         for unit in search.structure()
     }
-    search.close()
     print(f'hard supernet {hard:.2f} %, subnet before retraining '
           f'{found:.2f} %\n{json.dumps(kept)}')
+    search.close()
     return subnet, found
 
 
@@ -249,13 +248,12 @@ def one_seed(args: argparse.Namespace, data: Data,
     torch.manual_seed(seed)
     supernet = Classifier(args, *example.shape[1:3])
     plain = copy.deepcopy(supernet)
-    line = Network('supernet', Path(),
-                   count_macs(plain, (example, )).macs, count_params(plain))
-    yield line, train(plain, data, args)
-    folder = out / f'subnet-{seed}'
+    yield Network('supernet', Path(),
+                  count_macs(plain, (example, )).macs,
+                  count_params(plain)), train(plain, data, args)
+    folder, even = out / f'subnet-{seed}', out / f'even-{seed}'
     subnet, found = search_subnet(supernet, data, args, folder)
     yield Network.of('searched, not retrained', Path(), folder), found
-    even = out / f'even-{seed}'
     search = Search(
         plain, example, args.target, total_steps=1, qk=False, v=False,
         depth=False)  # yapf: disable

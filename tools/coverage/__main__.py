@@ -16,6 +16,7 @@ import logging
 import sys
 import warnings
 from pathlib import Path
+from typing import List
 
 import dms_razor.openmmlab  # noqa: F401  isort: skip  (must come first)
 
@@ -30,8 +31,8 @@ from tools.coverage.detectors import (  # noqa: E402  isort: skip
 from tools.coverage.table import line, markdown  # noqa: E402  isort: skip
 
 
-def parse_args() -> argparse.Namespace:
-    """The command line."""
+def main() -> None:
+    """Rows as they come, then the files."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -45,43 +46,42 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--merge', nargs='+', help='read rows instead of making them')
     parser.add_argument('--seed', type=int, default=0)
-    return parser.parse_args()
-
-
-def main() -> None:
-    """Rows as they come, then the files."""
-    args = parse_args()
+    args = parser.parse_args()
     warnings.filterwarnings('ignore')
     logging.disable(logging.WARNING)
-    build, page, known = build_case, markdown, registered_backbones()
-    if args.detectors:
-        build, page, known = build_detector, detectors_markdown, list(
-            DETECTORS)
-    names, rows = args.names or known, []
+    known = list(DETECTORS) if args.detectors else registered_backbones()
     if args.merge:
         found = {
             item['name']: Row(**item)
             for file in args.merge
             for item in json.loads(Path(file).read_text())
         }
-        names, rows = [], [found[name] for name in known if name in found]
-    for name in names:
-        try:
-            model, inputs = build(name)
-            rows.append(check_network(name, model, inputs, args.seed))
-        except Exception as error:
-            rows.append(
-                Row(name,
-                    problem=f'not built: {type(error).__name__}: {error}'))
-        print(line(rows[-1]), flush=True)
-        if args.json:
-            Path(args.json).write_text(
-                json.dumps([row.to_dict() for row in rows], indent=1))
+        rows = [found[name] for name in known if name in found]
+    else:
+        rows = make_rows(args, args.names or known)
     if args.markdown:
+        page = detectors_markdown if args.detectors else markdown
         Path(args.markdown).write_text(page(rows))
     wrong = [row.name for row in rows if not row.equal]
     if wrong:
         sys.exit(f'not equal: {", ".join(wrong)}')
+
+
+def make_rows(args: argparse.Namespace, names: List[str]) -> List[Row]:
+    """Try networks; prints and writes each row when it is there."""
+    rows: List[Row] = []
+    for name in names:
+        try:
+            network = (build_detector if args.detectors else build_case)(name)
+            rows.append(check_network(name, *network, seed=args.seed))
+        except Exception as error:
+            reason = f'not built: {type(error).__name__}: {error}'
+            rows.append(Row(name, problem=reason))
+        print(line(rows[-1]), flush=True)
+        if args.json:
+            Path(args.json).write_text(
+                json.dumps([vars(row) for row in rows], indent=1))
+    return rows
 
 
 if __name__ == '__main__':

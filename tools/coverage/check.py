@@ -8,12 +8,13 @@ cannot be pruned is named with its reason. ``tools/coverage`` does this for
 every backbone that mmpretrain registers.
 """
 import copy
+import math
 import tempfile
 import time
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Dict, List, Optional
 
 import torch
 import torch.nn.functional as F
@@ -66,10 +67,6 @@ class Row:
         """Whether supernet and subnet compute the same."""
         return not self.problem and self.difference is not None \
             and self.difference < BOUND
-
-    def to_dict(self) -> Dict[str, Any]:
-        """The row as plain data, for JSON."""
-        return asdict(self)
 
 
 class Pooled(nn.Module):
@@ -154,16 +151,14 @@ def removable_shares(model: nn.Module, space) -> Dict[str, float]:
     blocks = tuple(block.path + '.' for block in space.blocks)
     total = in_width = in_any = 0
     for name, parameter in model.named_parameters():
-        stays = 1.
-        for site in space.slice_sites.get(name, ()):
-            fixed = site.index < 0
-            if fixed.dim() > 1:
-                fixed = fixed.all(-1)
-            stays *= float(fixed.double().mean())
         number = parameter.numel()
+        can_go = number * (1 - math.prod(
+            float((site.index < 0
+                   ).view(len(site.index), -1).all(1).double().mean())
+            for site in space.slice_sites.get(name, ())))
         total += number
-        in_width += number * (1 - stays)
-        in_any += number if name.startswith(blocks) else number * (1 - stays)
+        in_width += can_go
+        in_any += number if name.startswith(blocks) else can_go
     return dict(share=in_any / total, width_share=in_width / total)
 
 
@@ -199,8 +194,7 @@ def _fill(row: Row, model: nn.Module, inputs: Tensor, seed: int) -> None:
     row.elements = space.layout.E
     for item in space.full_width:
         row.fixed.setdefault(item.reason, []).append(item.module)
-    for key, value in removable_shares(model, space).items():
-        setattr(row, key, value)
+    vars(row).update(removable_shares(model, space))
     selection, expected = _draw(model, space, inputs, seed)
     fresh = copy.deepcopy(model)
     with tempfile.TemporaryDirectory() as folder:
@@ -241,39 +235,36 @@ def _draw(model: nn.Module, space, inputs: Tensor, seed: int):
     raise ValueError('no subnet drawn depends on its input')
 
 
+@torch.no_grad()
 def _masked(model: nn.Module, space, selection: Tensor,
             inputs: Tensor) -> Tensor:
     """Logits of the supernet under hard masks."""
     masks = selection.to(next(model.parameters()))
     attach(model, space, lambda: masks)
     try:
-        with torch.no_grad():
-            return model(inputs)
+        return model(inputs)
     finally:
         unmask(model)
 
 
+@torch.no_grad()
 def _difference(expected: Tensor, model: nn.Module, inputs: Tensor) -> float:
-    model.eval()
-    with torch.no_grad():
-        found = model(inputs)
     largest = expected.abs().max()
     if not (bool(torch.isfinite(expected).all()) and bool(largest > 0)):
         raise ValueError('the supernet returns nothing finite to compare')
-    return float((expected - found).abs().max() / largest)
+    return float((expected - model.eval()(inputs)).abs().max() / largest)
 
 
 def _train_step(model: nn.Module, inputs: Tensor) -> None:
     """One step of SGD must change the weights and leave them finite."""
     for module in model.modules():
         module.training = True
-    images = torch.cat([inputs, inputs.flip(-1)])
-    before = [p.detach().clone() for p in model.parameters()]
+    before = copy.deepcopy(list(model.parameters()))
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
-    F.cross_entropy(model(images), torch.tensor([0, 1])).backward()
+    logits = model(torch.cat([inputs, inputs.flip(-1)]))
+    F.cross_entropy(logits, torch.tensor([0, 1])).backward()
     optimizer.step()
-    after = list(model.parameters())
-    if not all(bool(torch.isfinite(p).all()) for p in after):
+    if not all(bool(torch.isfinite(p).all()) for p in model.parameters()):
         raise ValueError('a training step of the subnet is not finite')
-    if all(torch.equal(a, b) for a, b in zip(before, after)):
+    if all(map(torch.equal, before, model.parameters())):
         raise ValueError('a training step of the subnet changes nothing')

@@ -4,7 +4,6 @@
 Each goes the way of ``check.py`` as a whole: backbone, neck and head, all raw
 outputs of the head compared. Images are 256 x 256.
 """
-import datetime
 from typing import Dict, List, Tuple
 
 import torch
@@ -13,8 +12,9 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor, nn
 
 from dms_razor.network import tensors_of
+from dms_razor.subnet.report import table
 from .check import Row, randomise
-from .table import cells, stays, table_line, versions
+from .table import COLUMNS, cells, page, stays, versions
 
 #: Name -> config of the package that has it.
 DETECTORS: Dict[str, str] = {
@@ -93,12 +93,10 @@ def build_detector(name: str, seed: int = 0) -> Tuple[nn.Module, Tensor]:
 
 def markdown(rows: List[Row]) -> str:
     """The page of the documentation."""
-    text = [
-        '# Coverage of detectors', '',
-        'Made by `python tools/coverage --detectors --markdown '
-        'docs/en/coverage_detection.md` on '
-        f'{datetime.date.today().isoformat()} with '
-        f'{versions("mmdet", "mmyolo")}.', '',
+    return page(
+        'Coverage of detectors',
+        '--detectors --markdown docs/en/coverage_detection.md',
+        versions('mmdet', 'mmyolo'),
         f'{sum(row.equal for row in rows)} of these {len(rows)} detectors are '
         'searched as a whole (backbone, neck and head) and exported with '
         'equal outputs. The difference is that between the masked supernet '
@@ -111,25 +109,16 @@ def markdown(rows: List[Row]) -> str:
         'written in float32, where a removed block has its columns added to '
         'others; cut in float64 the two networks agree to 1e-12, which a test '
         'asserts. "In units" is the share of the parameters that a subnet '
-        'can lack.', '',
-        '| detector | ratios | elements | parameters | in units | max '
-        'difference |', '| --- | --- | --- | --- | --- | --- |'
-    ]
-    for row in rows:
-        entries = cells(row)
-        del entries[-2]  # without blocks; they are few
-        text.append(table_line(entries))
-    # paths as in the detector, not in RawHead; a detector has many outputs
-    text += ['', '## What stays, and why', ''] + [
-        entry.replace('detector.', '') for entry in stays(rows, output=True)
-    ]
-    text += [
-        '', '## What needs the full mmcv', '',
+        'can lack.',
+        # without blocks there is no column; they are few
+        table(('detector', *COLUMNS[:-2], COLUMNS[-1]),
+              [(*cells(row)[:-2], cells(row)[-1]) for row in rows]),
+        '## What stays, and why',
+        # paths as in the detector, not in RawHead; it has many outputs
+        '\n'.join(stays(rows, output=True)).replace('detector.', ''),
+        '## What needs the full mmcv',
         'mmcv-lite has no compiled operators. With it these cannot run, and '
         'so cannot be traced; the error names the operator. They are not in '
-        'the table above and were not tried with the full mmcv.', ''
-    ]
-    text += [
-        f'- {name}: {operator}.' for name, operator in NEEDS_FULL_MMCV.items()
-    ]
-    return '\n'.join(text) + '\n'
+        'the table above and were not tried with the full mmcv.',
+        '\n'.join(f'- {name}: {operator}.'
+                  for name, operator in NEEDS_FULL_MMCV.items()))

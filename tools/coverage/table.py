@@ -5,22 +5,38 @@ import re
 from importlib.metadata import version
 from typing import Dict, Iterable, List
 
+from dms_razor.subnet.report import table
 from .backbones import NO_NETWORK
 from .check import Row
 
 KINDS = ('width', 'heads', 'qk', 'v', 'depth')
+#: Of the table, after the name.
+COLUMNS = ('ratios', 'elements', 'parameters', 'in units', 'in width units',
+           'max difference')
+#: What differs from block to block -> what stands there instead.
+GENERAL = (
+    (r"shape '\[.*?\]' is invalid for input of size \d+",
+     'it reshapes to numbers of its own'),
+    (r'normalized_shape=.*', 'it normalises other sizes)'),
+    (r'RuntimeError: (Given )?', ''),
+    (r'outputs differ by [\d.e+-]*\d', 'outputs differ'),
+    (r'(?<=\.)\d+(?=[."\s]|$)', '*'),
+)
 
 
 def line(row: Row) -> str:
     """One row for a terminal."""
-    text = (f'{row.name:27} {row.share:6.1%} {row.width_share:6.1%} '
-            f'{_difference(row):>8} {row.elements:7,} {row.seconds:5.0f} s  '
-            f'{_units(row)}')
+    lines = [
+        f'{len(modules)} fixed ({modules[0]}): {reason[:160]}'
+        for reason, modules in list(row.fixed.items())[:8]
+    ]
     if row.problem:
-        text += f'\n    PROBLEM {row.problem[:600]}'
-    for reason, modules in list(row.fixed.items())[:8]:
-        text += f'\n    {len(modules)} fixed ({modules[0]}): {reason[:160]}'
-    return text
+        lines.insert(0, f'PROBLEM {row.problem[:600]}')
+    return '\n    '.join([
+        f'{row.name:27} {row.share:6.1%} {row.width_share:6.1%} '
+        f'{_difference(row):>8} {row.elements:7,} {row.seconds:5.0f} s  '
+        f'{_units(row)}', *lines
+    ])
 
 
 def _units(row: Row) -> str:
@@ -37,26 +53,26 @@ def markdown(rows: List[Row]) -> str:
     few = ', '.join(f'{row.name} ({row.share:.1%})' for row in rows
                     if row.equal and row.share <= .8)
     few = few and f' Less is in units of {few}; the reasons stand below.'
-    text = [
-        '# Coverage', '',
-        'Made by `python tools/coverage --markdown docs/en/coverage.md` '
-        f'on {datetime.date.today().isoformat()} with {versions()}.', '',
+    return page(
+        'Coverage', '--markdown docs/en/coverage.md', versions(),
         f'{sum(row.equal for row in rows)} of the {len(rows)} backbones that '
         'mmpretrain registers are searched and exported with equal outputs; '
         f'{many} of them have more than 80 % of their parameters inside '
-        f'units.{few}', '', _EXPLANATION,
-        '| backbone | ratios | elements | parameters | in units | in width '
-        'units | max difference |', '| --- | --- | --- | --- | --- | --- | '
-        '--- |'
-    ]
-    text += [table_line(cells(row)) for row in rows]
-    text += [
-        '', 'Not in the table: ' +
+        f'units.{few}', _EXPLANATION,
+        table(('backbone', *COLUMNS),
+              [cells(row) for row in rows]), 'Not in the table: ' +
         '; '.join(f'{name}, {reason}'
-                  for name, reason in NO_NETWORK.items()) + '.'
-    ]
-    text += ['', '## What stays, and why', '', *stays(rows)]
-    return '\n'.join(text) + '\n'
+                  for name, reason in NO_NETWORK.items()) + '.',
+        '## What stays, and why', '\n'.join(stays(rows)))
+
+
+def page(title: str, options: str, made_with: str, *parts: str) -> str:
+    """A page of the documentation, from its title and what makes it on."""
+    today = datetime.date.today().isoformat()
+    return '\n\n'.join([
+        f'# {title}', f'Made by `python tools/coverage {options}` on {today} '
+        f'with {made_with}.', *parts
+    ]) + '\n'
 
 
 def cells(row: Row) -> List[str]:
@@ -68,11 +84,6 @@ def cells(row: Row) -> List[str]:
         f'{row.share:.1%}', f'{row.width_share:.1%}',
         _difference(row) + precision
     ]
-
-
-def table_line(entries: Iterable[str]) -> str:
-    """One line of a table."""
-    return f'| {" | ".join(entries)} |'
 
 
 def stays(rows: Iterable[Row], output: bool = False) -> List[str]:
@@ -102,8 +113,7 @@ more than 1e-5, since a sharp softmax amplifies rounding) and trained for one
 step. The MACs that mmengine's FlopAnalyzer counts on the subnet are those of
 the closed form, else the export refuses. "In units" is the share of the
 parameters that some subnet lacks, "in width units" the same without removing
-blocks.
-'''
+blocks.'''
 
 #: Why the last layer stays; goes without saying.
 OUTPUT = 'output of the network'
@@ -138,12 +148,9 @@ def _shown(modules: List[str]) -> str:
 
 def general(text: str) -> str:
     """``text`` without what differs from block to block."""
-    text = re.sub(r"shape '\[.*?\]' is invalid for input of size \d+",
-                  'it reshapes to numbers of its own', text)
-    text = re.sub(r'normalized_shape=.*', 'it normalises other sizes)', text)
-    text = re.sub(r'RuntimeError: (Given )?', '', text)
-    text = re.sub(r'outputs differ by [\d.e+-]*\d', 'outputs differ', text)
-    return re.sub(r'(?<=\.)\d+(?=[."\s]|$)', '*', text)
+    for pattern, instead in GENERAL:
+        text = re.sub(pattern, instead, text)
+    return text
 
 
 def plain(text: str) -> str:

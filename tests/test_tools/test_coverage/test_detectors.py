@@ -141,7 +141,7 @@ def test_rows_of_several_files_make_the_page(repo, tmp_path, monkeypatch):
     """They were looked for among the backbones, and the page was empty."""
     for name in ('FCOS-R18', 'YOLOv5-n'):
         row = Row(name, difference=1e-7)
-        (tmp_path / f'{name}.json').write_text(json.dumps([row.to_dict()]))
+        (tmp_path / f'{name}.json').write_text(json.dumps([vars(row)]))
     tool = runpy.run_path(str(repo / 'tools/coverage'))
     page = tmp_path / 'page.md'
     monkeypatch.setattr(sys, 'argv', [
