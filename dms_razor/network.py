@@ -100,9 +100,6 @@ def tensors_of(value: Any, seen: Optional[Set[int]] = None) -> List[Tensor]:
     Args:
         value (Any): What a network returns or takes.
         seen (set[int], optional): Ids of what has been looked into.
-
-    Returns:
-        list[Tensor]: In order of occurrence.
     """
     seen = set() if seen is None else seen
     if isinstance(value, Tensor):
@@ -137,12 +134,8 @@ def describe_inputs(inputs: Any) -> Any:
         return dict(
             shape=list(inputs.shape), dtype=str(inputs.dtype).split('.')[-1])
     if isinstance(inputs, Mapping):
-        return {
-            'named': {
-                str(k): describe_inputs(v)
-                for k, v in inputs.items()
-            }
-        }
+        named = {str(k): describe_inputs(v) for k, v in inputs.items()}
+        return dict(named=named)
     if isinstance(inputs, (list, tuple)):
         return [describe_inputs(value) for value in inputs]
     if inputs is None or isinstance(inputs, (bool, int, float, str)):
@@ -165,8 +158,8 @@ def make_inputs(description: Any, like: nn.Module) -> Any:
     if isinstance(description, list):
         return tuple(make_inputs(part, like) for part in description)
     if 'named' in description:
-        named: Dict[str, Any] = description['named']
-        return {name: make_inputs(part, like) for name, part in named.items()}
+        named = description['named'].items()
+        return {name: make_inputs(part, like) for name, part in named}
     if 'value' in description:
         return description['value']
     return torch.zeros(
@@ -205,11 +198,8 @@ def device_of(model: nn.Module) -> torch.device:
 def named_tensors(model: nn.Module) -> Dict[str, Tensor]:
     """Name every parameter and buffer, shared ones under each of their names.
 
-    Args:
-        model (nn.Module): Any network.
-
     Returns:
-        dict[str, Tensor]: Name to the very tensor object.
+        dict[str, Tensor]: Full name to the very tensor object.
     """
     tensors = dict(model.named_parameters(remove_duplicate=False))
     tensors.update(model.named_buffers(remove_duplicate=False))
@@ -219,11 +209,8 @@ def named_tensors(model: nn.Module) -> Dict[str, Tensor]:
 def state_shapes(model: nn.Module) -> Dict[str, List[int]]:
     """Name the shape of every tensor in a network's state dict.
 
-    Args:
-        model (nn.Module): Any network.
-
     Returns:
-        dict[str, list[int]]: Full name to shape.
+        dict[str, list[int]]: By full name.
     """
     return {
         name: list(value.shape)
@@ -237,32 +224,28 @@ def shape_differences(expected: Mapping[str, List[int]],
     """Put into words how two lists of shapes differ.
 
     Args:
-        expected (Mapping): Name to shape, as it should be.
-        found (Mapping): Name to shape, as it is.
+        expected, found (Mapping): Name to shape, as it should be and as it is.
 
     Returns:
         list[str]: One phrase per difference, shapes before names.
     """
-    shared = [name for name in expected if name in found]
-    return (
-        [
-            f'{name} has shape {tuple(found[name])} instead of '
-            f'{tuple(expected[name])}'
-            for name in shared if list(found[name]) != list(expected[name])
-        ] + [f'{name} is missing' for name in expected if name not in found] +
-        [f'{name} is not expected' for name in found if name not in expected])
+    differ = [
+        f'{name} has shape {tuple(found[name])} instead of {tuple(shape)}'
+        for name, shape in expected.items()
+        if name in found and list(found[name]) != list(shape)
+    ]
+    missing = [f'{name} is missing' for name in expected if name not in found]
+    return differ + missing + [
+        f'{name} is not expected' for name in found if name not in expected
+    ]
 
 
 def fingerprint(shapes: Mapping[str, Any]) -> str:
     """Reduce the shapes of a state dict to one string.
 
-    Args:
-        shapes (Mapping): Name to shape.
-
     Returns:
-        str: SHA-256 of the sorted names and shapes, in hexadecimal. Two
-        networks with the same have the same architecture as far as their
-        weights know.
+        str: SHA-256 of the sorted names and shapes, in hexadecimal. Networks
+        with the same are one architecture as far as their weights know.
     """
     lines = [f'{name}:{list(shapes[name])}' for name in sorted(shapes)]
     return hashlib.sha256('\n'.join(lines).encode()).hexdigest()

@@ -110,7 +110,7 @@ zeros. All ratios are drawn at random at once; the subnet is exported, built
 again from the manifest without tracing, compared with the masked supernet
 (largest difference over largest output; in float64 where float32 differs by
 more than 1e-5, since a sharp softmax amplifies rounding) and trained for one
-step. The MACs that mmengine's FlopAnalyzer counts on the subnet are those of
+step. The MACs that torch.utils.flop_counter counts on the subnet are those of
 the closed form, else the export refuses. "In units" is the share of the
 parameters that some subnet lacks, "in width units" the same without removing
 blocks.'''
