@@ -8,7 +8,7 @@ import json
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Iterator, Optional, Tuple, Union
+from typing import Any, Dict, Iterator, Tuple, Union
 
 from _steps import CONFIGS, Recipe, shorten
 from mmengine.config import Config, ConfigDict
@@ -142,47 +142,68 @@ def point_to(cfg: Config, data: CocoFolder, val: str = 'val') -> Config:
     return cfg
 
 
-def resize_images(cfg: Config, size: int) -> Config:
-    """Set the side of the square images in all pipelines."""
-    for transform in _transforms(cfg):
-        for key in {'scale', 'img_scale'} & set(transform):
-            transform[key] = (size, size)
-        if 'border' in transform:
-            transform.border = (-size // 2, -size // 2)
-    return cfg
-
-
-def train_for(cfg: Config, epochs: int) -> Config:
-    """Set the length of the training; of a search, a fifth is width-only."""
-    for hook in _switches(cfg):
-        hook.switch_epoch = epochs - max(1, epochs // 10)
-    return shorten(cfg, epochs, max(1, min(2, epochs // 4)))
-
-
-def never_flip(cfg: Config) -> Config:
-    """Leave out mirror images, where left and right are not alike."""
-    for transform in _transforms(cfg):
-        if transform.get('type', '').endswith('RandomFlip'):
-            transform.prob = 0.
-    return cfg
-
-
 def prepare(path: Union[str, Path],
             data: CocoFolder,
-            size: Optional[int] = None,
-            epochs: Optional[int] = None,
+            size: int,
+            epochs: int,
             val: str = 'val',
             flip: bool = True) -> Config:
-    """A config that reads this data; by default as large and long as it is."""
+    """A config that reads this data, with the length of the training set.
+
+    Args:
+        path (str | Path): The config, see :func:`point_to`.
+        data (CocoFolder): The data.
+        size (int): Side of the square images, in all pipelines.
+        epochs (int): Length; of a search, a fifth is width-only.
+        val (str): The split that validates.
+        flip (bool): Whether to train on mirror images too. Where left and
+            right are not alike they are left out.
+    """
     cfg = point_to(Config.fromfile(path), data, val)
     cfg.visualizer.vis_backends = []
     # mmyolo has no log processor of its own, of which mmengine would warn
     cfg.log_processor['_scope_'] = 'mmengine'
-    if size is not None:
-        resize_images(cfg, size)
-    if epochs is not None:
-        train_for(cfg, epochs)
-    return cfg if flip else never_flip(cfg)
+    pipelines = [
+        cfg[f'{kind}_dataloader'].dataset.pipeline
+        for kind in ('train', 'val', 'test')
+    ]
+    for hook in cfg.get('custom_hooks', []):
+        if hook.type.endswith('PipelineSwitchHook'):
+            hook.switch_epoch = epochs - max(1, epochs // 10)
+            pipelines.append(hook.switch_pipeline)
+    for transform in _transforms(pipelines):
+        for key in {'scale', 'img_scale'} & set(transform):
+            transform[key] = (size, size)
+        if 'border' in transform:
+            transform.border = (-size // 2, -size // 2)
+        if not flip and transform.get('type', '').endswith('RandomFlip'):
+            transform.prob = 0.
+    return shorten(cfg, epochs, max(1, min(2, epochs // 4)))
+
+
+class DetectorRecipe(Recipe):
+    """A detector in the place of a classifier."""
+
+    def scores(self, metrics: Dict[str, float]) -> Dict[str, float]:
+        """mAP, and that at an IoU of 0.5."""
+        return {
+            name: 100 * metrics[f'coco/bbox_{name}']
+            for name in ('mAP', 'mAP_50')
+        }
+
+    def before_search(self, cfg: Config, seed: int) -> None:
+        """Tell the search the data, of which the configs' files know nothing.
+        """
+        plain = self.config(self.supernet, 'supernet', seed)
+        for name in ('work_dir', 'experiment_name'):
+            plain.pop(name)
+        path = self.work_dir / 'supernet.py'
+        with whole_file(path) as file:
+            plain.dump(file)
+        for hook in cfg.custom_hooks:
+            if hook.type.endswith('ExportSubnetHook'):
+                hook.retrain_base = str(path)
+        cfg.model.input_shape = input_shape_from_config(cfg)
 
 
 def detector_recipe(work_dir: Path, data: CocoFolder, target: str, size: int,
@@ -193,7 +214,7 @@ def detector_recipe(work_dir: Path, data: CocoFolder, target: str, size: int,
         DataError: If the training images are fewer than a batch, before
             anything runs.
     """
-    recipe = Recipe(
+    recipe = DetectorRecipe(
         work_dir,
         *(CONFIGS / 'yolov8' / f'{name}.py'
           for name in ('yolov8-d0.33-w0.125_b8-60e_coco-format',
@@ -203,47 +224,16 @@ def detector_recipe(work_dir: Path, data: CocoFolder, target: str, size: int,
             prepare, data=data, size=size, epochs=epochs, val=val, flip=flip),
         target=target,
         val=val,
-        test=val != 'test' and data.has('test'),
-        scores=lambda metrics: {
-            name: 100 * metrics[f'coco/bbox_{name}']
-            for name in ('mAP', 'mAP_50')
-        },
-        before_search=_before_search)
+        test=val != 'test' and data.has('test'))
     recipe.prepare(recipe.search)
     return recipe
 
 
-def _before_search(recipe: Recipe, cfg: Config, seed: int) -> None:
-    """The files of the configs know nothing of the data."""
-    plain = recipe.config(recipe.supernet, 'supernet', seed)
-    for name in ('work_dir', 'experiment_name'):
-        plain.pop(name)
-    path = recipe.work_dir / 'supernet.py'
-    with whole_file(path) as file:
-        plain.dump(file)
-    for hook in cfg.custom_hooks:
-        if hook.type.endswith('ExportSubnetHook'):
-            hook.retrain_base = str(path)
-    cfg.model.input_shape = input_shape_from_config(cfg)
-
-
-def _switches(cfg: Config) -> list:
-    return [
-        hook for hook in cfg.get('custom_hooks', [])
-        if hook.type.endswith('PipelineSwitchHook')
-    ]
-
-
-def _transforms(cfg: Config) -> Iterator[ConfigDict]:
-    """All transforms of all pipelines, nested ones too."""
-    parts = [
-        cfg[f'{kind}_dataloader'].dataset.pipeline
-        for kind in ('train', 'val', 'test')
-    ] + [hook.switch_pipeline for hook in _switches(cfg)]
-    for part in parts:  # grows
-        if isinstance(part, dict):
-            yield part
-            part = part.values()
-        elif not isinstance(part, (list, tuple)):
-            continue
-        parts.extend(part)
+def _transforms(part: Any) -> Iterator[ConfigDict]:
+    """All transforms of some pipelines, nested ones too."""
+    if isinstance(part, dict):
+        yield part
+        part = list(part.values())
+    if isinstance(part, (list, tuple)):
+        for inner in part:
+            yield from _transforms(inner)

@@ -62,9 +62,6 @@ class Recipe:
         target (str): Budget of the search.
         val (str): The split that validates.
         test (bool): Whether a test follows a training.
-        scores (callable): Metrics of a validation -> scores in percent.
-        before_search (callable, optional): Fills in what the search alone
-            needs, from the recipe, its config and the seed.
     """
     work_dir: Path
     supernet: Path
@@ -74,12 +71,23 @@ class Recipe:
     target: str = '50%'
     val: str = 'val'
     test: bool = False
-    scores: Callable[[Dict[str, float]], Dict[str, float]] = dict
-    before_search: Optional[Callable[['Recipe', Config, int], None]] = None
 
-    def config(self, path: Path, folder: str, seed: int) -> Config:
+    def scores(self, metrics: Dict[str, float]) -> Dict[str, float]:
+        """Scores in percent, from the metrics of a validation."""
+        return {'top-1': metrics['accuracy/top1']}
+
+    def before_search(self, cfg: Config, seed: int) -> None:
+        """Fill in what the config of the search alone needs."""
+
+    def config(self,
+               path: Path,
+               folder: str,
+               seed: int,
+               subnet: Optional[Path] = None) -> Config:
         """One of the configs, ready to run in a folder of ``work_dir``."""
         cfg = self.prepare(path)
+        if subnet is not None:
+            cfg.model.subnet = str(subnet)
         cfg.work_dir = str(self.work_dir / folder)
         cfg.experiment_name = '-'.join((self.work_dir / folder).parts[-2:])
         cfg.randomness = dict(seed=seed)
@@ -95,8 +103,7 @@ class _Progress(Hook):
         self.search, self.out = search, out
 
     def before_train(self, runner: Runner) -> None:
-        with redirect_stdout(self.out):
-            say(self.search.preflight().text(), 5)
+        say(self.search.preflight().text(), 5, self.out)
 
     def after_train_epoch(self, runner: Runner) -> None:
         epoch, last = runner.epoch + 1, runner.max_epochs
@@ -104,17 +111,17 @@ class _Progress(Hook):
             return
         whole = self.search.resource.supernet(self.search.metric)
         loss = runner.message_hub.get_scalar('train/loss').mean(10)
-        with redirect_stdout(self.out):
-            say(
-                f'epoch {epoch:2}/{last}   MACs asked '
-                f'{self.search.current_target / whole:6.1%}   now '
-                f'{self.search.current() / whole:6.1%}   loss {loss:.4g}', 5)
+        say(
+            f'epoch {epoch:2}/{last}   MACs asked '
+            f'{self.search.current_target / whole:6.1%}   now '
+            f'{self.search.current() / whole:6.1%}   loss {loss:.4g}', 5,
+            self.out)
 
 
-def say(text: str = '', indent: int = 0) -> None:
+def say(text: str, indent: int = 0, out: Optional[TextIO] = None) -> None:
     """Print at once, also into a pipe."""
-    pad = ' ' * indent
-    print('\n'.join(pad + line for line in text.split('\n')), flush=True)
+    lines = (' ' * indent + line for line in text.split('\n'))
+    print('\n'.join(lines), flush=True, file=out)
 
 
 @contextmanager
@@ -151,8 +158,7 @@ def search(recipe: Recipe, seed: int = 0, show: bool = False) -> Search:
     cfg, out = recipe.config(recipe.search, 'search', seed), sys.stdout
     cfg.model.target = recipe.target
     with logged(recipe.work_dir / 'search'):
-        if recipe.before_search is not None:
-            recipe.before_search(recipe, cfg, seed)
+        recipe.before_search(cfg, seed)
         try:
             runner = Runner.from_cfg(cfg)
         except ValueError as error:  # of the pre-flight
@@ -227,23 +233,21 @@ def train(
         ``seen`` what ``look`` returns.
     """
     start = time.time()
-    cfg = recipe.config(network.config, folder, seed)
-    if network.subnet is not None:
-        cfg.model.subnet = str(network.subnet)
+    cfg = recipe.config(network.config, folder, seed, network.subnet)
     with logged(recipe.work_dir / folder):
         runner = Runner.from_cfg(cfg)
         runner.train()
         if recipe.test:
             runner.test()
         seen = look(runner)
-    found = {'test': {}, 'val': {}}
-    for name, scalar in runner.message_hub.log_scalars.items():
-        kind, _, name = name.partition('/')
-        if kind in found:
-            found[kind][name] = scalar.current()
+    val, test = ({
+        name[len(kind):]: scalar.current()
+        for name, scalar in runner.message_hub.log_scalars.items()
+        if name.startswith(kind)
+    } for kind in ('val/', 'test/'))
     return {
-        'test': recipe.scores(found['test'] or found['val']),
-        recipe.val: recipe.scores(found['val']),
+        'test': recipe.scores(test or val),
+        recipe.val: recipe.scores(val),
         'seconds': time.time() - start,
         'seen': seen
     }

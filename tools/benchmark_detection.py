@@ -175,9 +175,7 @@ def latency(recipe: Recipe, networks: List[Network], seed: int,
     paths = {}
     for network in networks:
         folder = f'{network.name}-{seed}'
-        cfg = recipe.config(network.config, folder, seed)
-        if network.subnet is not None:
-            cfg.model.subnet = str(network.subnet)
+        cfg = recipe.config(network.config, folder, seed, network.subnet)
         init_default_scope(cfg.default_scope)
         model = MODELS.build(cfg.model)
         load_weights(

@@ -55,13 +55,8 @@ def main() -> None:
     start = time.time()
     torch.set_num_threads(1)  # layers this small gain nothing from more
     recipe = Recipe(
-        Path(args.work_dir),
-        SUPERNET,
-        SEARCH,
-        RETRAIN,
-        partial(load, epochs=args.epochs),
-        args.target,
-        scores=lambda metrics: {'top-1': metrics['accuracy/top1']})
+        Path(args.work_dir), SUPERNET, SEARCH, RETRAIN,
+        partial(load, epochs=args.epochs), args.target)
     search, networks = quickstart(recipe, 'ResNet-34 on handwritten digits', 0)
     say(structure_table(search.structure()), 5)
     say('3/4  Train: three networks from scratch, the same recipe, '
