@@ -1,5 +1,6 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """The error that every refusal of a subnet raises, and common messages."""
+from numbers import Integral, Real
 from typing import Any, Dict
 
 
@@ -47,3 +48,30 @@ def refuse_beside(owner: str, value: Any, **others: Any) -> Dict[str, Any]:
         raise ValueError(f'{names} would have no effect beside {owner}=, '
                          'which decides it: leave out one of them')
     return given
+
+
+def check_number(name: str,
+                 number: Any,
+                 least: float = 0,
+                 below: float = float('inf'),
+                 *,
+                 above: bool = False,
+                 whole: bool = False) -> None:
+    """Refuse what is no number of an interval, by default of [0, inf).
+
+    Args:
+        name (str): What the number is, for the message.
+        number (Any): What was given.
+        least (float): The least that it may be.
+        below (float): What it must lie below.
+        above (bool): Whether it must lie above ``least``.
+        whole (bool): Whether it must be a whole number.
+
+    Raises:
+        ValueError: It is none; NaN and infinity never are.
+    """
+    if not (isinstance(number, Integral if whole else Real)
+            and least <= number < below and not (above and number == least)):
+        raise ValueError(
+            f'{name} is {number!r}, it must lie in {"(" if above else "["}'
+            f'{least}, {below})' + ' and be a whole number' * whole)

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from .core.bank import Bank
-from .core.budget import (TargetSchedule, check_steps, check_weight,
-                          constraint_loss, no_schedule)
-from .core.gradient import Driver
+from .core.budget import (TargetSchedule, check_weight, constraint_loss,
+                          no_schedule)
+from .core.gradient import drop_stale_gradient
 from .core.projection import project
 from .core.resource import ResourceModel
-from .errors import refuse_beside
+from .errors import check_number, refuse_beside
 from .masking.attach import attach, make_bank, refuse_masked, unmask
 from .moved import moved_names
 from .preflight import Preflight, preflight
@@ -129,7 +129,8 @@ class Search:
             loss_weight=getattr(constraint, 'loss_weight', weight),
             selector=self.bank.selector).check()
         self.target = self._report.target
-        self._driver = Driver(self.bank, self._resource_loss)
+        self._weights: List[Tensor] = []
+        self._handle, self._gave_loss = None, False
         self.own_clock, self.schedule = True, no_schedule
         self.step_count = self.total_steps = self.width_only_steps = 0
         if total_steps is not None or warmup_steps or width_only_steps:
@@ -144,16 +145,15 @@ class Search:
 
         Args and errors: as for the constructor.
         """
-        check_steps(
-            'number of steps',
-            total_steps=total_steps,
-            warmup_steps=warmup_steps,
-            width_only_steps=width_only_steps)
+        for name, steps in dict(
+                total_steps=total_steps,
+                warmup_steps=warmup_steps,
+                width_only_steps=width_only_steps).items():
+            check_number(name, steps, whole=True)
         self.schedule = TargetSchedule(self._report.supernet[self.metric],
                                        self.target, total_steps, warmup_steps)
         self.total_steps, self.width_only_steps = total_steps, width_only_steps
         self.step_count = 0
-        self._driver.forget()
         self._report.total_steps = total_steps - warmup_steps
 
     @property
@@ -183,8 +183,10 @@ class Search:
             hard (bool): Of the counts k, not of the continuous (1 − a)·N.
             metric (str, optional): Defaults to the search's own.
         """
-        counts, masks = self.bank.counts(hard), self.bank.resource_masks(hard)
-        return float(self.resource(counts, masks, metric or self.metric))
+        return float(
+            self.resource(
+                self.bank.counts(hard), self.bank.resource_masks(hard), metric
+                or self.metric))
 
     def structure(self) -> List[Dict[str, Any]]:
         """Name, kind, ratio, kept and total of each unit, hard counts."""
@@ -197,15 +199,10 @@ class Search:
     def budget(self, target: Union[None, float, str] = None) -> float:
         """A target in units of the metric; by default the search's own.
 
-        Args:
-            target (float | str, optional): ``0.8``, ``'80%'``, ``'2.0G'``…
-
         Raises:
             TargetError: If it is unreadable or out of reach.
         """
-        if target is None:
-            return self.target
-        return self._report.amount(target)
+        return self.target if target is None else self._report.amount(target)
 
     def attach_masks(self) -> None:
         """Mask the layers, by name; again after modules were replaced."""
@@ -235,13 +232,18 @@ class Search:
 
     def close(self) -> nn.Module:
         """Let go of optimizer and network; the network is plain again."""
-        self._driver.release()
+        self._release()
         return unmask(self.model)
+
+    def _release(self) -> None:
+        if self._handle is not None:
+            self._handle.remove()
+            self._handle = None
 
     @property
     def attached(self) -> bool:
         """Whether an optimizer drives the ratios."""
-        return self._driver.attached
+        return self._handle is not None
 
     def attach(self, optimizer: torch.optim.Optimizer) -> 'Search':
         """Let every ``optimizer.step()`` update the ratios first.
@@ -253,7 +255,16 @@ class Search:
             optimizer (torch.optim.Optimizer): The weights' optimizer; it does
                 not get to know the ratios.
         """
-        self._driver.follow(optimizer, self.step)
+        self._release()
+        self._weights = [
+            weight for group in optimizer.param_groups
+            for weight in group['params'] if weight.requires_grad
+        ]
+
+        def hook(optimizer, args, kwargs) -> None:
+            self.step()
+
+        self._handle = optimizer.register_step_pre_hook(hook)
         return self
 
     def loss(self, task_loss: Tensor) -> Tensor:
@@ -268,9 +279,16 @@ class Search:
         """λ_res·L_res as a number, to be added once to each loss.
 
         With it goes the bank's anchor, through which the bank measures how
-        AMP and gradient accumulation scale the loss.
+        AMP and gradient accumulation scale the loss. Asking for it is also
+        the moment to see that the step before was skipped.
         """
-        return self._driver.term()
+        self._gave_loss = True
+        drop_stale_gradient(self.bank, self._weights)
+        with torch.no_grad():
+            value = self._resource_loss(self.bank.counts(),
+                                        self.bank.resource_masks())
+        anchor = self.bank.loss_anchor()
+        return value.to(anchor.dtype) + anchor
 
     def _resource_loss(self, counts: Tensor, masks: Tensor) -> Tensor:
         cost = self.resource(counts, masks, self.metric)
@@ -301,7 +319,6 @@ class Search:
             step (int): Steps that lie behind.
         """
         self.step_count = step
-        self._driver.forget()
         if (self.width_only_steps and step >= self.total_steps
                 and not self.bank.depth_frozen):
             self.freeze_depth()
@@ -324,20 +341,15 @@ class Search:
                              'load the dict that Search.state_dict() returned')
         self.bank.load_state_dict(state['bank'])
         self.step_count = int(state['step_count'])
-        self._driver.forget()
 
     def project(self, target: Optional[float] = None) -> Tensor:
-        """The hard counts nearest to the ratios that meet a budget.
+        """Kept elements a group of the best network in a budget, ``[U]``.
+
+        See :func:`dms_razor.core.project`, which also says what is raised.
 
         Args:
             target (float, optional): In units of the metric; by default the
                 search's final target.
-
-        Returns:
-            Tensor: Kept elements per group, int64 ``[U]``.
-
-        Raises:
-            TargetError: If no network of the space meets the target.
         """
         return project(
             self.space.layout,
@@ -349,14 +361,11 @@ class Search:
             depth_kept=self.bank.frozen_kept)
 
     def keep(self, kept: Optional[Tensor] = None) -> Tensor:
-        """The selection of these counts: the k most important of each group.
+        """The selection, bool ``[E]``: the k most important of each group.
 
         Args:
-            kept (Tensor, optional): int64 ``[U]``, by default of
+            kept (Tensor, optional): k, int64 ``[U]``; by default those of
                 :meth:`project`.
-
-        Returns:
-            Tensor: bool ``[E]``.
         """
         return self.bank.hard(self.project() if kept is None else kept)
 
@@ -380,7 +389,11 @@ class Search:
             RuntimeError: If losses were made and the ratios never updated.
             TargetError: If no network of the space meets the target.
         """
-        self._driver.check_stepped()
+        if self._gave_loss and self.bank.updates == 0:
+            raise RuntimeError(
+                'this search has given losses and has not made a step: its '
+                'ratios are where they began. Call search.attach(optimizer) '
+                'before the loop, or search.step() after each backward.')
         budget = self.budget(target)
         return export_subnet(
             out_dir,

@@ -21,6 +21,7 @@ and ratios; the gradient of the resource loss takes a path of its own and
 never reaches the importances. The ratios move by plain SGD (paper, appendix
 A.3.5): ``a ← a − lr·(g_task + λ_res·g_res)``.
 """
+from functools import partial
 from typing import Any, Callable, Dict, Optional, Union
 
 import torch
@@ -153,10 +154,9 @@ class Bank(nn.Module):
             # Made outside inference mode, whoever asks first: training may
             # read the same tensor later.
             with torch.inference_mode(False):
-                selection = self.hard()
-                if self._mode == 'off':
-                    selection = torch.ones_like(selection)
-                self._constant[self._mode] = selection.to(self._dtype)
+                self._constant[self._mode] = (
+                    self.masks.new_ones(self.layout.E)
+                    if self._mode == 'off' else self.hard().to(self._dtype))
         return self._constant[self._mode]
 
     def refresh(self) -> None:
@@ -165,7 +165,7 @@ class Bank(nn.Module):
             self.order = rank_order(
                 self.selector.score(self.importance), self.layout, self.order)
             self.ranks = ranks_from_order(self.order, self.layout)
-            masks = self._soft(self.selector.numbers)
+            masks = self.resource_masks()
             masks = torch.where((masks > 0) & (masks < _TINY), _TINY, masks)
             self.masks = masks.to(self._dtype).requires_grad_()
             # Loss scales exceed float16: the anchor is never below float32.
@@ -174,14 +174,6 @@ class Bank(nn.Module):
                 dtype=torch.promote_types(self._dtype, torch.float32),
                 device=masks.device).requires_grad_()
             self._constant: Dict[str, Tensor] = {}
-
-    def _soft(self, numbers: Tensor) -> Tensor:
-        """Soft masks, hard where depth is frozen; float64 ``[E]``."""
-        masks = self.selector.soft(numbers, self.ranks)
-        if self.depth_frozen:
-            masks = torch.where(self.layout.depth_elements,
-                                self.hard().double(), masks)
-        return masks
 
     def kept(self) -> Tensor:
         """The k of every unit: elements kept a group, int64 ``[U]``."""
@@ -192,8 +184,8 @@ class Bank(nn.Module):
 
         The k of every unit are those of ``kept``, by default :meth:`kept`.
         """
-        kept = self.kept() if kept is None else kept
-        return hard_masks(kept, self.ranks, self.layout)
+        return hard_masks(self.kept() if kept is None else kept, self.ranks,
+                          self.layout)
 
     @property
     def frozen_kept(self) -> Optional[Tensor]:
@@ -214,14 +206,8 @@ class Bank(nn.Module):
         Returns:
             Tensor: float64 ``[U]``. Whole for depth that is frozen.
         """
-        if hard:
-            return self.kept().double()
-        numbers = self.selector.numbers if ratios is None else ratios
-        counts = self.selector.counts(numbers)
-        if self.depth_frozen:
-            counts = torch.where(self.layout.is_depth,
-                                 self.kept().double(), counts)
-        return counts
+        return self._read(self.selector.counts, self.kept,
+                          self.layout.is_depth, hard, ratios)
 
     def resource_masks(self,
                        hard: bool = False,
@@ -231,9 +217,19 @@ class Bank(nn.Module):
         They are not the leaf that the network reads, so a gradient of the
         resource loss never reaches the importances.
         """
+        return self._read(
+            partial(self.selector.soft, ranks=self.ranks), self.hard,
+            self.layout.depth_elements, hard, ratios)
+
+    def _read(self, soft: Callable, whole: Callable, depth: Tensor, hard: bool,
+              numbers: Optional[Tensor]) -> Tensor:
+        """``whole()`` if asked for or frozen, else ``soft(numbers)``."""
         if hard:
-            return self.hard().double()
-        return self._soft(self.selector.numbers if ratios is None else ratios)
+            return whole().double()
+        value = soft(self.selector.numbers if numbers is None else numbers)
+        if not self.depth_frozen:
+            return value
+        return torch.where(depth, whole().double(), value)
 
     @torch.no_grad()
     def set_kept(self, kept: Tensor) -> None:
@@ -334,8 +330,7 @@ class Bank(nn.Module):
             if resource_loss is not None:
                 loss = resource_loss(self.counts(ratios=leaf), masks)
                 if loss.requires_grad:
-                    outputs.append(loss)
-                    grads.append(torch.ones_like(loss))
+                    outputs, grads = [masks, loss], [grad, None]
             return torch.autograd.grad(outputs, [leaf], grads)[0]
 
     def _apply(self, fn: Callable, *args: Any, **kwargs: Any) -> 'Bank':
@@ -377,15 +372,14 @@ class Bank(nn.Module):
         """
         try:
             check_state(state, self.state_dict(), self.layout)
-            importance, order = (
-                state[name].detach().to(self.layout.device, copy=True)
-                for name in ('importance', 'order'))
             self.selector.load(state)
         except ValueError as error:
             raise ValueError(
                 f'{error}; load a checkpoint of this search, made from the '
                 'same model and the same unit settings') from None
-        self.importance, self.order = importance, order
+        self.importance, self.order = (
+            state[name].detach().to(self.layout.device, copy=True)
+            for name in ('importance', 'order'))
         self.updates = int(state['updates'])
         self.depth_frozen = bool(state['depth_frozen'])
         self.refresh()

@@ -1,12 +1,14 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
-"""Reading a resource target: ``0.5``, ``'50%'``, ``'2.0G'`` or ``4.1e9``."""
+"""The target of a search: how it is read, how it falls, the loss above it."""
 import math
 import re
-from numbers import Integral, Real
-from typing import Any, Union
+from numbers import Real
+from typing import Union
 
 import torch
 from torch import Tensor
+
+from ..errors import check_number
 
 _POWERS = {'': 1, 'K': 10**3, 'M': 10**6, 'G': 10**9, 'T': 10**12}
 _PATTERN = re.compile(
@@ -104,11 +106,8 @@ def format_amount(amount: float) -> str:
     return f'{amount:.4g}'
 
 
-# How the resource target falls during a search (paper, equation 10).
-
-
 class TargetSchedule:
-    """``r_t(e) = r_0·(r_target / r_0)^(e / E)``, an exponential decay.
+    """``r_t(e) = r_0·(r_target / r_0)^(e / E)`` (paper, equation 10).
 
     Steps may be iterations or epochs, and count from 0. During a warm-up,
     while importances settle, the target stays at its start; after the search
@@ -163,31 +162,13 @@ def no_schedule(step: float) -> float:
                        'before the loop')
 
 
-# The resource constraint loss (paper, equations 5 to 7).
-
-
-def check_steps(unit: str = 'number', **lengths: Any) -> None:
-    """Raise ValueError if a length is no whole number from 0 on.
-
-    Args:
-        unit (str): What a length counts, for the message.
-        **lengths: By name.
-    """
-    for name, length in lengths.items():
-        if not isinstance(length, Integral) or length < 0:
-            raise ValueError(f'{name} is {length!r}; give a whole {unit}, not '
-                             'below 0')
-
-
 def check_weight(weight: float) -> float:
     """λ_res, unless it is below 0 or no number.
 
     Raises:
         ValueError: It is: the search would run away from its target.
     """
-    if not (isinstance(weight, Real) and 0 <= weight < float('inf')):
-        raise ValueError(f'loss_weight is {weight!r}; give a number from 0 '
-                         'on, e.g. 1.0')
+    check_number('loss_weight', weight)
     return weight
 
 
@@ -196,9 +177,9 @@ def constraint_loss(current: Tensor,
                     weight: float = 1.) -> Tensor:
     """λ_res·L_res: ``log(current / target)`` above the target, else 0.
 
-    The loss pulls the network down to the target and never pushes it up.
-    Its gradient ``1 / current`` depends on the relative size of a change
-    only, so one weight serves networks of any size.
+    Paper, equations 5 to 7. The loss pulls the network down to the target and
+    never pushes it up. Its gradient ``1 / current`` depends on the relative
+    size of a change only, so one weight serves networks of any size.
 
     Args:
         current (Tensor): Cost of the network, a positive scalar or ``[...]``.

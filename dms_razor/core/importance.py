@@ -20,6 +20,7 @@ from typing import Callable, Optional, Union
 
 from torch import Tensor
 
+from ..errors import check_number
 from ..moved import moved_names
 from .layout import Layout
 from .registry import Registry
@@ -39,9 +40,7 @@ def averaged(score: Callable[[Tensor, Tensor], Tensor]) -> Callable:
     """
 
     def entry(layout: Layout, decay: float = 0.99) -> Importance:
-        if not 0 <= decay < 1:
-            raise ValueError(f'decay of the importance is {decay}, it must '
-                             'lie in [0, 1)')
+        check_number('decay of the importance', decay, below=1)
         return partial(_moving_average, score, decay)
 
     return entry

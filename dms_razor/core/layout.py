@@ -15,6 +15,7 @@ Two index spaces occur everywhere:
   one another; inside a unit groups follow one another; inside a group
   elements keep their order in the network.
 """
+import copy
 import zlib
 from dataclasses import dataclass
 from itertools import accumulate
@@ -22,6 +23,8 @@ from typing import Any, Dict, Iterable, List, Optional, Tuple
 
 import torch
 from torch import Tensor
+
+from ..errors import check_number
 
 KINDS = ('width', 'depth', 'heads', 'qk', 'v')
 
@@ -66,56 +69,48 @@ class Unit:
     choices: Optional[Tuple[int, ...]] = None
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise ValueError(f'unit "{self.name}": kind "{self.kind}" is not '
-                             f'known, use one of {", ".join(KINDS)}')
         for field in ('size', 'groups', 'step'):
-            if getattr(self, field) < 1:
-                raise ValueError(f'unit "{self.name}": {field} is '
-                                 f'{getattr(self, field)}, it must be at '
-                                 'least 1')
+            check_number(f'unit "{self.name}": {field}', getattr(self, field),
+                         1)
         lowest = 0 if self.kind == 'depth' else 1
+        bounds = lowest, self.size
         if self.choices is not None:
-            self._take_choices()
-        if self.least is None:
-            object.__setattr__(self, 'least', lowest)
-        if self.most is None:
-            object.__setattr__(self, 'most', self.size)
-        if not lowest <= self.least <= self.most <= self.size:
-            bounds = f'least={self.least} and most={self.most} do not fit ' \
-                f'{lowest} <= least <= most <= {self.size}'
-            if self.choices is not None:
-                bounds = f'choices={self.choices} are not all in {lowest} ' \
-                    f'... {self.size}'
-            raise ValueError(
-                f'unit "{self.name}": {bounds}, its number of elements; '
-                'change what is given for this unit')
-        if self.most < 1:
-            raise ValueError(f'unit "{self.name}": most is 0, which removes '
-                             'it before the search; remove it from the model')
+            object.__setattr__(self, 'choices',
+                               tuple(sorted(set(self.choices))))
+            bounds = (*self.choices[:1], *self.choices[-1:])
+        for field, bound in zip(('least', 'most'), bounds):
+            if getattr(self, field) is None:
+                object.__setattr__(self, field, bound)
         object.__setattr__(self, 'members', tuple(self.members))
-        if self.kind == 'depth':
-            if self.groups != 1 or self.step != 1:
-                raise ValueError(f'depth unit "{self.name}": blocks have no '
-                                 'groups and no step, both must be 1')
-            if self.members and len(self.members) != self.size:
-                raise ValueError(
-                    f'depth unit "{self.name}" has {self.size} elements and '
-                    f'{len(self.members)} members, name each block once')
+        problem = self._problem(lowest, bounds)
+        if problem is not None:
+            raise ValueError(f'unit "{self.name}": {problem}')
 
-    def _take_choices(self) -> None:
-        """Sort the choices and let the bounds follow."""
-        choices = tuple(sorted(set(self.choices)))
-        if not choices:
-            raise ValueError(f'unit "{self.name}": choices is empty, name the '
-                             'counts that it may keep')
-        object.__setattr__(self, 'choices', choices)
-        for field, bound in (('least', choices[0]), ('most', choices[-1])):
-            if getattr(self, field) not in (None, bound):
-                raise ValueError(
-                    f'unit "{self.name}": {field}={getattr(self, field)} and '
-                    f'choices={choices} contradict each other, give one')
-            object.__setattr__(self, field, bound)
+    def _problem(self, lowest: int, bounds: Tuple[int, ...]) -> Optional[str]:
+        """What stands against these numbers."""
+        if self.kind not in KINDS:
+            return (f'kind "{self.kind}" is not known, use one of '
+                    f'{", ".join(KINDS)}')
+        if not bounds:
+            return 'choices is empty, name the counts that it may keep'
+        given = f'least={self.least} and most={self.most}'
+        if self.choices and bounds != (self.least, self.most):
+            return f'{given} contradict choices={self.choices}, give one'
+        if not lowest <= self.least <= self.most <= self.size:
+            given = f'{given} do not fit {lowest} <= least <= most <='
+            if self.choices:
+                given = f'choices={self.choices} are not all in {lowest} ...'
+            return (f'{given} {self.size}, its number of elements; change '
+                    'what is given for this unit')
+        if self.most < 1:
+            return ('most is 0, which removes it before the search; remove it '
+                    'from the model')
+        if self.kind == 'depth' and (self.groups, self.step) != (1, 1):
+            return 'blocks have no groups and no step, both must be 1'
+        if self.kind == 'depth' and len(self.members) not in (0, self.size):
+            return (f'{self.size} elements have {len(self.members)} members, '
+                    'name each block once')
+        return None
 
     @property
     def allowed(self) -> Tuple[int, ...]:
@@ -182,27 +177,19 @@ class Layout:
         if not self.units:
             raise ValueError('a layout needs at least one unit: nothing in '
                              'this network can be pruned')
-        self._index: Dict[str, int] = {}
-        for i, unit in enumerate(self.units):
-            if unit.name in self._index:
+        units = self.units
+        self._index = {unit.name: i for i, unit in enumerate(units)}
+        for i, unit in enumerate(units):
+            if self._index[unit.name] != i:
                 raise ValueError(f'two units are named "{unit.name}": give '
                                  'every unit a name of its own')
-            self._index[unit.name] = i
-
-        def per_unit(values, dtype=torch.int64):
-            return torch.tensor(list(values), dtype=dtype)
-
-        units = self.units
-        self.size = per_unit(u.size for u in units)
-        self.groups = per_unit(u.groups for u in units)
-        self.least = per_unit(u.least for u in units)
-        self.most = per_unit(u.most for u in units)
-        self.removable = per_unit((u.size * u.prunable for u in units),
-                                  torch.float64)
-        self.gain = per_unit((u.temperature / u.size for u in units),
-                             torch.float64)
-        self.is_depth = per_unit((u.kind == 'depth' for u in units),
-                                 torch.bool)
+        self.size, self.groups, self.least, self.most = torch.tensor([
+            (u.size, u.groups, u.least, u.most) for u in units
+        ]).T.contiguous()
+        self.removable, self.gain = torch.tensor(
+            [(u.size * u.prunable, u.temperature / u.size) for u in units],
+            dtype=torch.float64).T.contiguous()
+        self.is_depth = torch.tensor([u.kind == 'depth' for u in units])
 
         self.has_choices = any(u.choices is not None for u in units)
         halves = 2 * self.size + 1
@@ -237,12 +224,10 @@ class Layout:
         device = torch.device(device)
         if device == self.device:
             return self
-        moved = object.__new__(Layout)
-        moved.__dict__.update({
-            key:
-            value.to(device) if isinstance(value, Tensor) else value
-            for key, value in self.__dict__.items()
-        })
+        moved = copy.copy(self)
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor):
+                setattr(moved, name, value.to(device))
         return moved
 
     def slice_of(self, unit: int) -> slice:
@@ -268,15 +253,13 @@ class Layout:
             raise ValueError(f'kept counts have shape {tuple(kept.shape)}, '
                              f'there are {self.U} units')
         for unit, k in zip(self.units, kept.tolist()):
-            problem = None
-            if not (unit.least <= k <= unit.most and k == int(k)):
-                problem = (f'only a whole number from {unit.least} to '
+            if k not in unit.allowed:
+                allowed = (f'only a whole number from {unit.least} to '
                            f'{unit.most}')
-            elif unit.choices is not None and int(k) not in unit.choices:
-                problem = f'its choices are {unit.choices}'
-            if problem is not None:
+                if unit.choices is not None:
+                    allowed = f'its choices are {unit.choices}'
                 raise ValueError(f'unit "{unit.name}" cannot keep {k} of '
-                                 f'{unit.size} elements, {problem}')
+                                 f'{unit.size} elements, {allowed}')
         return kept.long()
 
     def structure(self, kept: Tensor, ratios: Tensor) -> List[Dict[str, Any]]:

@@ -23,11 +23,14 @@ from torch import Tensor
 from .budget import TargetError, check_target, format_amount
 from .layout import Layout
 from .resource import ResourceModel
-from .topk import kept_counts, nearest_counts
+from .topk import nearest_counts
 
 ENOUGH = 0.99  # of the target: what a projected network has to reach
 FILLED = 0.999  # of the target: where filling stops
 _PROBES, _ROUNDS = 32, 8  # the shift ends up exact to 2·32**-8
+_WORK = 2 * 10**8  # multiplications that looking at networks may cost, seconds
+_VALUES = 32  # counts of a unit that are tried
+_BATCH = 8192  # networks evaluated at once
 
 
 class BudgetProblem:
@@ -62,12 +65,10 @@ class BudgetProblem:
         # The mask of an element is 1 from this count of its unit on.
         self._used_from = (
             layout.size[self._used_unit] - ranks.detach().cpu()[used])
-        depth = kept_counts(ratios, layout)
-        if depth_kept is not None:
-            depth = depth_kept.detach().cpu().long()
-            depth = nearest_counts(depth.double(), layout)
-        self.asked = torch.where(self.is_depth, depth.double(),
-                                 (1 - ratios) * layout.size)
+        asked = (1 - ratios) * layout.size
+        depth = asked if depth_kept is None else depth_kept.cpu().double()
+        self.asked = torch.where(self.is_depth,
+                                 nearest_counts(depth, layout).double(), asked)
 
     def cost(self, kept: Tensor) -> Tensor:
         """Cost of networks, float64 ``[...]``, of kept ``[..., U]``."""
@@ -88,29 +89,23 @@ class BudgetProblem:
         width = nearest_counts(share * self.size, self.layout)
         return torch.where(self.is_depth, kept, width)
 
-    def more(self, kept: Tensor) -> Tensor:
-        """The next larger count of each unit, or one too many, [U]."""
-        return self._neighbours(kept, 1)
+    def next(self, kept: Tensor, way: int) -> Tensor:
+        """The next larger (1) or smaller (-1) count of each unit, [U].
 
-    def fewer(self, kept: Tensor) -> Tensor:
-        """The next smaller count of each unit, or one too few, [U]."""
-        return self._neighbours(kept, -1)
+        One too many or too few where there is none.
+        """
+        if not self.layout.has_choices:
+            return kept + way
+        return torch.tensor([
+            min((c for c in unit.choices or () if (c - k) * way > 0),
+                key=lambda c: abs(c - k),
+                default=k + way)
+            for unit, k in zip(self.layout.units, kept.tolist())
+        ])
 
-    def _neighbours(self, kept: Tensor, way: int) -> Tensor:
-        result = kept + way
-        if self.layout.has_choices:
-            for number, unit in enumerate(self.layout.units):
-                if unit.choices is not None:
-                    beyond = [
-                        c for c in unit.choices if (c - kept[number]) * way > 0
-                    ]
-                    if beyond:
-                        result[number] = min(beyond, key=lambda c: c * way)
-        return result
-
-    def waiting(self, kept: Tensor) -> Tensor:
+    def waiting(self, kept: Tensor, way: int = 1) -> Tensor:
         """Shift at which the next element of each unit would come, [U]."""
-        return ((kept + self.more(kept)) / 2 - self.asked) / self.size
+        return ((kept + self.next(kept, way)) / 2 - self.asked) / self.size
 
 
 @torch.no_grad()
@@ -175,14 +170,13 @@ def _possible_depth(problem: BudgetProblem) -> Tensor:
         if not can.any():
             break
         unit = problem.waiting(kept).masked_fill(~can, float('inf')).argmin()
-        kept[unit] = problem.more(kept)[unit]
+        kept[unit] = problem.next(kept, 1)[unit]
     kept = torch.where(is_depth, kept, problem.least)
     while problem.cost(kept) > target:
         can = is_depth & (kept > problem.least)
-        fewer = problem.fewer(kept)
-        waiting = ((kept + fewer) / 2 - problem.asked) / problem.size
+        waiting = problem.waiting(kept, -1)
         unit = waiting.masked_fill(~can, -float('inf')).argmax()
-        kept[unit] = fewer[unit]
+        kept[unit] = problem.next(kept, -1)[unit]
     return kept
 
 
@@ -211,7 +205,7 @@ def _fill(problem: BudgetProblem, kept: Tensor) -> Tensor:
         len(candidates), len(kept),
         dtype=torch.bool).scatter_(1, candidates[:, None], True)
     while problem.cost(kept) < FILLED * problem.target:
-        trials = torch.where(own, problem.more(kept), kept)
+        trials = torch.where(own, problem.next(kept, 1), kept)
         fits = problem.cost(trials) <= problem.target
         fits &= kept[candidates] < problem.most[candidates]
         if not fits.any():
@@ -221,23 +215,12 @@ def _fill(problem: BudgetProblem, kept: Tensor) -> Tensor:
     return kept
 
 
-# What the projection does where shifting and filling is not enough.
-#
-# That happens in coarse spaces, where one element is more than a percent of
-# the network. Networks are built up unit by unit, costly units first. Since
-# costs grow with every element, a half-built network is given up as soon as
-# its smallest completion exceeds the target or its largest falls short. What
-# is left is everything that fits, so in a small space the search is complete;
-# in a large one only a sample is carried on from unit to unit.
-
-_WORK = 2 * 10**8  # multiplications the search may cost, a second or two
-_VALUES = 32  # counts of a unit that are tried
-_BATCH = 8192  # networks evaluated at once
-
-
-def search_networks(problem: 'BudgetProblem', kept: Tensor,
+def search_networks(problem: BudgetProblem, kept: Tensor,
                     enough: float) -> Tensor:
     """A network closer to the target than ``kept``, if there is one.
+
+    What the projection does in coarse spaces, where one element is more than
+    a percent of the network and shifting and filling is not enough.
 
     Args:
         problem (BudgetProblem): The space and the budget.
@@ -257,12 +240,18 @@ def search_networks(problem: 'BudgetProblem', kept: Tensor,
     costs = problem.cost(found)
     if not (costs > cost).any():
         return kept
-    largest = found[costs == costs.max()]
-    return largest[problem.distance(largest).argmin()]
+    found = found[costs == costs.max()]
+    return found[problem.distance(found).argmin()]
 
 
-def networks_between(problem: 'BudgetProblem', floor: float) -> Tensor:
+def networks_between(problem: BudgetProblem, floor: float) -> Tensor:
     """Networks whose cost lies between ``floor`` and the target.
+
+    They are built up unit by unit, costly units first. Since costs grow with
+    every element, a half-built network is given up as soon as its smallest
+    completion exceeds the target or its largest falls short. What is left is
+    everything that fits, so in a small space the search is complete; in a
+    large one only a sample is carried on from unit to unit.
 
     Returns:
         Tensor: All of them if the space is small, else some; int64
@@ -287,7 +276,7 @@ def networks_between(problem: 'BudgetProblem', floor: float) -> Tensor:
     return rows
 
 
-def _costly_first(problem: 'BudgetProblem') -> list:
+def _costly_first(problem: BudgetProblem) -> list:
     """Units by what they take away from the largest network."""
     without = torch.where(
         torch.eye(len(problem.most), dtype=torch.bool), problem.least,
@@ -295,7 +284,7 @@ def _costly_first(problem: 'BudgetProblem') -> list:
     return problem.cost(without).argsort(stable=True).tolist()
 
 
-def _values(problem: 'BudgetProblem', unit: int) -> Tensor:
+def _values(problem: BudgetProblem, unit: int) -> Tensor:
     """Counts that are tried: all, or some and what was asked; ``[V]``."""
     spec = problem.layout.units[unit]
     if spec.choices is not None or spec.most - spec.least < _VALUES:
@@ -305,7 +294,7 @@ def _values(problem: 'BudgetProblem', unit: int) -> Tensor:
     return torch.cat((spread, asked[None])).unique()
 
 
-def _thinned(problem: 'BudgetProblem', rows: Tensor, most: int,
+def _thinned(problem: BudgetProblem, rows: Tensor, most: int,
              generator: torch.Generator) -> Tensor:
     """At most ``most`` rows: half the nearest to what was asked, half any."""
     if len(rows) <= most:

@@ -18,18 +18,21 @@ holds exactly up to 2**53, and it is the cost of the report.
 What is counted is a :class:`Metric`, one registration in :data:`METRICS`: a
 list of such costs or, for what is no sum of products, any function of both.
 """
-import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
 
 import torch
 from torch import Tensor
 
+from ..errors import check_number
 from .layout import Layout
 from .registry import Registry
 
 METRICS = Registry('metric')
 MAX_FACTORS, MAX_AXES, MAX_BLOCKS = 3, 4, 3
+_index = partial(torch.tensor, dtype=torch.int64)
+_floats = partial(torch.tensor, dtype=torch.float64)
 
 
 @dataclass(frozen=True)
@@ -138,37 +141,25 @@ class Tables:
         """About the multiplications of one evaluation."""
         return self.cost_factors.numel() + self.term_factors.numel()
 
-    def to(self, device: torch.device) -> 'Tables':
-        """These tables on ``device``."""
-        return replace(
-            self, **{
-                name: value.to(device)
-                for name, value in vars(self).items()
-                if isinstance(value, Tensor)
-            })
-
-    def used_masks(self, masks: Tensor) -> Tensor:
-        """The masks that occur, float64 ``[..., K]``, of ``[..., E]``."""
-        return masks.index_select(-1, self.used).double()
-
     def rows(self, counts: Tensor, used_masks: Tensor) -> Tensor:
-        """Amount of each cost, float64 ``[..., C]``."""
-        return _gathered_product(
-            self._w(counts, used_masks), self.cost_factors) * self.cost_coef
+        """Amount of each cost, float64 ``[..., C]``.
 
-    def value(self, counts: Tensor, used_masks: Tensor) -> Tensor:
-        """Sum of all costs, float64 ``[...]``."""
-        return self.rows(counts, used_masks).sum(-1)
-
-    def _w(self, counts: Tensor, used_masks: Tensor) -> Tensor:
-        counts = counts.double()
+        Args:
+            counts (Tensor): float64 ``[..., U]``.
+            used_masks (Tensor): The masks that occur, float64 ``[..., K]``.
+        """
         one = counts.new_ones(counts.shape[:-1] + (1, ))
         z = torch.cat((one, counts, used_masks), -1)
         axes = _gathered_product(z, self.term_factors) * self.term_mult
         if self.axis_sums:
             sums = axes.new_zeros(axes.shape[:-1] + (self.num_axes, ))
             axes = sums.index_add(-1, self.term_axis, axes)
-        return torch.cat((one, axes, used_masks), -1)
+        w = torch.cat((one, axes, used_masks), -1)
+        return _gathered_product(w, self.cost_factors) * self.cost_coef
+
+    def value(self, counts: Tensor, used_masks: Tensor) -> Tensor:
+        """Sum of :meth:`rows`, float64 ``[...]``."""
+        return self.rows(counts, used_masks).sum(-1)
 
 
 class Whole:
@@ -180,17 +171,9 @@ class Whole:
     """
 
     def __init__(self, layout: Layout, function: Callable) -> None:
-        self.layout, self.function = layout, function
+        self.value = partial(function, layout)
         self.used = torch.arange(layout.E, device=layout.device)
         self.work = layout.U + layout.E
-
-    def used_masks(self, masks: Tensor) -> Tensor:
-        """All masks, float64 ``[..., E]``."""
-        return masks.double()
-
-    def value(self, counts: Tensor, masks: Tensor) -> Tensor:
-        """The metric, float64 ``[...]``."""
-        return self.function(self.layout, counts.double(), masks)
 
 
 def _gathered_product(values: Tensor, indices: Tensor) -> Tensor:
@@ -219,16 +202,12 @@ def compile_tables(axes: Sequence, costs: Sequence, num_units: int,
     slot = {element: i for i, element in enumerate(used)}
     axis_slot = {old: 1 + new for new, old in enumerate(used_axes)}
 
-    rows: List[Tuple[Tuple[int, ...], float]] = []
-    for cost in costs:
+    rows: Dict[Tuple, float] = {}
+    for number, cost in enumerate(costs):
         factors = [axis_slot[a] for a in cost.axes]
         factors += [1 + len(used_axes) + slot[b] for b in cost.blocks]
-        rows.append((tuple(sorted(factors)), float(cost.coef)))
-    if merge:
-        merged: Dict[Tuple[int, ...], float] = {}
-        for factors, coef in rows:
-            merged[factors] = merged.get(factors, 0.) + coef
-        rows = list(merged.items())
+        key = (0 if merge else number, tuple(sorted(factors)))
+        rows[key] = rows.get(key, 0.) + cost.coef
 
     term_axis = [axis for axis, _ in terms]
     return Tables(
@@ -237,27 +216,19 @@ def compile_tables(axes: Sequence, costs: Sequence, num_units: int,
             f if f < first_mask else first_mask + slot[f - first_mask]
             for f in term.factors
         ] for _, term in terms]),
-        term_mult=_floats(term.mult for _, term in terms),
+        term_mult=_floats([term.mult for _, term in terms]),
         term_axis=_index(term_axis),
         axis_sums=term_axis != list(range(len(used_axes))),
         num_axes=len(used_axes),
-        cost_factors=_padded([factors for factors, _ in rows]),
-        cost_coef=_floats(coef for _, coef in rows))
-
-
-def _index(values) -> Tensor:
-    return torch.tensor(list(values), dtype=torch.int64)
-
-
-def _floats(values) -> Tensor:
-    return torch.tensor(list(values), dtype=torch.float64)
+        cost_factors=_padded([factors for _, factors in rows]),
+        cost_coef=_floats(list(rows.values())))
 
 
 def _padded(rows: List[Sequence[int]]) -> Tensor:
     """int64 ``[longest, n]``, filled up with 0, the index of the 1."""
     longest = max([1, *map(len, rows)])
-    return _index(tuple(row) + (0, ) * (longest - len(row))
-                  for row in rows).reshape(-1, longest).T.contiguous()
+    return _index([[*row, *[0] * (longest - len(row))]
+                   for row in rows]).reshape(-1, longest).T.contiguous()
 
 
 class ResourceModel:
@@ -286,12 +257,12 @@ class ResourceModel:
         largest = 1 + layout.U + layout.E
         for i, axis in enumerate(self.axes):
             for term in axis.terms:
-                _check_number(f'axis {i}', 'mult', term.mult)
+                check_number(f'axis {i}: mult', term.mult)
                 _check_indices(f'axis {i}', 'factors', term.factors, largest,
                                MAX_FACTORS)
         for cost in self.costs:
             name = f'{cost.metric} of "{cost.name}"'
-            _check_number(name, 'coef', cost.coef)
+            check_number(f'{name}: coef', cost.coef)
             _check_indices(name, 'axes', cost.axes, len(self.axes), MAX_AXES)
             _check_indices(name, 'blocks', cost.blocks, layout.E, MAX_BLOCKS)
 
@@ -327,7 +298,8 @@ class ResourceModel:
             or whatever the metric counts, float64 ``[...]``.
         """
         tables = self.tables(metric, counts.device)
-        return tables.value(counts, tables.used_masks(masks))
+        used = masks.index_select(-1, tables.used)
+        return tables.value(counts.double(), used.double())
 
     def per_cost(self,
                  counts: Tensor,
@@ -335,7 +307,8 @@ class ResourceModel:
                  metric: str = 'macs') -> Tensor:
         """Amount of each cost of :meth:`costs_of`, float64 ``[..., n]``."""
         tables = self.tables(metric, counts.device, merge=False)
-        return tables.rows(counts, tables.used_masks(masks))
+        used = masks.index_select(-1, tables.used)
+        return tables.rows(counts.double(), used.double())
 
     def supernet(self, metric: str = 'macs') -> float:
         """Cost of the whole network, nothing pruned."""
@@ -372,21 +345,11 @@ class ResourceModel:
         key = (metric, merge, device)
         if key not in self._tables:
             costs = self.costs_of(metric)
-            if costs:
-                tables = compile_tables(self.axes, costs, self.layout.U,
-                                        merge).to(device)
-            else:
-                tables = Whole(
-                    self.layout.to(device),
-                    METRICS.find(metric).value)
-            self._tables[key] = tables
+            with device:
+                self._tables[key] = compile_tables(
+                    self.axes, costs, self.layout.U, merge) if costs else \
+                    Whole(self.layout.to(device), METRICS[metric].value)
         return self._tables[key]
-
-
-def _check_number(name: str, what: str, number: float) -> None:
-    if not (math.isfinite(number) and number >= 0):
-        raise ValueError(f'{name}: {what} is {number}, it must be finite and '
-                         'not negative')
 
 
 def _check_indices(name: str, what: str, indices: Sequence[int], size: int,

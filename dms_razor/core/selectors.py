@@ -16,12 +16,12 @@ A selector is one class under one name::
 
     Search(..., selector='mine')
 """
-from numbers import Real
 from typing import Any, Callable, Dict, Union
 
 import torch
 from torch import Tensor
 
+from ..errors import check_number
 from .layout import Layout
 from .registry import Registry
 from .topk import nearest_counts, ratio_bounds, soft_masks
@@ -180,9 +180,7 @@ class DifferentiableTopk(Selector):
 
 def check_lr(lr: float) -> None:
     """Raise ValueError if ``lr`` is not positive and finite."""
-    if not (isinstance(lr, Real) and 0 < lr < float('inf')):
-        raise ValueError(f'lr of the ratios is {lr!r}, it must be a positive '
-                         'and finite number')
+    check_number('lr of the ratios', lr, above=True)
 
 
 def make_selector(selector: Union[str, Callable, Selector], layout: Layout,

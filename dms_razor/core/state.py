@@ -1,6 +1,6 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """What the saved state of a search must look like."""
-from typing import Dict
+from typing import Any, Dict
 
 import torch
 from torch import Tensor
@@ -26,23 +26,25 @@ def check_state(state: Dict[str, Tensor], own: Dict[str, Tensor],
                          f'be {sorted(own)}, found {found}')
     _check_units(torch.as_tensor(state['layout']), layout)
     for name, value in state.items():
-        if not isinstance(value, Tensor):
-            raise ValueError(f'"{name}" of the saved search is a '
-                             f'{type(value).__name__}, not a tensor')
-        if value.shape != own[name].shape or value.dtype != own[name].dtype:
-            raise ValueError(
-                f'"{name}" of the saved search is {value.dtype} '
-                f'{tuple(value.shape)}, it should be {own[name].dtype} '
-                f'{tuple(own[name].shape)}')
+        found, wanted = _kind(value), _kind(own[name])
+        if found != wanted:
+            raise ValueError(f'"{name}" of the saved search is a {found}, it '
+                             f'should be a {wanted}')
     importance, order = state['importance'], state['order']
     if not (torch.isfinite(importance).all() and (importance >= 0).all()):
         raise ValueError('"importance" of the saved search is negative or '
                          'not finite')
-    order, rows = order.to(layout.device), layout.row_of_element
-    every = torch.arange(layout.E, device=layout.device)
-    if not (order.sort().values.equal(every) and rows[order].equal(rows)):
+    order, rows = order.cpu(), layout.row_of_element.cpu()
+    if not (order.sort().values.equal(torch.arange(layout.E))
+            and rows[order].equal(rows)):
         raise ValueError('"order" of the saved search does not name every '
                          'element of every unit once')
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f'{value.dtype} of shape {tuple(value.shape)}'
+    return type(value).__name__
 
 
 def _check_units(saved: Tensor, layout: Layout) -> None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import NamedTuple, Optional
 
-from ..core.budget import check_steps
+from ..errors import check_number
 
 
 class Steps(NamedTuple):
@@ -49,11 +49,9 @@ class SearchSchedule:
     warmup_iters: int = 0
 
     def __post_init__(self) -> None:
-        lengths = vars(self).items()
-        check_steps('number', **{
-            f'search.{k}': n
-            for k, n in lengths if n is not None
-        })
+        for name, length in vars(self).items():
+            if length is not None:
+                check_number(f'search.{name}', length, whole=True)
         if self.by_epoch and self.by_iter:
             raise ValueError('search has lengths in epochs and in iterations; '
                              'give all of them in one unit')

@@ -24,7 +24,7 @@ def test_merged_rows_have_the_same_sum():
     assert len(merged.cost_coef) == 2 and len(apart.cost_coef) == 3
     counts, masks = torch.tensor([5., 7.]), torch.tensor([.5, 0., .25])
     by_hand = [9 * 3 * 10, 3 * 10, .5 * 10 * (5 + 7 * .25)]
-    used = apart.used_masks(masks)
+    used = masks[apart.used]
     assert apart.used.tolist() == [0, 2] and used.tolist() == [.5, .25]
     assert apart.rows(counts, used).tolist() == by_hand
     assert merged.value(counts, used).item() == sum(by_hand)
