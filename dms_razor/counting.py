@@ -50,8 +50,10 @@ class Count:
 
     def of_one(self, samples: int) -> 'Count':
         """What one of ``samples`` of a batch costs."""
-        by_module = {k: n // samples for k, n in self.by_module.items()}
-        return Count(self.total // samples, by_module, self.tool)
+        return Count(self.total // samples, {
+            k: n // samples
+            for k, n in self.by_module.items()
+        }, self.tool)
 
 
 # Counters of our own, for products that PyTorch's counter does not know. They
@@ -83,6 +85,7 @@ def _sequences(x, weight, *args, **kwargs) -> int:
     return 2 * prod(kwargs['out_shape'][:2]) * prod(weight)
 
 
+#: Operations of ATen that we count ourselves.
 OWN: Dict[str, Callable[..., int]] = dict(
     mv=_summed,
     dot=_summed,
@@ -95,7 +98,6 @@ OWN: Dict[str, Callable[..., int]] = dict(
     baddbmm_=_product_onto,
     _trilinear=_bilinear,
     conv_tbc=_sequences)
-"""Operations of ATen that we count ourselves."""
 
 
 @contextmanager
@@ -180,16 +182,10 @@ def _run_by_module(model: nn.Module, inputs: Any, forward: Optional[Callable],
         running.pop()
 
     # Hooks for all modules: scripted ones have none of their own.
-    hooks = [
-        register_module_forward_pre_hook(enter),
-        register_module_forward_hook(leave)
-    ]
-    try:
+    with register_module_forward_pre_hook(enter), \
+            register_module_forward_hook(leave):
         call(model, inputs, forward)
-        note()
-    finally:
-        for hook in hooks:
-            hook.remove()
+    note()
     return own
 
 
@@ -229,8 +225,11 @@ def count_each(model: nn.Module,
 
 
 def _parameters(model: nn.Module, *_: Any) -> Count:
-    by_name = {name: p.numel() for name, p in model.named_parameters()}
-    return Count(count_params(model), by_name, 'The network')
+    return Count(
+        count_params(model), {
+            name: p.numel()
+            for name, p in model.named_parameters()
+        }, 'The network')
 
 
 METRICS.register('macs')(

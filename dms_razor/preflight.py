@@ -11,11 +11,11 @@ import copy
 import json
 import math
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, List, Optional, Union
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple, Union
 
 import torch
 
-from .core.budget import check_target, format_amount, parse_target
+from .core.budget import TargetError, check_target, format_amount, parse_target
 from .core.layout import KINDS
 from .core.selectors import Selector, make_selector
 from .core.topk import initial_order, ranks_from_order
@@ -123,17 +123,7 @@ class Preflight:
 
     def text(self) -> str:
         """The report as a table for people."""
-        rows = [('ratios', f'{self.ratios:,}'),
-                ('elements', f'{self.elements:,}')]
-        for kind, count in self.kinds.items():
-            rows.append((f'  {kind}', f'{count["units"]:,} units, '
-                         f'{count["elements"]:,} elements'))
-        for metric in self.supernet:
-            whole, least = self.supernet[metric], self.minimum[metric]
-            share = least / whole if whole else 0.
-            rows.append((metric, f'supernet {format_amount(whole)}, smallest '
-                         f'{format_amount(least)} ({share:.1%})'))
-        rows += self._target_rows()
+        rows = list(self._rows())
         wide = max(len(name) for name, _ in rows)
         lines = ['Pre-flight of the search space']
         lines += [f'  {name:<{wide}}  {value}' for name, value in rows]
@@ -147,31 +137,39 @@ class Preflight:
 
     __str__ = text
 
-    def _target_rows(self) -> list:
-        """The rows about the target: value, reachable or why not, steps."""
-        rows = []
+    def _rows(self) -> Iterator[Tuple[str, str]]:
+        """Name and value of each line of the table."""
+        yield 'ratios', f'{self.ratios:,}'
+        yield 'elements', f'{self.elements:,}'
+        for kind, count in self.kinds.items():
+            yield (f'  {kind}', f'{count["units"]:,} units, '
+                   f'{count["elements"]:,} elements')
+        for metric, whole in self.supernet.items():
+            least = self.minimum[metric]
+            yield (metric, f'supernet {format_amount(whole)}, smallest '
+                   f'{format_amount(least)} ({least / (whole or 1.):.1%})')
         if self.target is not None:
             share = self.target / self.supernet[self.metric]
-            rows.append(
-                ('target', f'{format_amount(self.target)} {self.metric} '
-                 f'({share:.1%} of the supernet)'))
+            yield ('target', f'{format_amount(self.target)} {self.metric} '
+                   f'({share:.1%} of the supernet)')
         if self.problem is not None:
-            return rows + [('reachable', f'no: {self.problem}')]
-        if self.target is None:
-            return rows
-        rows.append(('reachable', 'yes'))
+            yield 'reachable', f'no: {self.problem}'
+        elif self.target is not None:
+            yield 'reachable', 'yes'
+            yield 'steps', self._advice()
+
+    def _advice(self) -> str:
+        """How many steps the target takes, and what to do if too many."""
         if self.steps is None:
-            rows.append(('steps', 'the ratios alone do not get there; the '
-                         'projection at export will'))
-            return rows
-        advice = ''
+            return ('the ratios alone do not get there; the projection at '
+                    'export will')
+        text = (f'about {self.steps:,} with an lr of {self.lr:g}, by the '
+                'resource loss alone')
         if self.total_steps is not None and self.steps > self.total_steps:
             lr = self.lr * self.steps / max(1, self.total_steps)
-            advice = (f'; the search has {self.total_steps:,}: if it lags '
-                      f'behind the target, try an lr of about {lr:.1g}')
-        rows.append(('steps', f'about {self.steps:,} with an lr of '
-                     f'{self.lr:g}, by the resource loss alone{advice}'))
-        return rows
+            text += (f'; the search has {self.total_steps:,}: if it lags '
+                     f'behind the target, try an lr of about {lr:.1g}')
+        return text
 
 
 def _kinds(space: Space) -> Dict[str, Dict[str, int]]:
@@ -213,8 +211,8 @@ def preflight(space: Space,
     Raises:
         ValueError: If there is no such metric.
     """
-    space.resource.costs_of(metric)
     resource = space.resource
+    resource.costs_of(metric)  # refuses what is not known
     report = Preflight(
         metric=metric,
         kinds=_kinds(space),
@@ -235,21 +233,18 @@ def preflight(space: Space,
             'nothing in this network can be pruned'
             f'{" (" + reasons + ")" if reasons else ""}; allow width or depth '
             'and free some units of `units`, or search another network')
-    if report.problem is not None or target is None:
-        return report
-    try:
-        report.target = parse_target(target, report.supernet[metric], metric)
-        check_target(report.target, report.supernet[metric],
-                     report.minimum[metric], metric)
-    except ValueError as error:
-        report.problem = str(error)
-        return report
-    report.steps = steps_to_target(space, report.target, metric, lr,
-                                   loss_weight, selector)
+    elif target is not None:
+        try:
+            report.target = parse_target(target, report.supernet[metric],
+                                         metric)
+            check_target(report.target, report.supernet[metric],
+                         report.minimum[metric], metric)
+            report.steps = steps_to_target(space, report.target, metric, lr,
+                                           loss_weight, selector)
+        except TargetError as error:
+            report.problem = str(error)
     return report
 
-
-# How many steps a target needs, worked out without training.
 
 UNREACHED = 1_000_000  # more steps than any search has: "not in sight"
 STRIDE = 0.01  # largest change of a ratio in one leap

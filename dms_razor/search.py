@@ -217,9 +217,8 @@ class Search:
         """Run the network with other masks for a while.
 
         Args:
-            mode (str): ``'hard'``, what the ratios round to, ``'subnet'``,
-                the network as it would be exported, ``'soft'``, as in
-                training, or ``'off'``, the supernet as it was.
+            mode (str): One of :attr:`Bank.mode`, or ``'subnet'``, the network
+                as it would be exported.
         """
         if mode == 'subnet' and not self.bank.given:
             self.bank.give(self.keep())
@@ -236,9 +235,9 @@ class Search:
         return unmask(self.model)
 
     def _release(self) -> None:
-        if self._handle is not None:
+        if self.attached:
             self._handle.remove()
-            self._handle = None
+        self._handle = None
 
     @property
     def attached(self) -> bool:
@@ -248,12 +247,10 @@ class Search:
     def attach(self, optimizer: torch.optim.Optimizer) -> 'Search':
         """Let every ``optimizer.step()`` update the ratios first.
 
-        A step that a ``GradScaler`` skips because of infinite gradients
-        skips the ratios too.
+        A step that a ``GradScaler`` skips for infinite gradients skips them.
 
         Args:
-            optimizer (torch.optim.Optimizer): The weights' optimizer; it does
-                not get to know the ratios.
+            optimizer (torch.optim.Optimizer): The weights', not the ratios'.
         """
         self._release()
         self._weights = [
@@ -270,17 +267,15 @@ class Search:
     def loss(self, task_loss: Tensor) -> Tensor:
         """The loss to call backward on (paper, eq. 5): L_task + λ_res·L_res.
 
-        L_res is in it as a number; its gradient goes to the ratios in closed
-        form. ``task_loss`` is a scalar, as is the result.
+        Scalars both. L_res is in it as a number; its gradient goes to the
+        ratios in closed form.
         """
         return task_loss + self.resource_term().to(task_loss.dtype)
 
     def resource_term(self) -> Tensor:
-        """λ_res·L_res as a number, to be added once to each loss.
+        """λ_res·L_res as a number and the bank's anchor, once for each loss.
 
-        With it goes the bank's anchor, through which the bank measures how
-        AMP and gradient accumulation scale the loss. Asking for it is also
-        the moment to see that the step before was skipped.
+        Asking for it is the moment to see that the step before was skipped.
         """
         self._gave_loss = True
         drop_stale_gradient(self.bank, self._weights)
@@ -297,8 +292,8 @@ class Search:
     def step(self) -> bool:
         """Update importance and ratios from the gradients of one step.
 
-        Called by the optimizer's hook; call it by hand, after backward, only
-        in a loop without an optimizer (ratios alone, the paper's DMS_p-).
+        Called by the optimizer's hook; by hand, after backward, only in a loop
+        without an optimizer (ratios alone, the paper's DMS_p-).
 
         Returns:
             bool: False if the gradient was not finite and was dropped.
@@ -311,9 +306,8 @@ class Search:
     def advance(self, step: int) -> None:
         """Set the clock of the target schedule, and freeze depth in time.
 
-        A loop whose schedule counts something else than steps of the
-        optimizer, such as iterations of which several make one, sets
-        ``search.own_clock = False`` and calls this.
+        A loop that counts something else than steps of the optimizer, such as
+        epochs, sets ``search.own_clock = False`` and calls this.
 
         Args:
             step (int): Steps that lie behind.

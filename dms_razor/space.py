@@ -165,10 +165,9 @@ class Space:
         Returns:
             list[Tensor]: A view ``[groups, size]`` for each unit.
         """
-        parts = selection.split([unit.elements for unit in self.units])
         return [
-            part.view(unit.groups, unit.size)
-            for unit, part in zip(self.units, parts)
+            selection[self.layout.slice_of(u)].view(unit.groups, unit.size)
+            for u, unit in enumerate(self.units)
         ]
 
     def counts(self, selection: Tensor) -> Tensor:
@@ -181,8 +180,8 @@ class Space:
             Tensor: k of each unit (section 3.1 of the paper: k of N stay),
             float64 of shape [U], as the closed form takes it.
         """
-        kept = [row[0].sum() for row in self.rows(selection)]
-        return torch.stack(kept).double()
+        return torch.stack([rows[0].sum()
+                            for rows in self.rows(selection)]).double()
 
     def cost(self, selection: Tensor, metric: str) -> float:
         """Compute what a subnet costs from its kept counts (paper, eq. 8).
@@ -195,8 +194,8 @@ class Space:
             float: What the search reckons with, an int where it is whole, as
             the MACs and parameters of hard counts are.
         """
-        counts, masks = self.counts(selection), selection.double()
-        cost = float(self.resource(counts, masks, metric))
+        cost = float(
+            self.resource(self.counts(selection), selection.double(), metric))
         return round(cost) if math.isclose(cost, round(cost)) else cost
 
     def checked(self, selection: Tensor) -> Tensor:
@@ -272,8 +271,9 @@ class Space:
         """
 
         def number(unit: Unit) -> int:
-            choice = int(torch.randint(len(shares), (), generator=generator))
-            wanted = round(shares[choice] * unit.size)
-            return min(unit.allowed, key=lambda count: abs(count - wanted))
+            share = shares[torch.randint(len(shares), (), generator=generator)]
+            return min(
+                unit.allowed,
+                key=lambda count: abs(count - round(share * unit.size)))
 
         return self.draw(number, generator)

@@ -21,7 +21,6 @@ and ratios; the gradient of the resource loss takes a path of its own and
 never reaches the importances. The ratios move by plain SGD (paper, appendix
 A.3.5): ``a ← a − lr·(g_task + λ_res·g_res)``.
 """
-from functools import partial
 from typing import Any, Callable, Dict, Optional, Union
 
 import torch
@@ -218,7 +217,7 @@ class Bank(nn.Module):
         resource loss never reaches the importances.
         """
         return self._read(
-            partial(self.selector.soft, ranks=self.ranks), self.hard,
+            lambda numbers: self.selector.soft(numbers, self.ranks), self.hard,
             self.layout.depth_elements, hard, ratios)
 
     def _read(self, soft: Callable, whole: Callable, depth: Tensor, hard: bool,

@@ -105,15 +105,15 @@ def attach(model: nn.Module, space: Space,
     modules = dict(model.named_modules())
     layers: Dict[str, LayerMasks] = {}
 
-    def masks_of(path: str, layers: Dict[str, LayerMasks]) -> LayerMasks:
+    hooked: Dict[str, LayerMasks] = {}
+
+    def masks_of(path: str, own: Dict[str, LayerMasks]) -> LayerMasks:
         if path not in modules:
             raise RuntimeError(
                 f'the search space names the layer "{path}", which this '
                 f'{type(model).__name__} does not have. Trace the model anew '
                 'after changing it.')
-        if path not in layers:
-            layers[path] = LayerMasks(reader.of(path))
-        return layers[path]
+        return own.setdefault(path, LayerMasks(reader.of(path)))
 
     for site in space.mask_sites:
         masks_of(site.module,
@@ -121,11 +121,11 @@ def attach(model: nn.Module, space: Space,
                      InputMask(site.axis, site.index, site.groups))
     for site in space.norm_sites:
         masks_of(site.module, layers).norm = InputMask(0, site.index)
-    hooked: Dict[str, LayerMasks] = {}
     for block in space.blocks:
         for tail in block.tails:
-            own = layers if tail.fold else hooked
-            masks_of(tail.module, own).scales.append(block.element)
+            masks_of(tail.module,
+                     layers if tail.fold else hooked).scales.append(
+                         block.element)
     for path, masks in layers.items():
         module = modules[path]
         object.__setattr__(module, '_dms_masks', masks)

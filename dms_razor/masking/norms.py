@@ -92,8 +92,8 @@ class NormInterceptor(TorchFunctionMode):
         name = getattr(func, '__name__', '')
 
         def get(position: int, key: str, default: Any = None) -> Any:
-            given = len(args) > position
-            return args[position] if given else kwargs.get(key, default)
+            return args[position] if len(args) > position else kwargs.get(
+                key, default)
 
         x = get(0, 'input')
         if name == 'layer_norm' and func is F.layer_norm:
@@ -111,15 +111,11 @@ class NormInterceptor(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-# Masked layer and RMS norm as one function, in pieces that fit the cache.
-#
-# Written out, the formula reads and writes the whole activation some twenty
-# times. On a CPU that costs more than the arithmetic, so rows are worked off
-# in pieces whose temporaries stay in the cache and are written in place.
-#
-# : Numbers in one temporary on a CPU, four megabytes of float32. Smaller
-# pieces : lose more on starting operations than they win in the cache.
-
+# Written out, the formula of a layer or RMS norm reads and writes the whole
+# activation some twenty times. On a CPU that costs more than the arithmetic,
+# so rows are worked off in pieces whose temporaries stay in the cache and are
+# written in place. These are the numbers in one of them, four megabytes of
+# float32; smaller pieces lose more on starting operations than they win.
 PIECE = 2**20
 
 
@@ -226,11 +222,10 @@ class MaskedLayerNorm(torch.autograd.Function):
             dtype = torch.promote_types(x.dtype, torch.float32)
             total = mask.to(dtype).sum()
             weight = mask.to(dtype) / total
-            rows = x.reshape(-1, x.shape[-1])
             gain = None if gain is None else gain.to(dtype)
             bias = None if bias is None else bias.to(dtype)
-            out, normed, rstd = forward_rows(rows, weight, gain, bias, eps,
-                                             center)
+            out, normed, rstd = forward_rows(
+                x.reshape(-1, x.shape[-1]), weight, gain, bias, eps, center)
         ctx.save_for_backward(normed, rstd, weight, total, gain, bias)
         ctx.settings = eps, center, x.dtype, mask.dtype
         return out.view(x.shape)
