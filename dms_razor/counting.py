@@ -134,10 +134,9 @@ def count_macs(model: nn.Module,
     Args:
         model (nn.Module): A plain network; its flags, buffers and random
             state are as before afterwards.
-        inputs (Any): Example inputs: a tensor, a tuple of arguments or a
-            dict of keyword arguments. MACs are those of the whole batch.
-        forward (callable, optional): ``forward(model, *inputs)`` when the
-            network is not simply called.
+        inputs (Any): Example inputs as for :func:`dms_razor.network.call`.
+            MACs are those of the whole batch.
+        forward (callable, optional): As there.
 
     Returns:
         Count: Whole and per-module MACs.
@@ -190,13 +189,9 @@ def _run_by_module(model: nn.Module, inputs: Any, forward: Optional[Callable],
 
 
 def count_params(model: nn.Module) -> int:
-    """Count the elements of all distinct parameters.
+    """Count the elements of all parameters, shared ones once.
 
-    Args:
-        model (nn.Module): Any network.
-
-    Returns:
-        int: Shared parameters count once, biases and norms included.
+    Biases and norms are included.
     """
     return sum(parameter.numel() for parameter in model.parameters())
 
@@ -204,18 +199,9 @@ def count_params(model: nn.Module) -> int:
 def count_each(model: nn.Module,
                inputs: Any,
                forward: Optional[Callable] = None) -> Dict[str, Count]:
-    """Count a network in every metric that can be counted.
+    """Count a network in every metric that can be counted, by its name.
 
-    Args:
-        model (nn.Module): A plain network.
-        inputs (Any): Example inputs.
-        forward (callable, optional): How the network is called.
-
-    Returns:
-        dict[str, Count]: By the metric's name.
-
-    Raises:
-        SubnetError: The forward pass fails on these inputs.
+    Args and errors: as for :func:`count_macs`.
     """
     counts = {
         metric.name: metric.count(model, inputs, forward)

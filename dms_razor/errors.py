@@ -23,9 +23,8 @@ def listed(names, limit: int = 5) -> str:
         str: ``'a, b, c and 12 more'``.
     """
     names = list(names)
-    text = ', '.join(names[:limit])
     rest = len(names) - limit
-    return f'{text} and {rest} more' if rest > 0 else text
+    return ', '.join(names[:limit]) + f' and {rest} more' * (rest > 0)
 
 
 def refuse_beside(owner: str, value: Any, **others: Any) -> Dict[str, Any]:

@@ -30,9 +30,6 @@ def untouched(model: nn.Module) -> Iterator[None]:
     networks does more than that: frozen stages, ``norm_eval``), and so are
     buffers that a forward changes and the state of PyTorch's random number
     generators. The body draws the same random numbers each time.
-
-    Args:
-        model (nn.Module): Any network.
     """
     flags = [(module, module.training) for module in model.modules()]
     buffers = [(module, name, tensor, tensor._version, tensor.clone())
@@ -58,11 +55,6 @@ def untouched(model: nn.Module) -> Iterator[None]:
                     tensor.copy_(value)
 
 
-# Calling a network on example inputs: a tensor, a tuple or list of arguments,
-# or a dict of keyword arguments, as everywhere in this project. They can be
-# described by their shapes and types, which is how a manifest stores them.
-
-
 def call(model: nn.Module,
          inputs: Any,
          forward: Optional[Callable] = None) -> Any:
@@ -71,12 +63,9 @@ def call(model: nn.Module,
     Args:
         model (nn.Module): The network.
         inputs (Any): A tensor, a tuple or list of arguments, or a dict of
-            keyword arguments.
+            keyword arguments; as everywhere in this project.
         forward (callable, optional): ``forward(model, *inputs)`` for
             networks that are not simply called.
-
-    Returns:
-        Any: What the network returns.
     """
     forward = forward or run_model
     given = inputs if isinstance(inputs, (tuple, list)) else (inputs, )
@@ -117,11 +106,7 @@ def tensors_of(value: Any, seen: Optional[Set[int]] = None) -> List[Tensor]:
 
 
 def describe_inputs(inputs: Any) -> Any:
-    """Describe example inputs in JSON's terms.
-
-    Args:
-        inputs (Any): A tensor, or a list, tuple or dict of tensors and plain
-            values.
+    """Describe example inputs, of tensors and plain values, in JSON's terms.
 
     Returns:
         Any: The same nesting, each tensor as ``{'shape': [1, 3, 224, 224],
@@ -146,14 +131,9 @@ def describe_inputs(inputs: Any) -> Any:
 
 
 def make_inputs(description: Any, like: nn.Module) -> Any:
-    """Make inputs of zeros from what :func:`describe_inputs` returned.
+    """Make zeros of what :func:`describe_inputs` returned, where ``like`` is.
 
-    Args:
-        description (Any): The description.
-        like (nn.Module): Tensors are put where its first parameter is.
-
-    Returns:
-        Any: Example inputs; MACs do not depend on their values.
+    MACs do not depend on their values.
     """
     if isinstance(description, list):
         return tuple(make_inputs(part, like) for part in description)
@@ -169,15 +149,7 @@ def make_inputs(description: Any, like: nn.Module) -> Any:
 
 
 def to_device_of(model: nn.Module, inputs: Any) -> Any:
-    """Move example inputs to where a network is.
-
-    Args:
-        model (nn.Module): The network; its first parameter decides.
-        inputs (Any): A tensor, or a list, tuple or dict with tensors.
-
-    Returns:
-        Any: The same nesting.
-    """
+    """Example inputs, in the same nesting, where the network is."""
     if isinstance(inputs, Tensor):
         return inputs.to(device_of(model))
     if isinstance(inputs, Mapping):
@@ -192,26 +164,14 @@ def device_of(model: nn.Module) -> torch.device:
     return next((p.device for p in model.parameters()), torch.device('cpu'))
 
 
-# Names and shapes of a network's tensors, and how two of them differ.
-
-
 def named_tensors(model: nn.Module) -> Dict[str, Tensor]:
-    """Name every parameter and buffer, shared ones under each of their names.
-
-    Returns:
-        dict[str, Tensor]: Full name to the very tensor object.
-    """
-    tensors = dict(model.named_parameters(remove_duplicate=False))
-    tensors.update(model.named_buffers(remove_duplicate=False))
-    return tensors
+    """Every parameter and buffer itself, shared ones under each name."""
+    return dict((*model.named_parameters(remove_duplicate=False),
+                 *model.named_buffers(remove_duplicate=False)))
 
 
 def state_shapes(model: nn.Module) -> Dict[str, List[int]]:
-    """Name the shape of every tensor in a network's state dict.
-
-    Returns:
-        dict[str, list[int]]: By full name.
-    """
+    """The shape of every tensor in a network's state dict, by full name."""
     return {
         name: list(value.shape)
         for name, value in model.state_dict().items()
@@ -221,10 +181,7 @@ def state_shapes(model: nn.Module) -> Dict[str, List[int]]:
 
 def shape_differences(expected: Mapping[str, List[int]],
                       found: Mapping[str, List[int]]) -> List[str]:
-    """Put into words how two lists of shapes differ.
-
-    Args:
-        expected, found (Mapping): Name to shape, as it should be and as it is.
+    """Put into words how shapes by name differ from what is expected.
 
     Returns:
         list[str]: One phrase per difference, shapes before names.
@@ -241,11 +198,10 @@ def shape_differences(expected: Mapping[str, List[int]],
 
 
 def fingerprint(shapes: Mapping[str, Any]) -> str:
-    """Reduce the shapes of a state dict to one string.
+    """SHA-256 of the sorted names and shapes of a state dict, in hexadecimal.
 
-    Returns:
-        str: SHA-256 of the sorted names and shapes, in hexadecimal. Networks
-        with the same are one architecture as far as their weights know.
+    Two networks with the same have the same architecture as far as their
+    weights know.
     """
     lines = [f'{name}:{list(shapes[name])}' for name in sorted(shapes)]
     return hashlib.sha256('\n'.join(lines).encode()).hexdigest()

@@ -119,6 +119,7 @@ class Search:
         self.model, self.forward, self.metric = model, forward, metric
         self.constraint = constraint or partial(constraint_loss, weight=weight)
         self.space = space or trace(model, forward=forward, **tracing)
+        self.resource: ResourceModel = self.space.resource
         check_counts(model, self.space)
         self.bank = make_bank(model, self.space, bank, **learning)
         self._report = preflight(
@@ -155,11 +156,6 @@ class Search:
         self.total_steps, self.width_only_steps = total_steps, width_only_steps
         self.step_count = 0
         self._report.total_steps = total_steps - warmup_steps
-
-    @property
-    def resource(self) -> ResourceModel:
-        """Cost as a closed form in the kept counts."""
-        return self.space.resource
 
     @property
     def current_target(self) -> float:

@@ -157,42 +157,26 @@ class Space:
         return len(units), sum(u.elements for u in units)
 
     def rows(self, selection: Tensor) -> List[Tensor]:
-        """Split what has an entry for each element by units.
-
-        Args:
-            selection (Tensor): Any tensor of shape [E].
-
-        Returns:
-            list[Tensor]: A view ``[groups, size]`` for each unit.
-        """
+        """What has an entry for each element, as ``[groups, size]`` a unit."""
         return [
             selection[self.layout.slice_of(u)].view(unit.groups, unit.size)
             for u, unit in enumerate(self.units)
         ]
 
     def counts(self, selection: Tensor) -> Tensor:
-        """Count the kept elements of each unit, per group.
+        """The k of each unit of a selection, float64 ``[U]``.
 
         Args:
-            selection (Tensor): Bool of shape [E] of equally wide groups.
-
-        Returns:
-            Tensor: k of each unit (section 3.1 of the paper: k of N stay),
-            float64 of shape [U], as the closed form takes it.
+            selection (Tensor): Bool ``[E]`` of equally wide groups.
         """
         return torch.stack([rows[0].sum()
                             for rows in self.rows(selection)]).double()
 
     def cost(self, selection: Tensor, metric: str) -> float:
-        """Compute what a subnet costs from its kept counts (paper, eq. 8).
+        """What a subnet, bool ``[E]``, costs in closed form (paper, eq. 8).
 
-        Args:
-            selection (Tensor): Bool of shape [E].
-            metric (str): A name of :data:`dms_razor.core.METRICS`.
-
-        Returns:
-            float: What the search reckons with, an int where it is whole, as
-            the MACs and parameters of hard counts are.
+        An int where it is whole, as the MACs and parameters of hard counts
+        are.
         """
         cost = float(
             self.resource(self.counts(selection), selection.double(), metric))
@@ -241,15 +225,7 @@ class Space:
 
     def draw(self, number: Callable[[Unit], int],
              generator: torch.Generator) -> Tensor:
-        """A subnet of random elements.
-
-        Args:
-            number (Callable): How many elements a group of a unit keeps.
-            generator (torch.Generator): Source of the choice.
-
-        Returns:
-            Tensor: The selection, bool ``[E]``.
-        """
+        """A selection of random elements, ``number(unit)`` of each group."""
         rows = []
         for unit in self.units:
             kept = number(unit)
@@ -262,13 +238,7 @@ class Space:
         generator: torch.Generator,
         shares: Sequence[float] = (.25, .5, .75)
     ) -> Tensor:
-        """A random subnet, bool ``[E]``, for checks of equality.
-
-        Args:
-            generator (torch.Generator): Source of the choice.
-            shares (Sequence[float]): Share of elements to keep, drawn for
-                each unit.
-        """
+        """A random selection, the share that is kept drawn for each unit."""
 
         def number(unit: Unit) -> int:
             share = shares[torch.randint(len(shares), (), generator=generator)]

@@ -345,12 +345,14 @@ class Bank(nn.Module):
             self.refresh()
         return self
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> Dict[str, Tensor]:
+    def state_dict(self,
+                   destination: Optional[Dict[str, Tensor]] = None,
+                   *args: Any,
+                   **kwargs: Any) -> Dict[str, Tensor]:
         """Copies of the state of the search, tensors only.
 
         Beside a network's weights, never among them: there it adds nothing.
         """
-        destination = args[0] if args else kwargs.get('destination')
         if destination is not None:
             return destination
         return dict(

@@ -42,26 +42,22 @@ def parse_target(target: Union[str, float],
             above the supernet.
     """
     shown = repr(target)
+    number, suffix = target, ''
     if isinstance(target, str):
         match = _PATTERN.match(target)
         if match is None:
             raise TargetError(f'{metric} target {shown} cannot be read: '
                               f'{_FORMS}')
         number, suffix = float(match[1]), (match[2] or '').upper()
-    elif isinstance(target, Real) and not isinstance(target, bool):
-        number, suffix = float(target), ''
-    else:
+    elif isinstance(target, bool) or not isinstance(target, Real):
         raise TargetError(f'{metric} target {shown} is a '
                           f'{type(target).__name__}: {_FORMS}')
     if not (math.isfinite(number) and number > 0):
         raise TargetError(f'{metric} target {shown} is not a positive '
                           f'number: {_FORMS}')
-    if suffix == '%':
-        amount = number / 100 * supernet
-    elif suffix == '' and number <= 1:
-        amount = number * supernet
-    else:
-        amount = number * _POWERS[suffix]
+    share = number / 100 if suffix == '%' else float(number)
+    whole = suffix == '%' or (suffix == '' and number <= 1)
+    amount = share * (supernet if whole else _POWERS[suffix])
     if amount > supernet:
         raise TargetError(
             f'{metric} target {shown} is {format_amount(amount)}, above the '

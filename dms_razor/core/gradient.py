@@ -9,13 +9,11 @@ from torch import Tensor
 def check_gradient(bank) -> None:
     """Raise RuntimeError, with the reason, if masks or anchor have none."""
     if bank.masks.grad is None:
-        reason = ('no layer read bank.current in a forward pass with '
-                  'gradients since the last update, or loss.backward() '
-                  'was not called')
-        if bank.mode != 'soft':
-            reason = (f'layers read them in mode "{bank.mode}", set '
-                      'bank.mode = "soft" to train')
-        raise RuntimeError(f'the masks have no gradient: {reason}')
+        raise RuntimeError('the masks have no gradient: ' + (
+            'no layer read bank.current in a forward pass with gradients '
+            'since the last update, or loss.backward() was not called' if bank.
+            mode == 'soft' else f'layers read them in mode '
+            f'"{bank.mode}", set bank.mode = "soft" to train'))
     if bank.scale.grad is None:
         raise RuntimeError(
             'the scale of the loss is not known: call backward on '

@@ -95,7 +95,7 @@ for _score in (taylor, snip, fisher):
 @IMPORTANCES.register('taylor_no_average')
 def latest_taylor(layout: Layout) -> Importance:
     """Taylor importance of the last step alone."""
-    return _latest_taylor
+    return partial(_moving_average, taylor, 0.)
 
 
 @IMPORTANCES.register('index')
@@ -113,10 +113,6 @@ def index(layout: Layout) -> Importance:
 def _moving_average(score: Callable, decay: float, mask: Tensor, grad: Tensor,
                     previous: Tensor) -> Tensor:
     return previous * decay + score(mask, grad) * (1 - decay)
-
-
-def _latest_taylor(mask: Tensor, grad: Tensor, previous: Tensor) -> Tensor:
-    return taylor(mask, grad)
 
 
 def _by_place(place: Tensor, mask: Tensor, grad: Tensor,

@@ -261,7 +261,9 @@ def networks_between(problem: BudgetProblem, floor: float) -> Tensor:
     rows = problem.least[None]
     done = torch.zeros_like(problem.is_depth)
     room = _WORK // (len(done) * problem.work)
-    for unit in _costly_first(problem):
+    without = torch.where(
+        torch.eye(len(done), dtype=torch.bool), problem.least, problem.most)
+    for unit in problem.cost(without).argsort(stable=True).tolist():
         values = _values(problem, unit)
         done[unit] = True
         rows = _thinned(problem, rows, max(room // len(values), 8), generator)
@@ -274,14 +276,6 @@ def networks_between(problem: BudgetProblem, floor: float) -> Tensor:
             extended.append(part[problem.cost(largest) >= floor])
         rows = torch.cat(extended)
     return rows
-
-
-def _costly_first(problem: BudgetProblem) -> list:
-    """Units by what they take away from the largest network."""
-    without = torch.where(
-        torch.eye(len(problem.most), dtype=torch.bool), problem.least,
-        problem.most)
-    return problem.cost(without).argsort(stable=True).tolist()
 
 
 def _values(problem: BudgetProblem, unit: int) -> Tensor:

@@ -5,6 +5,7 @@ from typing import Any, Dict
 import torch
 from torch import Tensor
 
+from ..errors import listed
 from .layout import Layout
 
 
@@ -56,6 +57,7 @@ def _check_units(saved: Tensor, layout: Layout) -> None:
         raise ValueError('"layout" of the saved search is of another version')
     differ = (saved.cpu() != own).any(1).nonzero().flatten().tolist()
     if differ:
-        names = ', '.join(layout.units[u].name for u in differ[:5])
-        raise ValueError(f'{len(differ)} units of the saved search are not '
-                         f'those of this network, the first: {names}')
+        raise ValueError(
+            f'{len(differ)} units of the saved search are not those of this '
+            'network, the first: '
+            f'{listed(layout.units[u].name for u in differ)}')

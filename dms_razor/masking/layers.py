@@ -13,6 +13,7 @@ conversion see an ordinary layer; only during its own ``forward`` do
 """
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Callable, ContextManager, Dict, List, Optional, Tuple
 
 import torch
@@ -45,9 +46,7 @@ class InputMask:
 
     def __post_init__(self) -> None:
         self.partly = bool((self.index < 0).any())
-        if self.index.dim() > 1:
-            return
-        first = int(self.index[0])
+        first = int(self.index.flatten()[0])
         run = torch.arange(first, first + len(self.index))
         if first >= 0 and torch.equal(self.index.cpu(), run):
             self.start = first
@@ -156,10 +155,6 @@ class MaskedLayer:
         return self._parameters[name]
 
 
-def _shown_property(name: str) -> property:
-    return property(lambda layer: layer._dms_parameter(name))
-
-
 _TYPES: Dict[Tuple[type, Tuple[str, ...]], type] = {}
 
 
@@ -172,7 +167,10 @@ def masked_type(layer: nn.Module, names: Tuple[str, ...]) -> type:
     """
     key = (type(layer), names)
     if key not in _TYPES:
-        body: Dict[str, Any] = {name: _shown_property(name) for name in names}
+        body: Dict[str, Any] = {
+            name: property(partial(MaskedLayer._dms_parameter, name=name))
+            for name in names
+        }
         body['__module__'] = type(layer).__module__
         _TYPES[key] = type(f'Masked{type(layer).__name__}',
                            (MaskedLayer, type(layer)), body)
