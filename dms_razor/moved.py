@@ -5,15 +5,14 @@ Every import that the documentation of version 0.1.0 shows still works and
 gives the same object as the new path, with a DeprecationWarning.
 ``dms_razor/__init__.py`` puts the finder in place.
 """
-import importlib
-import importlib.abc
-import importlib.machinery
-import importlib.util
+import pkgutil
 import sys
-import types
 import warnings
+from contextlib import suppress
+from importlib import abc, import_module, machinery, util
 from pathlib import Path
-from typing import Any, Callable, Dict, Optional
+from types import ModuleType
+from typing import Any, Callable, Dict, Optional, Tuple
 
 #: Modules of today -> modules of 0.1.0 whose names are found there. A module
 #: that begins with ``tools`` lies outside the package, beside it or in
@@ -85,33 +84,34 @@ MODULES: Dict[str, str] = {
     'tracing.units': 'tracing.attention_units tracing.elements',
 }
 
-#: Names that are called otherwise today, or as a module was: old path -> new.
+#: Names that are called otherwise today, or as a module was: old path -> new
+#: module and name in it.
 NAMES: Dict[str, str] = {
-    'core.bank_masks.BankMasks': 'core.bank.Bank',
-    'core.bank_state.check_kept': 'core.layout.Layout.check_counts',
-    'core.bank_state.export_state': 'core.bank.Bank.state_dict',
-    'core.bank_state.restore_state': 'core.bank.Bank.load_state_dict',
-    'core.importance.check_metric': 'core.importance.IMPORTANCES.find',
-    'search.make_bank': 'masking.attach.make_bank',
-    'search.weighted_constraint': 'core.budget.constraint_loss',
-    'search_step.SearchStep': 'search.Search',
-    'search_view.SearchView': 'search.Search',
-    'subnet.calling.evaluating': 'network.untouched',
-    'subnet.calling.tensors_in': 'network.tensors_of',
-    'subnet.weights.check_weights': 'subnet.weights.matching_weights',
-    'tracing.record.ALIASES': 'tracing.rules.table.ALIASES',
-    'tracing.record.op_name': 'tracing.rules.table.op_name',
-    'tracing.record.tensors_of': 'network.tensors_of',
-    'tracing.rules.contraction.convolution': 'tracing.rules.contraction.layer',
-    'tracing.rules.contraction.linear': 'tracing.rules.contraction.layer',
-    'tracing.rules.contraction.transposed': 'tracing.rules.contraction.layer',
-    'tracing.selfcheck.trial_keep': 'proof.check.trial',
-    'tracing.trace': 'trace.trace',
-    'tracing.trace.run_model': 'network.run_model',
+    'core.bank_masks.BankMasks': 'core.bank:Bank',
+    'core.bank_state.check_kept': 'core.layout:Layout.check_counts',
+    'core.bank_state.export_state': 'core.bank:Bank.state_dict',
+    'core.bank_state.restore_state': 'core.bank:Bank.load_state_dict',
+    'core.importance.check_metric': 'core.importance:IMPORTANCES.find',
+    'search.make_bank': 'masking.attach:make_bank',
+    'search.weighted_constraint': 'core.budget:constraint_loss',
+    'search_step.SearchStep': 'search:Search',
+    'search_view.SearchView': 'search:Search',
+    'subnet.calling.evaluating': 'network:untouched',
+    'subnet.calling.tensors_in': 'network:tensors_of',
+    'subnet.weights.check_weights': 'subnet.weights:matching_weights',
+    'tracing.record.ALIASES': 'tracing.rules.table:ALIASES',
+    'tracing.record.op_name': 'tracing.rules.table:op_name',
+    'tracing.record.tensors_of': 'network:tensors_of',
+    'tracing.rules.contraction.convolution': 'tracing.rules.contraction:layer',
+    'tracing.rules.contraction.linear': 'tracing.rules.contraction:layer',
+    'tracing.rules.contraction.transposed': 'tracing.rules.contraction:layer',
+    'tracing.selfcheck.trial_keep': 'proof.check:trial',
+    'tracing.trace': 'trace:trace',
+    'tracing.trace.run_model': 'network:run_model',
 }
 
 
-class AliasFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+class AliasFinder(abc.MetaPathFinder, abc.Loader):
     """Imports modules under other names than their own.
 
     An entry in ``sys.modules`` alone would not do: a module below an alias
@@ -128,21 +128,16 @@ class AliasFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def find_spec(self, fullname: str, path=None, target=None):
         """The spec of an alias, if there is such a module."""
         real = self.real(fullname)
-        if real is None or importlib.util.find_spec(real) is None:
-            return None
-        return importlib.machinery.ModuleSpec(fullname, self)
+        if real is not None and util.find_spec(real) is not None:
+            return machinery.ModuleSpec(fullname, self)
 
-    def create_module(self, spec) -> Optional[types.ModuleType]:
-        """An empty module; :meth:`exec_module` puts the real one there."""
-        return None
-
-    def exec_module(self, module: types.ModuleType) -> None:
+    def exec_module(self, module: ModuleType) -> None:
         """Make the real module what ``sys.modules`` has for this name."""
         name = module.__name__
-        sys.modules[name] = importlib.import_module(str(self.real(name)))
+        sys.modules[name] = import_module(str(self.real(name)))
 
 
-class MovedModule(types.ModuleType):
+class MovedModule(ModuleType):
     """A module of yesterday: it looks its names up where they are today.
 
     Args:
@@ -150,10 +145,10 @@ class MovedModule(types.ModuleType):
     """
 
     def __getattr__(self, name: str) -> Any:
-        return _value(_today(self.__name__, name))
+        return _today(self.__name__, name)[1]
 
 
-class _Package(types.ModuleType):
+class _Package(ModuleType):
     """A package that does not hold its modules of yesterday.
 
     Importing ``tracing.trace`` would else put that module over the function
@@ -165,20 +160,18 @@ class _Package(types.ModuleType):
             super().__setattr__(name, value)
 
 
-class _MovedFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+class _MovedFinder(abc.MetaPathFinder, abc.Loader):
 
     def find_spec(self, fullname: str, path=None, target=None):
         package, _, old = fullname.partition('.')
         if package == 'dms_razor' and _homes(old):
-            return importlib.machinery.ModuleSpec(
-                fullname, self, is_package=True)
+            return machinery.ModuleSpec(fullname, self, is_package=True)
 
-    def create_module(self, spec) -> types.ModuleType:
+    def create_module(self, spec) -> ModuleType:
         return MovedModule(spec.name)
 
-    def exec_module(self, module: types.ModuleType) -> None:
-        homes = _homes(module.__name__.partition('.')[2])
-        _warn(module.__name__, ' or '.join(map(_full, homes)), 3)
+    def exec_module(self, module: ModuleType) -> None:
+        _warn(module.__name__, *_homes(module.__name__.partition('.')[2]))
 
 
 def moved_names(package: str) -> Callable[[str], Any]:
@@ -188,13 +181,13 @@ def moved_names(package: str) -> Callable[[str], Any]:
     def getattr_of_package(name: str) -> Any:
         old = sys.modules.get(f'{package}.{name}')
         try:
-            new = _today(package, name)
+            place, value = _today(package, name)
         except AttributeError:
             if isinstance(old, MovedModule):
                 return old
             raise
-        _warn(f'{package}.{name}', _full(new), 3)
-        return _value(new)
+        _warn(f'{package}.{name}', place)
+        return value
 
     return getattr_of_package
 
@@ -213,34 +206,33 @@ def _full(name: str) -> str:
     return name if name.startswith('tools.') else f'dms_razor.{name}'
 
 
-def _warn(old: str, new: str, level: int) -> None:
+def _warn(old: str, *places: str) -> None:
+    new = ' or '.join(map(_full, places)).replace(':', '.')
     warnings.warn(f'{old} is now {new}; change the import', DeprecationWarning,
-                  level)
+                  3)
 
 
-def _today(module: str, name: str) -> str:
-    """Path of today of a name of yesterday."""
+def _today(module: str, name: str) -> Tuple[str, Any]:
+    """Where a name of yesterday is today, and what it names."""
     old = module.partition('.')[2]
     own = name.startswith('__') or _homes(f'{old}.{name}')
     homes = [] if own else _homes(old)
-    for path in (NAMES.get(f'{old}.{name}'), *(f'{home}.{name}'
-                                               for home in homes)):
-        if path is not None and _value(path, None) is not None:
-            return path
+    for place in filter(None,
+                        (NAMES.get(f'{old}.{name}'), *(f'{home}:{name}'
+                                                       for home in homes))):
+        with suppress(AttributeError):
+            return place, _value(place)
     places = f' and moved to {" or ".join(map(_full, homes))}' if homes else ''
     raise AttributeError(f'module {module!r} has no attribute {name!r}'
                          f'{places}; CHANGELOG.md names what is gone')
 
 
-def _value(path: str, *default: Any) -> Any:
-    """What a path such as ``'trace.trace'`` names today."""
-    home, _, name = path.rpartition('.')
-    if home.rpartition('.')[2][0].isupper():  # of a class or a registry
-        return getattr(_value(home), name, *default)
-    if home.startswith('tools.'):
+def _value(place: str) -> Any:
+    """What a place such as ``'trace:trace'`` holds."""
+    if place.startswith('tools.'):
         own = Path(__file__).resolve().parent
-        for root in (own.parent, own / '.mim'):
-            if (root / 'tools').is_dir() and str(root) not in sys.path:
-                sys.path.append(str(root))
-                break
-    return getattr(importlib.import_module(_full(home)), name, *default)
+        sys.path += [
+            str(root) for root in (own.parent, own / '.mim')
+            if (root / 'tools').is_dir() and str(root) not in sys.path
+        ]
+    return pkgutil.resolve_name(_full(place))

@@ -54,11 +54,13 @@ def multiply_adds():
     # Factor 1 + u is what unit u keeps, (1 - a)N.
     widths = [Axis((Term(1, (1 + u, )), )) for u in range(1 + BLOCKS)]
     first = LAYOUT.slice_of(LAYOUT.index('stage')).start
-    costs = [Cost('stem', 'Linear', 'macs', 1, (0, 2))]
-    for i in range(BLOCKS):  # up and down; nothing once the block is gone
-        costs.append(
-            Cost(f'block{i}', 'Linear', 'macs', 2, (2, 3 + i), (first + i, )))
-    costs.append(Cost('head', 'Linear', 'macs', 1, (2, 1)))
+    costs = [
+        Cost('stem', 'Linear', 'macs', 1, (0, 2)),
+        # up and down; nothing once the block is gone
+        *(Cost(f'block{i}', 'Linear', 'macs', 2, (2, 3 + i), (first + i, ))
+          for i in range(BLOCKS)),
+        Cost('head', 'Linear', 'macs', 1, (2, 1))
+    ]
     return ResourceModel([inputs, classes, *widths], costs, LAYOUT)
 
 

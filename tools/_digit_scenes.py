@@ -120,11 +120,9 @@ def draw_scene(
         ink = cv2.resize(scans[scan], (side, side)).astype(np.float32) / 255
         colour = rng.uniform(170, 255, 3)
         paper[place] += ink[..., None] * (colour - paper[place])
-        rows = np.flatnonzero((ink > .3).any(1))
-        columns = np.flatnonzero((ink > .3).any(0))
-        found.append((scan, (x + int(columns[0]), y + int(rows[0]),
-                             int(columns[-1] - columns[0]) + 1,
-                             int(rows[-1] - rows[0]) + 1)))
+        left, top, *sides_of_ink = cv2.boundingRect((ink
+                                                     > .3).astype(np.uint8))
+        found.append((scan, (x + left, y + top, *sides_of_ink)))
     return np.clip(paper, 0, 255).round().astype(np.uint8), found
 
 

@@ -3,9 +3,11 @@
 import argparse
 import json
 import os
-import os.path as osp
 import sys
-from typing import Any, Dict
+from pathlib import Path
+from typing import Any, Callable, Dict
+
+import dms_razor.openmmlab  # noqa: F401  isort: skip  (must come first)
 
 from mmengine.config import Config, DictAction
 from mmengine.registry import RUNNERS
@@ -15,12 +17,15 @@ from dms_razor.compat import default_model_wrapper
 from dms_razor.subnet.files import write_text
 
 
-def config_parser(description: str, of_config: str) -> argparse.ArgumentParser:
+def config_parser(description: str,
+                  of_config: str,
+                  as_json: bool = False) -> argparse.ArgumentParser:
     """A config and overrides of its settings.
 
     Args:
         description (str): What the tool does; its first line is the headline.
         of_config (str): What config it takes.
+        as_json (bool): Whether it has a result that :func:`tell` writes.
     """
     head, _, more = description.partition('\n')
     parser = argparse.ArgumentParser(
@@ -35,15 +40,24 @@ def config_parser(description: str, of_config: str) -> argparse.ArgumentParser:
         help='override settings of the config: key=value, where the value '
         'may be a list as in key="[a,b]" or key=a,b, or nested as in '
         'key="[(a,b),(c,d)]", without white space')
+    if as_json:
+        parser.add_argument(
+            '--json',
+            metavar='FILE',
+            help='write the result as JSON to this file; - prints nothing '
+            'else')
     return parser
 
 
-def add_json(parser: argparse.ArgumentParser) -> None:
-    """What :func:`tell` obeys."""
-    parser.add_argument(
-        '--json',
-        metavar='FILE',
-        help='write the result as JSON to this file; - prints nothing else')
+def at_least(least: int, hint: str) -> Callable[[str], int]:
+    """The type of an argument that is a whole number from ``least`` on."""
+
+    def number(text: str) -> int:
+        if int(text) < least:
+            raise argparse.ArgumentTypeError(hint)
+        return int(text)
+
+    return number
 
 
 def tell(args: argparse.Namespace, result: Dict[str, Any], text: str) -> None:
@@ -60,8 +74,7 @@ def tell(args: argparse.Namespace, result: Dict[str, Any], text: str) -> None:
 def read_config(args: argparse.Namespace) -> Config:
     """The config, with the overrides of the command line."""
     cfg = Config.fromfile(args.config)
-    if args.cfg_options is not None:
-        cfg.merge_from_dict(args.cfg_options)
+    cfg.merge_from_dict(args.cfg_options or {})
     return cfg
 
 
@@ -97,8 +110,7 @@ def load_config(args: argparse.Namespace) -> Config:
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:
-        name = osp.splitext(osp.basename(args.config))[0]
-        cfg.work_dir = osp.join('./work_dirs', name)
+        cfg.work_dir = f'./work_dirs/{Path(args.config).stem}'
     default_model_wrapper(cfg)
     guard_subnet(cfg)
     return cfg
@@ -112,8 +124,7 @@ def build_runner(cfg: Config) -> Runner:
 def guard_subnet(cfg: Config) -> None:
     """Let a subnet's config refuse checkpoints of other networks."""
     kind = cfg.get('model', {}).get('type', '')
-    name = kind if isinstance(kind, str) else kind.__name__
-    if name.split('.')[-1] == 'DMSSubModel':
+    if getattr(kind, '__name__', kind).split('.')[-1] == 'DMSSubModel':
         cfg.custom_hooks = list(cfg.get('custom_hooks') or []) + [
             dict(type='mmengine.SubnetCheckpointHook')
         ]

@@ -49,13 +49,13 @@ def draw_detections(data: CocoFolder, split: str,
     content = data.content[split]
     images = sorted(content['images'], key=lambda image: image['id'])[:number]
     order = {one['id']: i for i, one in enumerate(content['categories'])}
-    rows = {'truth': [[] for _ in images], **detections}
-    for note in content['annotations']:
-        for image, boxes in zip(images, rows['truth']):
-            if note['image_id'] == image['id']:
-                x, y, w, h = note['bbox']
-                label = order[note['category_id']]
-                boxes.append([x, y, x + w, y + h, 1., label])
+    rows = {
+        'truth': [[(x, y, x + w, y + h, 1., order[note['category_id']])
+                   for note in content['annotations']
+                   if note['image_id'] == image['id']
+                   for x, y, w, h in [note['bbox']]] for image in images],
+        **detections
+    }
     figure, axes = plt.subplots(
         len(rows),
         number,
@@ -81,13 +81,10 @@ def _draw(axis, box: List[float], classes) -> None:
     colour = plt.cm.tab10(int(label) % 10)
     axis.add_patch(
         Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, color=colour))
-    text = classes[int(label)]
-    if score < 1:
-        text += f' {score:.1f}'
     axis.text(
         x1,
         y1 - 1,
-        text,
+        classes[int(label)] + (f' {score:.1f}' if score < 1 else ''),
         color='white',
         fontsize=6,
         bbox=dict(pad=.5, facecolor=colour, linewidth=0))

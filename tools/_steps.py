@@ -10,6 +10,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, TextIO
 
 import torch
 from _comparison import Network
+from _launch import at_least
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
@@ -34,14 +35,9 @@ def run_parser(description: str, work_dir: str,
         default='50%',
         help='MACs to search for: a share such as 50%% or a number such as '
         '0.8M (default: %(default)s)')
-    parser.add_argument('--epochs', type=_epochs, **epochs)
+    parser.add_argument(
+        '--epochs', type=at_least(5, 'give at least 5'), **epochs)
     return parser
-
-
-def _epochs(text: str) -> int:
-    if int(text) < 5:
-        raise argparse.ArgumentTypeError('give at least 5')
-    return int(text)
 
 
 class SearchError(ValueError):

@@ -14,11 +14,10 @@ import sys
 from pathlib import Path
 from typing import Any, Dict, List, Sequence, Tuple
 
-import dms_razor.openmmlab  # noqa: F401  isort: skip  (must come first)
-
 import torch
 from _comparison import Network, table
 from _detection import CocoFolder, DataError, detector_recipe
+from _launch import at_least
 from _steps import (Recipe, SearchError, compared, run_parser, say, search,
                     train)
 from mmengine.registry import MODELS, init_default_scope
@@ -50,7 +49,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--seeds', type=int, nargs='+', default=[0])
     parser.add_argument(
         '--threads',
-        type=int,
+        type=at_least(1, 'give numbers from 1 on'),
         nargs='*',
         default=[1, 2],
         help='of ONNX Runtime; give none to leave latency out')
@@ -59,8 +58,6 @@ def parse_args() -> argparse.Namespace:
         parser.error(f'--size {args.size}: YOLOv8 takes multiples of 32')
     if min(args.seeds) < 0 or len(set(args.seeds)) < len(args.seeds):
         parser.error('--seeds: give different numbers from 0 on')
-    if min(args.threads, default=1) < 1:
-        parser.error('--threads: give numbers from 1 on')
     return args
 
 

@@ -11,7 +11,6 @@ plain), control_ratio (plain over plain), saved_bytes_ratio (activations kept
 for the backward pass, search over plain), masks_ms (milliseconds that the
 bank itself takes a step: masks, resource and update).
 """
-import argparse
 import copy
 import logging
 import statistics
@@ -20,10 +19,8 @@ import time
 from contextlib import redirect_stdout
 from typing import Callable
 
-import dms_razor.openmmlab  # noqa: F401  isort: skip  (must come first)
-
 import torch
-from _launch import add_json, config_parser, read_config, tell
+from _launch import at_least, config_parser, read_config, tell
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.logging import MMLogger
@@ -34,27 +31,16 @@ from dms_razor.masking import unmask
 from dms_razor.openmmlab.from_config import algorithm_of_config
 
 
-def parse_args() -> argparse.Namespace:
-    parser = config_parser(__doc__, 'config of a search of a classifier')
-    parser.add_argument('--batch', type=int, default=8, help='batch size')
-    parser.add_argument(
-        '--rounds', type=int, default=20, help='paired rounds, 20 by default')
-    parser.add_argument(
-        '--warmup', type=int, default=3, help='rounds that do not count')
-    add_json(parser)
-    return parser.parse_args()
-
-
 class Side:
     """A network with its optimizer, and batches to train it on.
 
     Args:
         model (BaseModel): A DMS algorithm or a plain classifier.
         cfg (Config): The search's config.
-        batch (tuple): Images and data samples, preprocessed.
+        batch (dict): Images and data samples, preprocessed.
     """
 
-    def __init__(self, model, cfg: Config, batch: tuple) -> None:
+    def __init__(self, model, cfg: Config, batch: dict) -> None:
         self.model, self.batch = model.train(), batch
         self.optim_wrapper = build_optim_wrapper(
             model, copy.deepcopy(cfg.optim_wrapper))
@@ -62,7 +48,7 @@ class Side:
     def loss(self) -> torch.Tensor:
         """Loss of one forward pass, ready for backward."""
         with self.optim_wrapper.optim_context(self.model):
-            losses = self.model(*self.batch, mode='loss')
+            losses = self.model(**self.batch, mode='loss')
         return self.model.parse_losses(losses)[0]
 
     def step(self) -> float:
@@ -111,13 +97,13 @@ def make_sides(cfg: Config, batch: int):
     device = get_device()
     search.to(device), plain.to(device)
     shape = search.mutator.space.input_shape[1:]
-    data = dict(
-        inputs=[torch.randint(0, 256, shape) for _ in range(batch)],
-        data_samples=[
-            DataSample().set_gt_label(i % classes) for i in range(batch)
-        ])
-    data = search.data_preprocessor(data, training=True)
-    data = (data['inputs'], data['data_samples'])
+    data = search.data_preprocessor(
+        dict(
+            inputs=[torch.randint(0, 256, shape) for _ in range(batch)],
+            data_samples=[
+                DataSample().set_gt_label(i % classes) for i in range(batch)
+            ]),
+        training=True)
     sides = Side(search, cfg, data), Side(plain, cfg, data)
     search.search.set_length(10**6)
     search.search.attach(sides[0].optim_wrapper.optimizer)
@@ -160,9 +146,24 @@ def benchmark(cfg: Config, batch: int, rounds: int, warmup: int) -> dict:
 
 
 def main() -> None:
-    args = parse_args()
-    if args.batch < 1 or args.rounds < 1 or args.warmup < 0:
-        sys.exit('--batch and --rounds have to be at least 1, --warmup 0')
+    parser = config_parser(
+        __doc__, 'config of a search of a classifier', as_json=True)
+    parser.add_argument(
+        '--batch',
+        type=at_least(1, 'give at least 1'),
+        default=8,
+        help='batch size')
+    parser.add_argument(
+        '--rounds',
+        type=at_least(1, 'give at least 1'),
+        default=20,
+        help='paired rounds, 20 by default')
+    parser.add_argument(
+        '--warmup',
+        type=at_least(0, 'give at least 0'),
+        default=3,
+        help='rounds that do not count')
+    args = parser.parse_args()
     try:
         with redirect_stdout(sys.stderr):  # stdout may be for the JSON alone
             # mmengine's log has a stdout of its own

@@ -20,8 +20,6 @@ import time
 from pathlib import Path
 from typing import Dict, Iterator, Tuple
 
-import dms_razor.openmmlab  # noqa: F401  isort: skip  (must come first)
-
 import cv2
 import numpy as np
 import torch
@@ -36,37 +34,6 @@ from dms_razor.openmmlab import DigitsDataset
 from dms_razor.search import Search
 from dms_razor.subnet import count_macs, count_params
 from dms_razor.subnet.files import write_text
-
-
-def parse_args() -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--data', help='folder with train/ and test/')
-    parser.add_argument('--images', type=int, help='train on so many images')
-    parser.add_argument('--patch', type=int, help='patch side')
-    parser.add_argument('--target', default='50%')
-    for phase in ('warmup', 'width-only'):
-        parser.add_argument(
-            f'--{phase}-epochs', type=int, help='by default a fifth')
-    for name, value in dict(
-            size=32,
-            embed=64,
-            blocks=6,
-            heads=4,
-            epochs=40,
-            seeds=1,
-            batch=64,
-            lr=1e-3,
-            ratio_lr=2e-2).items():
-        parser.add_argument(
-            f'--{name.replace("_", "-")}',
-            type=type(value),
-            default=value,
-            help=f'{value} by default')
-    parser.add_argument('--out', default='work_dirs/compare_transformer')
-    return parser.parse_args()
 
 
 class Classifier(nn.Module):
@@ -266,7 +233,33 @@ def one_seed(args: argparse.Namespace, data: Data,
 
 def main() -> None:
     """All seeds, then the table."""
-    args = parse_args()
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--data', help='folder with train/ and test/')
+    parser.add_argument('--images', type=int, help='train on so many images')
+    parser.add_argument('--patch', type=int, help='patch side')
+    parser.add_argument('--target', default='50%')
+    for phase in ('warmup', 'width-only'):
+        parser.add_argument(
+            f'--{phase}-epochs', type=int, help='by default a fifth')
+    for name, value in dict(
+            size=32,
+            embed=64,
+            blocks=6,
+            heads=4,
+            epochs=40,
+            seeds=1,
+            batch=64,
+            lr=1e-3,
+            ratio_lr=2e-2).items():
+        parser.add_argument(
+            f'--{name.replace("_", "-")}',
+            type=type(value),
+            default=value,
+            help=f'{value} by default')
+    parser.add_argument('--out', default='work_dirs/compare_transformer')
+    args = parser.parse_args()
     torch.set_num_threads(1)
     MMLogger.get_current_instance().setLevel(logging.WARNING)
     data, start = Data(args), time.time()

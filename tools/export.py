@@ -15,8 +15,6 @@ import argparse
 import sys
 from pathlib import Path
 
-import dms_razor.openmmlab  # noqa: F401  isort: skip  (must come first)
-
 import torch
 
 from dms_razor.deploy import (FORMATS, DeployError, DetectedBoxes, RawOutputs,
@@ -75,11 +73,8 @@ def export(args: argparse.Namespace) -> Path:
     if args.size is not None:
         images = torch.randn(2, images.shape[1], *args.size)
     try:
-        if args.boxes:
-            network = DetectedBoxes(model, images, args.score_thr,
-                                    args.iou_thr)
-        else:
-            network = RawOutputs(model, images)
+        network = RawOutputs(model, images) if not args.boxes else \
+            DetectedBoxes(model, images, args.score_thr, args.iou_thr)
     except (AssertionError, RuntimeError) as error:
         raise DeployError(
             f'{args.subnet} does not take images of {tuple(images.shape[2:])} '

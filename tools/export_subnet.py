@@ -1,10 +1,7 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """Export the subnet of a search from any of its checkpoints."""
-import argparse
 import sys
 from pathlib import Path
-
-import dms_razor.openmmlab  # noqa: F401  isort: skip  (must come first)
 
 from _launch import config_parser, read_config
 
@@ -12,7 +9,7 @@ from dms_razor.openmmlab.from_config import algorithm_of_config, load_search
 from dms_razor.openmmlab.retrain import retrain_config
 
 
-def parse_args() -> argparse.Namespace:
+def main() -> None:
     parser = config_parser(__doc__, 'config of the search')
     parser.add_argument('checkpoint', help='checkpoint of the search')
     parser.add_argument(
@@ -30,11 +27,7 @@ def parse_args() -> argparse.Namespace:
         help='let the retrain config start from the searched weights')
     parser.add_argument(
         '--no-picture', action='store_true', help='do not draw the structure')
-    return parser.parse_args()
-
-
-def main() -> None:
-    args = parse_args()
+    args = parser.parse_args()
     out_dir = args.out_dir or Path(args.checkpoint).parent / 'subnet'
     try:
         cfg = read_config(args)

@@ -11,10 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import Optional
 
-import dms_razor.openmmlab  # noqa: F401  isort: skip  (must come first)
-
 import torch
 from _comparison import table
+from _launch import at_least
 from _steps import (CONFIGS, Recipe, quickstart, run_parser, say, shorten,
                     train_aloud)
 from mmengine.config import Config
@@ -35,13 +34,10 @@ def parse_args() -> argparse.Namespace:
         '(default: those of the configs, 15)')
     parser.add_argument(
         '--seeds',
-        type=int,
+        type=at_least(1, 'train each network at least once'),
         default=3,
         help='trainings of each network in the table (default: %(default)s)')
-    args = parser.parse_args()
-    if args.seeds < 1:
-        parser.error('--seeds: train each network at least once')
-    return args
+    return parser.parse_args()
 
 
 def load(path: Path, epochs: Optional[int]) -> Config:

@@ -11,11 +11,10 @@ import sys
 import time
 from pathlib import Path
 
-import dms_razor.openmmlab  # noqa: F401  isort: skip  (must come first)
-
 from _comparison import table
 from _detection import CocoFolder, DataError, detector_recipe
 from _digit_scenes import write_digit_scenes
+from _launch import at_least
 from _scene_picture import detect, draw_detections
 from _steps import SearchError, quickstart, run_parser, say, train_aloud
 
@@ -23,30 +22,22 @@ from dms_razor.subnet import SubnetError
 from dms_razor.subnet.files import write_text
 
 
-def parse_args() -> argparse.Namespace:
+def main() -> None:
     parser = run_parser(
         __doc__,
         'quickstart_detection',
         default=30,
         help='of the search and of each training (default: %(default)s)')
-    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument(
+        '--seed', type=at_least(0, 'give a number from 0 on'), default=0)
     parser.add_argument(
         '--images',
-        type=int,
+        type=at_least(1, 'give numbers of scenes'),
         nargs=2,
         default=(256, 96),
         metavar=('TRAIN', 'TEST'),
         help='scenes to make (default: %(default)s)')
     args = parser.parse_args()
-    if args.seed < 0:
-        parser.error('--seed: give a number from 0 on')
-    if min(args.images) < 1:
-        parser.error('--images: give numbers of scenes')
-    return args
-
-
-def main() -> None:
-    args = parse_args()
     try:
         run(args)
     except (DataError, SearchError, SubnetError) as error:

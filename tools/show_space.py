@@ -8,25 +8,18 @@ config of a plain model is shown with the default settings of a search.
 
 The exit status is 1 if the search could not start.
 """
-import argparse
 import sys
 from contextlib import redirect_stdout
 
-import dms_razor.openmmlab  # noqa: F401  isort: skip  (must come first)
-
-from _launch import add_json, config_parser, read_config, tell
+from _launch import config_parser, read_config, tell
 
 from dms_razor.openmmlab.from_config import preflight_of_config
 
 
-def parse_args() -> argparse.Namespace:
-    parser = config_parser(__doc__, 'config of a search or of a model')
-    add_json(parser)
-    return parser.parse_args()
-
-
 def main() -> int:
-    args = parse_args()
+    args = config_parser(
+        __doc__, 'config of a search or of a model',
+        as_json=True).parse_args()
     try:
         with redirect_stdout(sys.stderr):  # stdout may be for the JSON alone
             report = preflight_of_config(read_config(args))

@@ -1,32 +1,11 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """Train whatever a config describes: a search, a subnet, a plain model."""
-import argparse
 import logging
-
-import dms_razor.openmmlab  # noqa: F401  isort: skip  (must come first)
 
 from _launch import build_runner, load_config, make_parser
 from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.runner import find_latest_checkpoint
-
-
-def parse_args() -> argparse.Namespace:
-    parser = make_parser('Train (or search) a model')
-    parser.add_argument(
-        '--resume',
-        nargs='?',
-        const='auto',
-        metavar='CHECKPOINT',
-        help='go on from this checkpoint; without a path, from the latest '
-        'one in the work_dir')
-    parser.add_argument(
-        '--amp', action='store_true', help='automatic mixed precision')
-    parser.add_argument(
-        '--auto-scale-lr',
-        action='store_true',
-        help='scale the learning rate by the batch size')
-    return parser.parse_args()
 
 
 def switch_on_amp(cfg: Config) -> None:
@@ -43,8 +22,7 @@ def switch_on_amp(cfg: Config) -> None:
     if wrapper is not None and 'optimizer' not in wrapper:
         wrapper = wrapper.get('architecture')
     name = None if wrapper is None else wrapper.get('type', 'OptimWrapper')
-    if not isinstance(name, (str, type(None))):
-        name = name.__name__
+    name = getattr(name, '__name__', name)
     if name is None or name.split('.')[-1] not in ('OptimWrapper',
                                                    'AmpOptimWrapper'):
         raise ValueError(
@@ -89,7 +67,21 @@ def switch_on_resume(cfg: Config, checkpoint: str) -> None:
 
 
 def main() -> None:
-    args = parse_args()
+    parser = make_parser('Train (or search) a model')
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='CHECKPOINT',
+        help='go on from this checkpoint; without a path, from the latest '
+        'one in the work_dir')
+    parser.add_argument(
+        '--amp', action='store_true', help='automatic mixed precision')
+    parser.add_argument(
+        '--auto-scale-lr',
+        action='store_true',
+        help='scale the learning rate by the batch size')
+    args = parser.parse_args()
     cfg = load_config(args)
     if args.amp:
         switch_on_amp(cfg)

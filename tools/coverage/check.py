@@ -225,11 +225,12 @@ def _draw(model: nn.Module, space, inputs: Tensor, seed: int):
         ValueError: No subnet of several depends on its input, so that a
             comparison would say little.
     """
-    other = -inputs.flip(-1)
     for number in range(_DRAWS):
-        generator = torch.Generator().manual_seed(1000 * seed + number)
-        selection = space.random_selection(generator)
-        a, b = (_masked(model, space, selection, x) for x in (inputs, other))
+        selection = space.random_selection(
+            torch.Generator().manual_seed(1000 * seed + number))
+        a, b = (
+            _masked(model, space, selection, x)
+            for x in (inputs, -inputs.flip(-1)))
         if float((a - b).abs().max() / a.abs().max()) > 10 * BOUND:
             return selection, a
     raise ValueError('no subnet drawn depends on its input')

@@ -54,8 +54,7 @@ class RawHead(nn.Module):
     def __init__(self, detector: nn.Module, images: Tensor) -> None:
         super().__init__()
         self.detector = detector
-        for module in self.modules():
-            module.training = False
+        self.eval()
         with torch.no_grad():
             self.scales = [
                 float(1 / out.abs().max().clamp(min=1e-6))
