@@ -269,9 +269,11 @@ class ResourceModel:
     @property
     def metrics(self) -> Tuple[str, ...]:
         """Metrics that some cost counts, and all registered functions."""
-        counted = [cost.metric for cost in self.costs]
-        whole = [name for name in METRICS if METRICS[name].value is not None]
-        return tuple(dict.fromkeys(counted + whole))
+        return tuple(
+            dict.fromkeys([cost.metric for cost in self.costs] + [
+                name
+                for name, metric in METRICS.items() if metric.value is not None
+            ]))
 
     def costs_of(self, metric: str) -> List[Cost]:
         """Costs of ``metric``, in the order of :meth:`per_cost`."""
@@ -323,14 +325,14 @@ class ResourceModel:
         layout = self.layout.to('cpu')
         masks = (~layout.depth_elements).double()
         for u, unit in enumerate(layout.units):
-            if unit.kind != 'depth' or unit.least == 0:
-                continue
-            place = layout.slice_of(u)
-            trials = masks.repeat(unit.size, 1)
-            trials[:, place] = torch.eye(unit.size, dtype=torch.float64)
-            costs = self(layout.least.expand(unit.size, -1), trials, metric)
-            cheapest = costs.argsort(stable=True)[:unit.least]
-            masks[place.start + cheapest] = 1
+            if unit.kind == 'depth' and unit.least > 0:
+                place = layout.slice_of(u)
+                trials = masks.repeat(unit.size, 1)
+                trials[:, place] = torch.eye(unit.size, dtype=torch.float64)
+                costs = self(
+                    layout.least.expand(unit.size, -1), trials, metric)
+                cheapest = costs.argsort(stable=True)[:unit.least]
+                masks[place.start + cheapest] = 1
         return self(layout.least, masks, metric).item()
 
     def tables(self,

@@ -1,5 +1,6 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """Puts masks into a network by name, and takes them out again."""
+from functools import partial
 from typing import Any, Callable, Dict, List, Optional, Set
 
 import torch
@@ -26,14 +27,10 @@ class MaskReader:
         self.source = source
         self.read: Set[str] = set()
 
-    def of(self, path: str) -> Callable[[], Optional[Tensor]]:
-        """The reader of one layer."""
-
-        def read() -> Optional[Tensor]:
-            self.read.add(path)
-            return self.source()
-
-        return read
+    def of(self, path: str) -> Optional[Tensor]:
+        """The masks, read by the layer at ``path``."""
+        self.read.add(path)
+        return self.source()
 
     def reset(self) -> None:
         """Forget which layers have read."""
@@ -59,25 +56,6 @@ class MaskReader:
         ]
 
 
-def _scale_output(masks: LayerMasks) -> Callable:
-    """Forward hook: the module's result times its block's mask.
-
-    Of a tuple, such as that of ``nn.MultiheadAttention``, the first.
-    """
-
-    def hook(module, args, out):
-        current = masks.read()
-        if current is None:
-            return out
-        if isinstance(out, tuple):
-            return (hook(module, args, out[0]), *out[1:])
-        for element in masks.scales:
-            out = out * current[element].to(out.dtype)
-        return out
-
-    return hook
-
-
 def _untouched_output(module, args, out) -> None:
     """Forward hook that changes nothing: see :func:`attach`."""
 
@@ -86,8 +64,8 @@ def attach(model: nn.Module, space: Space,
            source: Callable[[], Optional[Tensor]]) -> MaskReader:
     """Let the layers of ``model`` read masks.
 
-    Can be called again at any time, e.g. after SyncBN conversion has replaced
-    modules: what is attached is taken out first.
+    What is attached is taken out first: call it again when modules have been
+    replaced, e.g. by SyncBN conversion.
 
     Args:
         model (nn.Module): The network of ``space``, or a copy of it.
@@ -104,7 +82,6 @@ def attach(model: nn.Module, space: Space,
     reader = MaskReader(source)
     modules = dict(model.named_modules())
     layers: Dict[str, LayerMasks] = {}
-
     hooked: Dict[str, LayerMasks] = {}
 
     def masks_of(path: str, own: Dict[str, LayerMasks]) -> LayerMasks:
@@ -113,7 +90,7 @@ def attach(model: nn.Module, space: Space,
                 f'the search space names the layer "{path}", which this '
                 f'{type(model).__name__} does not have. Trace the model anew '
                 'after changing it.')
-        return own.setdefault(path, LayerMasks(reader.of(path)))
+        return own.setdefault(path, LayerMasks(partial(reader.of, path)))
 
     for site in space.mask_sites:
         masks_of(site.module,
@@ -131,7 +108,7 @@ def attach(model: nn.Module, space: Space,
         object.__setattr__(module, '_dms_masks', masks)
         object.__setattr__(module, '_dms_shown', None)
         module.__class__ = masked_type(module, masks.names)
-    hooks = {path: _scale_output(masks) for path, masks in hooked.items()}
+    hooks = {path: masks.scale_output for path, masks in hooked.items()}
     for path, module in modules.items():
         # In eval mode these run as one operation on the bare weights, past
         # all masks, unless there is a hook in them.

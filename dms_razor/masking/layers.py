@@ -125,6 +125,20 @@ class LayerMasks:
             shown[name] = tensor
         return shown
 
+    def scale_output(self, module: nn.Module, args: tuple, out: Any) -> Any:
+        """Forward hook: the layer's result times its blocks' masks.
+
+        Of a tuple, such as that of ``nn.MultiheadAttention``, the first.
+        """
+        masks = self.read()
+        if masks is None:
+            return out
+        if isinstance(out, tuple):
+            return (self.scale_output(module, args, out[0]), *out[1:])
+        for element in self.scales:
+            out = out * masks[element].to(out.dtype)
+        return out
+
     def norm_interceptor(self) -> ContextManager:
         """Lets a norm function read masks; nothing for other layers."""
         masks = None if self.norm is None else self.read()
