@@ -266,8 +266,8 @@ def steps_to_target(
     costs no more than a fast one.
 
     Returns:
-        int | None: The steps; None if the ratios come to rest before the
-        target or it is not in sight after a million of them.
+        int | None: None if the ratios come to rest before the target or it is
+        not in sight after a million steps.
     """
     layout, resource = space.layout, space.resource
     selector = copy.deepcopy(make_selector(selector, layout, 0))

@@ -73,10 +73,9 @@ def check_target(target: float,
     """Raise if no network of the space meets ``target``.
 
     Args:
-        target (float): Absolute amount, see :func:`parse_target`.
-        supernet (float): Cost of the supernet.
+        target (float): Absolute amount.
+        supernet, metric: See :func:`parse_target`.
         minimum (float): Cost of the smallest network in the space.
-        metric (str): What is counted, for messages. Defaults to 'macs'.
 
     Raises:
         TargetError: If the target lies outside [minimum, supernet].

@@ -249,17 +249,12 @@ class ResourceModel:
                  layout: Layout) -> None:
         self.axes, self.costs = tuple(axes), tuple(costs)
         self.layout = layout
-        self._check()
         self._tables: Dict[tuple, Union[Tables, Whole]] = {}
-
-    def _check(self) -> None:
-        layout = self.layout
-        largest = 1 + layout.U + layout.E
         for i, axis in enumerate(self.axes):
             for term in axis.terms:
                 check_number(f'axis {i}: mult', term.mult)
-                _check_indices(f'axis {i}', 'factors', term.factors, largest,
-                               MAX_FACTORS)
+                _check_indices(f'axis {i}', 'factors', term.factors,
+                               1 + layout.U + layout.E, MAX_FACTORS)
         for cost in self.costs:
             name = f'{cost.metric} of "{cost.name}"'
             check_number(f'{name}: coef', cost.coef)
@@ -293,7 +288,7 @@ class ResourceModel:
             counts (Tensor): Kept elements a group, continuous or whole,
                 ``[..., U]``.
             masks (Tensor): Masks, ``[..., E]``; only those of blocks matter.
-            metric (str): A name of :data:`METRICS`. Defaults to 'macs'.
+            metric (str): A name of :data:`METRICS`.
 
         Returns:
             Tensor: MACs (multiply-adds of one input), number of parameters

@@ -25,7 +25,19 @@ def check_state(state: Dict[str, Tensor], own: Dict[str, Tensor],
         found = sorted(map(str, state)) if isinstance(state, dict) else state
         raise ValueError('this is not the state of a search: its keys should '
                          f'be {sorted(own)}, found {found}')
-    _check_units(torch.as_tensor(state['layout']), layout)
+    saved = torch.as_tensor(state['layout'])
+    units = own['layout']
+    if saved.shape[:1] != units.shape[:1]:
+        raise ValueError(f'the saved search has {len(saved)} units, this '
+                         f'network has {len(units)}')
+    if saved.shape != units.shape:
+        raise ValueError('"layout" of the saved search is of another version')
+    differ = (saved.cpu() != units).any(1).nonzero().flatten().tolist()
+    if differ:
+        raise ValueError(
+            f'{len(differ)} units of the saved search are not those of this '
+            'network, the first: '
+            f'{listed(layout.units[u].name for u in differ)}')
     for name, value in state.items():
         found, wanted = _kind(value), _kind(own[name])
         if found != wanted:
@@ -46,18 +58,3 @@ def _kind(value: Any) -> str:
     if isinstance(value, Tensor):
         return f'{value.dtype} of shape {tuple(value.shape)}'
     return type(value).__name__
-
-
-def _check_units(saved: Tensor, layout: Layout) -> None:
-    own = layout.fingerprint()
-    if saved.shape[:1] != own.shape[:1]:
-        raise ValueError(f'the saved search has {len(saved)} units, this '
-                         f'network has {len(own)}')
-    if saved.shape != own.shape:
-        raise ValueError('"layout" of the saved search is of another version')
-    differ = (saved.cpu() != own).any(1).nonzero().flatten().tolist()
-    if differ:
-        raise ValueError(
-            f'{len(differ)} units of the saved search are not those of this '
-            'network, the first: '
-            f'{listed(layout.units[u].name for u in differ)}')
