@@ -235,10 +235,9 @@ def search_networks(problem: BudgetProblem, kept: Tensor,
     found = networks_between(problem, enough * problem.target)
     if len(found):
         return found[problem.distance(found).argmin()]
-    cost = problem.cost(kept)
-    found = networks_between(problem, cost.item())
+    found = networks_between(problem, problem.cost(kept).item())
     costs = problem.cost(found)
-    if not (costs > cost).any():
+    if not (costs > problem.cost(kept)).any():
         return kept
     found = found[costs == costs.max()]
     return found[problem.distance(found).argmin()]

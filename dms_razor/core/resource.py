@@ -295,8 +295,8 @@ class ResourceModel:
             or whatever the metric counts, float64 ``[...]``.
         """
         tables = self.tables(metric, counts.device)
-        used = masks.index_select(-1, tables.used)
-        return tables.value(counts.double(), used.double())
+        return tables.value(counts.double(),
+                            masks.index_select(-1, tables.used).double())
 
     def per_cost(self,
                  counts: Tensor,
@@ -304,8 +304,8 @@ class ResourceModel:
                  metric: str = 'macs') -> Tensor:
         """Amount of each cost of :meth:`costs_of`, float64 ``[..., n]``."""
         tables = self.tables(metric, counts.device, merge=False)
-        used = masks.index_select(-1, tables.used)
-        return tables.rows(counts.double(), used.double())
+        return tables.rows(counts.double(),
+                           masks.index_select(-1, tables.used).double())
 
     def supernet(self, metric: str = 'macs') -> float:
         """Cost of the whole network, nothing pruned."""

@@ -1,6 +1,6 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """What the saved state of a search must look like."""
-from typing import Any, Dict
+from typing import Dict
 
 import torch
 from torch import Tensor
@@ -25,8 +25,7 @@ def check_state(state: Dict[str, Tensor], own: Dict[str, Tensor],
         found = sorted(map(str, state)) if isinstance(state, dict) else state
         raise ValueError('this is not the state of a search: its keys should '
                          f'be {sorted(own)}, found {found}')
-    saved = torch.as_tensor(state['layout'])
-    units = own['layout']
+    saved, units = torch.as_tensor(state['layout']), own['layout']
     if saved.shape[:1] != units.shape[:1]:
         raise ValueError(f'the saved search has {len(saved)} units, this '
                          f'network has {len(units)}')
@@ -39,10 +38,14 @@ def check_state(state: Dict[str, Tensor], own: Dict[str, Tensor],
             'network, the first: '
             f'{listed(layout.units[u].name for u in differ)}')
     for name, value in state.items():
-        found, wanted = _kind(value), _kind(own[name])
-        if found != wanted:
-            raise ValueError(f'"{name}" of the saved search is a {found}, it '
-                             f'should be a {wanted}')
+        if not isinstance(value, Tensor):
+            raise ValueError(f'"{name}" of the saved search is a '
+                             f'{type(value).__name__}, not a tensor')
+        if value.shape != own[name].shape or value.dtype != own[name].dtype:
+            raise ValueError(
+                f'"{name}" of the saved search is {value.dtype} '
+                f'{tuple(value.shape)}, it should be {own[name].dtype} '
+                f'{tuple(own[name].shape)}')
     importance, order = state['importance'], state['order']
     if not (torch.isfinite(importance).all() and (importance >= 0).all()):
         raise ValueError('"importance" of the saved search is negative or '
@@ -52,9 +55,3 @@ def check_state(state: Dict[str, Tensor], own: Dict[str, Tensor],
             and rows[order].equal(rows)):
         raise ValueError('"order" of the saved search does not name every '
                          'element of every unit once')
-
-
-def _kind(value: Any) -> str:
-    if isinstance(value, Tensor):
-        return f'{value.dtype} of shape {tuple(value.shape)}'
-    return type(value).__name__

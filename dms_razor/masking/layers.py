@@ -114,15 +114,13 @@ class LayerMasks:
         scale = masks[self.scales].prod() if self.scales else None
         for name in self.names:
             tensor = parameters.get(name)
-            if tensor is None:
-                continue
-            # One pass over the tensor: the scale goes with the first mask.
-            rest = scale if name in SCALED else None
-            for mask in self.inputs.get(name, ()):
-                tensor, rest = mask(tensor, masks, rest), None
-            if rest is not None:
-                tensor = tensor * rest.to(tensor.dtype)
-            shown[name] = tensor
+            if tensor is not None:
+                # One pass over it: the scale goes with the first mask.
+                rest = scale if name in SCALED else None
+                for mask in self.inputs.get(name, ()):
+                    tensor, rest = mask(tensor, masks, rest), None
+                shown[name] = tensor if rest is None else \
+                    tensor * rest.to(tensor.dtype)
         return shown
 
     def scale_output(self, module: nn.Module, args: tuple, out: Any) -> Any:
