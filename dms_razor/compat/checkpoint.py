@@ -78,14 +78,11 @@ def _plain_dtype(*args) -> np.dtype:
     return dtype
 
 
-def _check_dtype_state(dtype: np.dtype, state: Any) -> None:
-    """Only what pickling a plain dtype writes: its byte order."""
-    plain = (
-        isinstance(state, tuple) and len(state) in (8, 9)
-        and state[1] in '<>|=' and state[2:5] == (None, None, None)
-        and state[5] in (-1, dtype.itemsize) and state[7] == dtype.flags)
-    if not plain:
-        raise UnsafeCheckpointError(f'changes the inside of dtype {dtype}')
+def _is_plain(dtype: np.dtype, state: Any) -> bool:
+    """Whether pickling a plain dtype writes this: its byte order alone."""
+    return (isinstance(state, tuple) and len(state) in (8, 9)
+            and state[1] in '<>|=' and state[2:5] == (None, None, None)
+            and state[5] in (-1, dtype.itemsize) and state[7] == dtype.flags)
 
 
 class Unpickler(pickle._Unpickler):  # type: ignore[name-defined]
@@ -122,8 +119,9 @@ class Unpickler(pickle._Unpickler):  # type: ignore[name-defined]
         state, target = self.stack[-1], self.stack[-2]
         if isinstance(target, _NOT_INSTANCES):
             raise UnsafeCheckpointError(f'changes {target!r}')
-        if isinstance(target, np.dtype):
-            _check_dtype_state(target, state)
+        if isinstance(target, np.dtype) and not _is_plain(target, state):
+            raise UnsafeCheckpointError(
+                f'changes the inside of dtype {target}')
         super().load_build()
 
     dispatch[pickle.BUILD[0]] = load_build

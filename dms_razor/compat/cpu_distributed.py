@@ -45,17 +45,15 @@ def default_model_wrapper(cfg) -> None:
     Args:
         cfg (mmengine.Config): Changed in place.
     """
-    if cfg.get('launcher', 'none') == 'none' or _has_accelerator():
-        return
-    wrapper = cfg.get('model_wrapper_cfg')
-    if wrapper is None:
-        # what Runner.wrap_model does when it is given nothing
-        wrapper = dict(
-            type='MMDistributedDataParallel',
-            broadcast_buffers=False,
-            find_unused_parameters=cfg.get('find_unused_parameters', False))
-    wrapper.setdefault('device_ids', None)
-    cfg.model_wrapper_cfg = wrapper
+    if cfg.get('launcher', 'none') != 'none' and not _has_accelerator():
+        if cfg.get('model_wrapper_cfg') is None:
+            # what Runner.wrap_model does when it is given nothing
+            cfg.model_wrapper_cfg = dict(
+                type='MMDistributedDataParallel',
+                broadcast_buffers=False,
+                find_unused_parameters=cfg.get('find_unused_parameters',
+                                               False))
+        cfg.model_wrapper_cfg.setdefault('device_ids', None)
 
 
 def sync_batch_norm(original: Callable) -> Callable:
@@ -70,10 +68,9 @@ def sync_batch_norm(original: Callable) -> Callable:
         if not (self.training and in_group and input.device.type == 'cpu'):
             return original(self, input)
         self._check_input_dim(input)
-        if input.dtype in (torch.bfloat16, torch.float16):
-            # under autocast: statistics in single precision, as on the GPU
-            return _sync_forward(self, input.float()).to(input.dtype)
-        return _sync_forward(self, input)
+        # under autocast: statistics in single precision, as on the GPU
+        dtype = torch.promote_types(input.dtype, torch.float32)
+        return _sync_forward(self, input.to(dtype)).to(input.dtype)
 
     return forward
 
@@ -94,8 +91,12 @@ def _sync_forward(norm: torch.nn.SyncBatchNorm, input: Tensor) -> Tensor:
     group = norm.process_group or dist.group.WORLD
     dims = [0] + list(range(2, input.dim()))
     shape = [1, -1] + [1] * (input.dim() - 2)
-    size = input.new_tensor([input.numel() // input.size(1)])
-    sums = all_reduce(torch.cat([input.sum(dims), size]), group=group)
+    sums = all_reduce(
+        torch.cat([
+            input.sum(dims),
+            input.new_tensor([input.numel() // input.size(1)])
+        ]),
+        group=group)
     count = sums[-1].detach()
     if count == 1:
         raise ValueError('SyncBatchNorm cannot train on one value per channel '
@@ -107,9 +108,8 @@ def _sync_forward(norm: torch.nn.SyncBatchNorm, input: Tensor) -> Tensor:
     if norm.running_mean is not None:
         with torch.no_grad():
             norm.num_batches_tracked.add_(1)
-            momentum = norm.momentum
-            if momentum is None:
-                momentum = 1 / norm.num_batches_tracked.item()
+            momentum = (1 / norm.num_batches_tracked.item()
+                        if norm.momentum is None else norm.momentum)
             norm.running_mean.lerp_(mean, momentum)
             norm.running_var.lerp_(var * count / (count - 1), momentum)
     output = centred * (var + norm.eps).rsqrt().view(shape)

@@ -56,8 +56,8 @@ def nms(boxes: Tensor,
             alive &= ~(iou(current, better, offset) > iou_threshold).any(1)
         # Inside the block the decisions depend on each other: on the CPU,
         # where a step of the loop costs no kernel launch.
-        overlaps = (iou(current, current, offset) > iou_threshold)
-        overlaps = overlaps.triu(1).cpu()
+        overlaps = (iou(current, current, offset)
+                    > iou_threshold).triu(1).cpu()
         flags = alive.cpu()
         for i in range(len(flags)):
             if flags[i]:
@@ -66,17 +66,6 @@ def nms(boxes: Tensor,
         indices.append(order[start + survivors])
         kept = torch.cat([kept, current[survivors]])
     return torch.cat(indices)
-
-
-def _missing(name: str) -> Callable:
-
-    def call(*args, **kwargs):
-        raise RuntimeError(
-            f'mmcv operator "{name}" was called, but this environment has '
-            'mmcv-lite, which ships no compiled operators. Install the full '
-            'mmcv (`pip uninstall mmcv-lite && mim install mmcv`) to use it.')
-
-    return call
 
 
 class StandIn(types.ModuleType):
@@ -92,4 +81,12 @@ class StandIn(types.ModuleType):
     def __getattr__(self, name: str) -> Callable:
         if name.startswith('__'):
             raise AttributeError(name)
-        return _missing(name)
+
+        def missing(*args, **kwargs):
+            raise RuntimeError(
+                f'mmcv operator "{name}" was called, but this environment has '
+                'mmcv-lite, which ships no compiled operators. Install the '
+                'full mmcv (`pip uninstall mmcv-lite && mim install mmcv`) to '
+                'use it.')
+
+        return missing

@@ -15,6 +15,7 @@ import importlib.util
 import sys
 from importlib.machinery import PathFinder
 from typing import Callable, Dict, Iterable, List, Optional
+from unittest.mock import patch
 
 from ..moved import AliasFinder
 from . import cpu_distributed as cpu
@@ -55,7 +56,7 @@ def quantization_names() -> None:
     import torch.ao.quantization.fuser_method_mappings as mappings
     from torch.ao.quantization.backend_config import BackendPatternConfig
 
-    helpers: Dict[str, Callable] = dict(
+    helpers = dict(
         reverse2=lambda fuse: lambda is_qat, x, y: fuse(is_qat, y, x),
         reverse3=lambda fuse: lambda is_qat, x, pair: fuse(
             is_qat, pair[1], pair[0], x),
@@ -70,15 +71,15 @@ def quantization_names() -> None:
 
         return set_attribute
 
-    for name, helper in helpers.items():
-        if not hasattr(mappings, name):
-            setattr(mappings, name, helper)
-    for attribute in ('_overwrite_output_observer',
-                      '_overwrite_output_fake_quantize',
-                      '_input_output_observed'):
-        if not hasattr(BackendPatternConfig, f'_set{attribute}'):
-            setattr(BackendPatternConfig, f'_set{attribute}',
-                    setter(attribute))
+    setters = {
+        f'_set{attribute}': setter(attribute)
+        for attribute in ('_overwrite_output_observer',
+                          '_overwrite_output_fake_quantize',
+                          '_input_output_observed')
+    }
+    for owner, names in ((mappings, helpers), (BackendPatternConfig, setters)):
+        for name in names.keys() - vars(owner).keys():
+            setattr(owner, name, names[name])
 
 
 def torchvision_schemas() -> None:
@@ -114,11 +115,9 @@ def mmcv_operators() -> None:
     See :mod:`dms_razor.compat.mmcv_ext`. The full mmcv is left alone.
     """
     spec = importlib.util.find_spec('mmcv')
-    if 'mmcv._ext' in sys.modules or spec is None:
-        return
-    if PathFinder.find_spec('mmcv._ext', spec.submodule_search_locations):
-        return
-    sys.modules['mmcv._ext'] = StandIn()
+    if 'mmcv._ext' not in sys.modules and spec and not PathFinder.find_spec(
+            'mmcv._ext', spec.submodule_search_locations):
+        sys.modules['mmcv._ext'] = StandIn()
 
 
 def mmyolo_version_check() -> None:
@@ -127,18 +126,12 @@ def mmyolo_version_check() -> None:
     The check is in ``mmyolo/__init__.py`` and nowhere else: import that
     under the last version number it takes.
     """
-    if 'mmyolo' in sys.modules or not (_installed('mmyolo')
-                                       and _installed('mmcv')):
-        return
-    import mmcv
-    version = mmcv.__version__
-    if not version.startswith('2.1.'):
-        return
-    mmcv.__version__ = '2.0.1'
-    try:
-        importlib.import_module('mmyolo')
-    finally:
-        mmcv.__version__ = version
+    if 'mmyolo' not in sys.modules and _installed('mmyolo') and _installed(
+            'mmcv'):
+        import mmcv
+        if mmcv.__version__.startswith('2.1.'):
+            with patch.object(mmcv, '__version__', '2.0.1'):
+                importlib.import_module('mmyolo')
 
 
 def mmcls_alias() -> None:
@@ -167,12 +160,11 @@ def checkpoint_loading() -> None:
     code from the file. Both are replaced by loading through an allow-list,
     on every version of torch: see :mod:`dms_razor.compat.checkpoint`.
     """
-    if not _installed('mmengine'):
-        return
-    from mmengine.runner import checkpoint
-    checkpoint.CheckpointLoader.register_scheme(
-        prefixes='', loader=load_checkpoint, force=True)
-    checkpoint.load_url = load_url
+    if _installed('mmengine'):
+        from mmengine.runner import checkpoint
+        checkpoint.CheckpointLoader.register_scheme(
+            prefixes='', loader=load_checkpoint, force=True)
+        checkpoint.load_url = load_url
 
 
 def cpu_distributed() -> None:
@@ -187,11 +179,10 @@ def cpu_distributed() -> None:
     SyncBatchNorm.forward = cpu.sync_batch_norm(SyncBatchNorm.forward)
     Parallel._passing_sync_batchnorm_handle = cpu.sync_batch_norm_check(
         Parallel._passing_sync_batchnorm_handle)
-    if not _installed('mmengine'):
-        return
-    import mmengine.dist.utils as utils
-    for name in ('_init_dist_pytorch', '_init_dist_slurm'):
-        setattr(utils, name, cpu.init_on_cpu(getattr(utils, name)))
+    if _installed('mmengine'):
+        import mmengine.dist.utils as utils
+        for name in ('_init_dist_pytorch', '_init_dist_slurm'):
+            setattr(utils, name, cpu.init_on_cpu(getattr(utils, name)))
 
 
 def cpu_amp() -> None:

@@ -102,9 +102,10 @@ class DetectedBoxes(nn.Module):
         self.one_label = not cfg.get('multi_label', True)
         with torch.no_grad():
             outputs = model(images)
-            sizes = [scores.shape[2:] for scores in outputs[0]]
             priors = head.prior_generator.grid_priors(
-                sizes, dtype=images.dtype, device=images.device)
+                [scores.shape[2:] for scores in outputs[0]],
+                dtype=images.dtype,
+                device=images.device)
         self.register_buffer('priors', torch.cat(priors), persistent=False)
         self.register_buffer(
             'strides',
@@ -132,20 +133,19 @@ class DetectedBoxes(nn.Module):
         # the operator knows one threshold alone; so what does not take part
         # gets the score 0 and that is the threshold
         taking_part = torch.where(margin > 0, scores, torch.zeros_like(scores))
-        chosen = _Suppression.apply(boxes, taking_part.transpose(1, 2),
-                                    self.most, self.iou_thr, 0.)
-        image, label, place = chosen.unbind(1)
-        found = torch.cat([
+        image, label, place = _Suppression.apply(boxes,
+                                                 taking_part.transpose(1, 2),
+                                                 self.most, self.iou_thr,
+                                                 0.).unbind(1)
+        return (torch.cat([
             image[:, None].to(boxes.dtype), boxes[image, place],
             scores[image, place, label][:, None], label[:, None].to(
                 boxes.dtype)
-        ], 1)
-        return (found, )
+        ], 1), )
 
     def decode(self, outputs: Any) -> Decoded:
         """Boxes and scores of a head's raw outputs."""
         scores, boxes, *factors = outputs
-        number = scores[0].shape[0]
         levels = [
             _flatten([level], self.classes).sigmoid() for level in scores
         ]
@@ -162,10 +162,10 @@ class DetectedBoxes(nn.Module):
             else:
                 margin = self._above([scores])
         else:
-            priors = self.priors.expand(number, *self.priors.shape)
+            priors = self.priors.expand(boxes.shape[0], *self.priors.shape)
             boxes = self.coder.decode(
                 priors.reshape(-1, priors.shape[-1]),
-                boxes.reshape(-1, 4)).reshape(number, -1, 4)
+                boxes.reshape(-1, 4)).reshape(boxes.shape)
             margin = self._above(levels)
         if self.least_size >= 0:
             sizes = (boxes[..., 2:] - boxes[..., :2]).min(2, keepdim=True)[0]

@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Callable, Dict, List, Sequence, Tuple, Union
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
@@ -76,8 +77,9 @@ def _load_onnx(path: Path, threads: int) -> Run:
         str(path), options, providers=['CPUExecutionProvider'])
 
     def run(images: Tensor) -> List[Tensor]:
-        found = session.run(None, {'images': images.cpu().numpy()})
-        return [torch.from_numpy(array) for array in found]
+        return list(
+            map(torch.from_numpy,
+                session.run(None, {'images': images.cpu().numpy()})))
 
     return run
 
@@ -155,8 +157,8 @@ def write_compared(network: nn.Module,
         try:
             worst = difference(network, file, others)
         except DeployError as error:  # by the name it would have got
-            told = str(error).replace(file.name, path.name)
-            raise DeployError(f'{told}. It was not kept') from error
+            raise DeployError(f'{str(error).replace(file.name, path.name)}. '
+                              'It was not kept') from error
         if not worst < bound:
             raise DeployError(
                 f'{path.name} would differ from the network by {worst:.1e} '
@@ -166,13 +168,10 @@ def write_compared(network: nn.Module,
     if isinstance(network, DetectedBoxes):
         lower = _threshold_with_boxes(network, others)
         if lower < network.score_thr:
-            asked, network.score_thr = network.score_thr, lower
-            try:
-                with TemporaryDirectory() as folder:
-                    write_network(network, images,
-                                  Path(folder) / path.name, format, check)
-            finally:
-                network.score_thr = asked
+            with patch.object(network, 'score_thr', lower), \
+                    TemporaryDirectory() as folder:
+                write_network(network, images,
+                              Path(folder) / path.name, format, check)
     return write_network(network, images, path, format, check), max(found)
 
 
@@ -187,8 +186,8 @@ def _threshold_with_boxes(network: DetectedBoxes,
         margin = network.decode(network.model(images)).margin.flatten()
     if (margin > 0).any():
         return network.score_thr
-    best = margin.topk(min(number, len(margin)))[0]
-    return network.score_thr + float(best[-1])
+    return network.score_thr + float(
+        margin.topk(min(number, len(margin)))[0][-1])
 
 
 def onnx_latency(paths: Dict[str, Union[str, Path]],
@@ -214,12 +213,11 @@ def onnx_latency(paths: Dict[str, Union[str, Path]],
     for number in threads:
         runs = {name: load(path, number) for name, path in paths.items()}
         times: Dict[str, List[float]] = {name: [] for name in paths}
-        for turn in range(warmup + rounds):
+        for _ in range(warmup + rounds):
             for name, run in runs.items():
                 start = time.perf_counter()
                 run(images)
-                if turn >= warmup:
-                    times[name].append(time.perf_counter() - start)
+                times[name].append(time.perf_counter() - start)
         for name, measured in times.items():
-            table[name][number] = 1000 * statistics.median(measured)
+            table[name][number] = 1000 * statistics.median(measured[warmup:])
     return table

@@ -94,12 +94,15 @@ def _own_boxes(head: nn.Module, outputs: Any,
     """Boxes (K, 4), scores (K, ) and classes (K, ) of each image."""
     cfg = copy.deepcopy(head.test_cfg)
     cfg.update(score_thr=0., nms_pre=_BEST, min_bbox_size=-1)
-    meta = dict(
-        img_shape=(_FAR, _FAR), ori_shape=(_FAR, _FAR), scale_factor=(1., 1.))
     with torch.no_grad():
         found = head.predict_by_feat(
             *outputs,
-            batch_img_metas=[dict(meta) for _ in range(number)],
+            batch_img_metas=[
+                dict(
+                    img_shape=(_FAR, _FAR),
+                    ori_shape=(_FAR, _FAR),
+                    scale_factor=(1., 1.)) for _ in range(number)
+            ],
             cfg=cfg,
             rescale=False,
             with_nms=False)

@@ -36,8 +36,8 @@ def detection_difference(network: DetectedBoxes,
         decoded = network.decode(network.model(images))
     scale = max(1., float(decoded.boxes.abs().max()))
     worst = 0.
-    classes = range(decoded.scores.shape[2])
-    for image, label in product(range(len(images)), classes):
+    for image, label in product(
+            range(len(images)), range(decoded.scores.shape[2])):
         mine = found[(found[:, 0] == image) & (found[:, 6] == label)]
         boxes = decoded.boxes[image]
         score = decoded.scores[image, :, label]
@@ -49,12 +49,11 @@ def detection_difference(network: DetectedBoxes,
         if len(mine):
             if not allowed.any():
                 return float('inf')
-            nearest = away[:, allowed].min(1)[0]
-            worst = max(worst, float(nearest.max()))
+            worst = max(worst, float(away[:, allowed].min(1)[0].max()))
         wanted = margin > rounding
-        there = (away[:, wanted] < rounding).any(0)
-        if not _suppressed(mine, boxes[wanted], score[wanted], there, network,
-                           rounding):
+        if not _suppressed(mine, boxes[wanted], score[wanted],
+                           (away[:, wanted]
+                            < rounding).any(0), network, rounding):
             return float('inf')
     return worst
 
@@ -66,11 +65,11 @@ def _suppressed(mine: Tensor, boxes: Tensor, score: Tensor, there: Tensor,
     Shapes: detections (K, 7), and of the N boxes that must be among them or
     suppressed by them (N, 4), (N, ) and (N, ).
     """
-    if not _overlap(mine, mine[:, 1:5]).triu(1).le(
-            network.iou_thr + rounding).all() or len(mine) > network.most:
+    if not _overlap(mine,
+                    mine[:, 1:5]).triu(1).le(network.iou_thr + rounding).all():
         return False
-    if len(mine) == network.most:
-        return True  # the rest was cut off
+    if len(mine) >= network.most:
+        return len(mine) == network.most  # the rest was cut off
     near = _overlap(mine, boxes) > network.iou_thr - rounding
     near &= mine[None, :, 5] >= score[:, None] - rounding
     return bool((there | near.any(1)).all())

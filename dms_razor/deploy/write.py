@@ -83,7 +83,6 @@ def write_network(network: nn.Module,
 
 def _onnx(network: nn.Module, images: Tensor, path: Path) -> None:
     first = 'boxes' if network.names == ['detections'] else 'batch'
-    axes = {name: {0: first} for name in network.names}
     # the exporter by tracing, which needs no other package and keeps all in
     # one file; later versions of torch have another default
     by_tracing = {'dynamo': False} if torch.__version__ >= '2.5' else {}
@@ -96,7 +95,7 @@ def _onnx(network: nn.Module, images: Tensor, path: Path) -> None:
             'images': {
                 0: 'batch'
             },
-            **axes
+            **dict.fromkeys(network.names, {0: first})
         },
         opset_version=OPSET,
         **by_tracing)
@@ -109,10 +108,10 @@ def _torchscript(network: nn.Module, images: Tensor, path: Path) -> None:
 
 
 def _pt2(network: nn.Module, images: Tensor, path: Path) -> None:
-    batch = torch.export.Dim('batch', min=1)
     program = torch.export.export(
-        network, (images, ), dynamic_shapes=({
-            0: batch
+        network, (images, ),
+        dynamic_shapes=({
+            0: torch.export.Dim('batch', min=1)
         }, ))
     for node in program.graph.nodes:
         # where in whose Python code it was: as large as the weights of a

@@ -1,8 +1,8 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """The DMS algorithm: a network in which training also searches."""
 import copy
-from contextlib import contextmanager, nullcontext
-from typing import Any, Dict, Iterator, List, Optional, Sequence, Union
+from contextlib import nullcontext
+from typing import Any, Dict, List, Optional, Sequence, Union
 
 from mmengine.model import BaseModel
 from mmrazor.models.algorithms import BaseAlgorithm
@@ -178,25 +178,43 @@ class DMS(BaseAlgorithm):
                 data_samples: Optional[List[Any]] = None,
                 mode: str = 'tensor') -> Any:
         """Losses of the search, or what the evaluated network gives."""
-        with nullcontext() if mode == 'loss' else self._evaluated():
+        search, masks = self.search, nullcontext()
+        if mode != 'loss' and search is not None:
+            # Choices that somebody set, e.g. an evolution, are not projected.
+            projected = (
+                self.eval_masks == 'hard' and search.at_target
+                and search.bank.mode != 'hard')
+            masks = search.masks('subnet' if projected else self.eval_masks)
+        with masks:
             return super().forward(inputs, data_samples, mode)
-
-    @contextmanager
-    def _evaluated(self) -> Iterator[None]:
-        """Masks for evaluation, as ``eval_masks`` says."""
-        if self.search is None:
-            yield
-            return
-        mode = self.eval_masks
-        # Choices that somebody set, e.g. an evolution, are not projected.
-        if (mode == 'hard' and self.search.at_target
-                and self.search.bank.mode != 'hard'):
-            mode = 'subnet'
-        with self.search.masks(mode):
-            yield
 
 
 # Builds the parts of an algorithm from their configs.
+
+
+def with_preprocessor(cfg: Dict,
+                      data_preprocessor: Union[Dict, nn.Module, None] = None,
+                      user: str = 'A search') -> Dict:
+    """Copy a model's config, with the data preprocessor that a runner gave.
+
+    Args:
+        cfg (dict): The model's config. Its own preprocessor has precedence.
+        data_preprocessor (dict | nn.Module, optional): What the runner gave.
+        user (str): What needs the config, for the message.
+
+    Returns:
+        dict: A deep copy of ``cfg``.
+
+    Raises:
+        TypeError: If ``cfg`` is not a config dict with a ``type``.
+    """
+    if not isinstance(cfg, dict) or 'type' not in cfg:
+        raise TypeError(f'{user} needs the config of a network, a dict with a '
+                        f"'type', e.g. cfg=_base_.model; got {cfg!r}.")
+    cfg = copy.deepcopy(cfg)
+    if data_preprocessor is not None:
+        cfg.setdefault('data_preprocessor', data_preprocessor)
+    return cfg
 
 
 def build_architecture(
@@ -221,16 +239,14 @@ def build_architecture(
     """
     if isinstance(architecture, nn.Module):
         if data_preprocessor is not None:
-            if isinstance(data_preprocessor, dict):
-                data_preprocessor = MODELS.build(data_preprocessor)
-            architecture.data_preprocessor = data_preprocessor
+            architecture.data_preprocessor = (
+                MODELS.build(data_preprocessor) if isinstance(
+                    data_preprocessor, dict) else data_preprocessor)
         return architecture
-    if not isinstance(architecture, dict):
-        raise TypeError(f'the architecture is {architecture!r}; give a model '
-                        'or the config of one, e.g. _base_.model')
-    architecture = copy.copy(architecture)
-    if data_preprocessor is not None and 'cfg_path' not in architecture:
-        architecture.setdefault('data_preprocessor', data_preprocessor)
+    if not isinstance(architecture, dict) or 'cfg_path' not in architecture:
+        architecture = with_preprocessor(
+            architecture, data_preprocessor,
+            'A search without a model as its architecture')
     return MODELS.build(architecture)
 
 

@@ -11,8 +11,7 @@ and turns it into its largest network, of plain layers with the same weights::
 The published space is then given by ``units`` with ``choices``; see
 configs/autoformer and configs/ofa.
 """
-import copy
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, List, Optional
 
 import torch
 from mmengine.registry import MODELS
@@ -20,11 +19,12 @@ from mmpretrain.models import ImageClassifier
 from mmrazor.models.architectures.ops.transformer_series import \
     MultiheadAttention
 from torch import Tensor, nn
-from torch.overrides import handle_torch_function, has_torch_function
+from torch.overrides import wrap_torch_function
 
 from ..adapters.mutables import width_mutable
 from ..tracing import register_rule
 from ..tracing.labels import compress, core
+from .algorithm import with_preprocessor
 
 
 # In mmengine's root registry, so that a config finds it under any scope.
@@ -47,10 +47,7 @@ def DMSStaticSupernet(cfg: dict,
         TypeError: If ``cfg`` is not a config dict with a ``type``.
         ValueError: If the network has no mutables.
     """
-    if not isinstance(cfg, dict) or 'type' not in cfg:
-        raise TypeError('DMSStaticSupernet needs the config of a searchable '
-                        f"network, a dict with a 'type'; got {cfg!r}.")
-    cfg = _renamed(copy.deepcopy(cfg))
+    cfg = _renamed(with_preprocessor(cfg, user='DMSStaticSupernet'))
     if data_preprocessor is not None:
         cfg['data_preprocessor'] = _renamed(data_preprocessor)
     with MODELS.switch_scope_and_registry('mmrazor') as registry:
@@ -89,7 +86,17 @@ def largest_network(model: nn.Module) -> nn.Module:
             f'{type(model).__name__} has no mutables: it is no supernet of '
             'MMRazor. Use its config as the architecture itself.')
     mutator.set_choices(mutator.sample_choices(kind='max'))
-    training, lists = model.training, _lists(model)
+    # A backbone that runs a plain list of modules would go on running dynamic
+    # layers, since only registered modules are replaced.
+    training = model.training
+    paths = {id(module): path for path, module in model.named_modules()}
+    lists = {
+        (path, name): [paths[id(item)] for item in value]
+        for path, module in model.named_modules()
+        for name, value in vars(module).items()
+        if isinstance(value, list) and value and all(
+            id(item) in paths for item in value)
+    }
     _, static = export_fix_subnet(model, slice_weight=True)
     for module in static.modules():
         module.training = training
@@ -104,22 +111,6 @@ def largest_network(model: nn.Module) -> nn.Module:
         if set(members) <= set(modules):  # else they were mutables
             setattr(modules[path], name, [modules[m] for m in members])
     return static
-
-
-def _lists(model: nn.Module) -> Dict[Tuple[str, str], List[str]]:
-    """Plain lists of modules: (owner, attribute) -> paths of the members.
-
-    A backbone that runs such a list would go on running dynamic layers,
-    since only registered modules are replaced.
-    """
-    paths = {id(module): path for path, module in model.named_modules()}
-    found = {}
-    for path, module in model.named_modules():
-        for name, value in vars(module).items():
-            if isinstance(value, list) and value and all(
-                    id(item) in paths for item in value):
-                found[path, name] = [paths[id(item)] for item in value]
-    return found
 
 
 def _renamed(value: Any) -> Any:
@@ -142,36 +133,32 @@ def _renamed(value: Any) -> Any:
 # Autoformer's space.
 
 
+@wrap_torch_function(lambda q, table: (q, table))
 def relative_scores(q: Tensor, table: Tensor) -> Tensor:
     """Queries ``[B, H, N, d]`` times table ``[N, M, d]``: ``[B, H, N, M]``."""
-    if has_torch_function((q, table)):
-        return handle_torch_function(relative_scores, (q, table), q, table)
     batch, heads, tokens, dims = q.shape
     rows = q.permute(2, 0, 1, 3).reshape(tokens, batch * heads, dims)
-    out = rows @ table.transpose(2, 1)
-    return out.transpose(1, 0).reshape(batch, heads, tokens, -1)
+    return (rows @ table.transpose(2, 1)).transpose(1, 0).reshape(
+        batch, heads, tokens, -1)
 
 
+@wrap_torch_function(lambda weights, table: (weights, table))
 def relative_values(weights: Tensor, table: Tensor) -> Tensor:
     """Weights ``[B, H, N, M]`` times ``[N, M, d]``: ``[B, H, N, d]``."""
-    if has_torch_function((weights, table)):
-        return handle_torch_function(relative_values, (weights, table),
-                                     weights, table)
     return relative_scores(weights, table.transpose(2, 1))
 
 
+@wrap_torch_function(lambda vertical, horizontal, layer, tokens:
+                     (vertical, horizontal))
 def relative_table(vertical: Tensor, horizontal: Tensor, layer: nn.Module,
                    tokens: int) -> Tensor:
     """What the layer looks up in its two tables: ``[N, N, d]``."""
-    tables = (vertical, horizontal)
-    if has_torch_function(tables):
-        return handle_torch_function(relative_table, tables, *tables, layer,
-                                     tokens)
     return layer(tokens, tokens)
 
 
-def _tables(layer: nn.Module) -> tuple:
-    return layer.embeddings_table_v, layer.embeddings_table_h, layer
+def _table(layer: nn.Module, tokens: int) -> Tensor:
+    return relative_table(layer.embeddings_table_v, layer.embeddings_table_h,
+                          layer, tokens)
 
 
 @register_rule('relative_table')
@@ -184,9 +171,8 @@ def looked_up(recorder, call) -> List[Tensor]:
 def relative_product(recorder, call) -> List[Tensor]:
     """MACs follow the heads; the result belongs to what it is added to."""
     data, out = call.args[0], call.outs[0]
-    total = out.numel() * data.shape[-1]
     labels = core(compress(recorder.labels_of(data))).reshape(-1)
-    recorder.count(call, total / len(labels), labels)
+    recorder.count(call, out.numel() * data.shape[-1] / len(labels), labels)
     return [torch.zeros((), dtype=torch.long).expand(out.shape)]
 
 
@@ -202,13 +188,13 @@ class RelativeAttention(MultiheadAttention):
             for layer in (self.w_qs, self.w_ks, self.w_vs))
         scores = (q @ k.transpose(-2, -1)) * self.scale
         if self.relative_position:
-            table = relative_table(*_tables(self.rel_pos_embed_k), tokens)
-            scores = scores + relative_scores(q, table) * self.scale
+            scores = scores + self.scale * relative_scores(
+                q, _table(self.rel_pos_embed_k, tokens))
         weights = self.attn_drop(scores.softmax(dim=-1))
         out = weights @ v
         if self.relative_position:
-            table = relative_table(*_tables(self.rel_pos_embed_v), tokens)
-            out = out + relative_values(weights, table)
+            out = out + relative_values(weights,
+                                        _table(self.rel_pos_embed_v, tokens))
         out = out.transpose(1, 2).reshape(batch, tokens, -1)
         out = self.out_drop(self.proj_drop(self.proj(out)))
         return v.squeeze(1) + out if self.v_shortcut else out

@@ -1,7 +1,7 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """A plain model's checkpoint as the weights of a supernet."""
 from dataclasses import dataclass, field
-from typing import Dict, List, Mapping
+from typing import Dict, List, Mapping, Tuple
 
 from torch import Tensor, nn
 
@@ -27,12 +27,12 @@ class LoadReport:
 
     def text(self) -> str:
         """The report for people; names are given where things differ."""
-        lines = [f'{len(self.matched)} tensors of the checkpoint match']
-        for kind in ('missing', 'unexpected', 'misshapen'):
-            names = getattr(self, kind)
-            if names:
-                lines.append(f'{len(names)} {kind}: {", ".join(names)}')
-        return '; '.join(lines)
+        return '; '.join([
+            f'{len(self.matched)} tensors of the checkpoint match',
+            *(f'{len(names)} {kind}: {", ".join(names)}'
+              for kind, names in vars(self).items()
+              if kind != 'matched' and names)
+        ])
 
     def strange(self) -> List[str]:
         """Unexpected weights: not the buffers of other versions of a layer."""
@@ -55,17 +55,13 @@ def as_supernet(checkpoint: dict) -> None:
             one. That of a search is left alone.
     """
     state = _state_of(checkpoint)
-    if any(key.startswith(PREFIX) for key in state):
-        return
-    renamed = {
-        PREFIX + (key[7:] if key.startswith('module.') else key): value
-        for key, value in state.items()
-    }
-    if state is checkpoint:
-        checkpoint.clear()
-        checkpoint.update(renamed)
-    else:
-        checkpoint['state_dict'] = renamed
+    if not any(key.startswith(PREFIX) for key in state):
+        renamed = {
+            PREFIX + key.removeprefix('module.'): value
+            for key, value in state.items()
+        }
+        state.clear()
+        state.update(renamed)
 
 
 def compare_weights(checkpoint: dict, model: nn.Module) -> LoadReport:
@@ -75,19 +71,18 @@ def compare_weights(checkpoint: dict, model: nn.Module) -> LoadReport:
         checkpoint (dict): After :func:`as_supernet`.
         model (nn.Module): The algorithm.
     """
-    state, own = _tensors(_state_of(checkpoint)), _tensors(model.state_dict())
-    report = LoadReport()
-    for name, value in own.items():
-        if name not in state:
-            if not name.endswith(_OPTIONAL):
-                report.missing.append(name)
-        elif state[name].shape != value.shape:
-            report.misshapen.append(f'{name}: {tuple(state[name].shape)} is '
-                                    f'not {tuple(value.shape)}')
-        else:
-            report.matched.append(name)
-    report.unexpected = [name for name in state if name not in own]
-    return report
+    state, own = _shapes(_state_of(checkpoint)), _shapes(model.state_dict())
+    return LoadReport(
+        matched=[name for name in own if state.get(name) == own[name]],
+        missing=[
+            name for name in own
+            if name not in state and not name.endswith(_OPTIONAL)
+        ],
+        unexpected=[name for name in state if name not in own],
+        misshapen=[
+            f'{name}: {state[name]} is not {shape}'
+            for name, shape in own.items() if state.get(name, shape) != shape
+        ])
 
 
 def check_weights(report: LoadReport, filename: str = 'the checkpoint'):
@@ -110,25 +105,24 @@ def check_weights(report: LoadReport, filename: str = 'the checkpoint'):
         for entry in report.misshapen + report.missing + report.strange()
         if 'head' not in entry.split('.')[0]
     ]
-    if not foreign and report.matched:
-        return
-    shown = ', '.join(foreign[:3] or report.unexpected[:3])
-    raise ValueError(
-        f'{filename} does not hold the weights of this supernet: '
-        f'{len(foreign)} tensors are missing, of another shape or unknown '
-        f'({shown}, …), {len(report.matched)} match. Load a checkpoint of the '
-        'very same architecture, or set allow_partial=True in DMSHook to '
-        'train the rest from scratch')
+    if foreign or not report.matched:
+        shown = ', '.join(foreign[:3] or report.unexpected[:3])
+        raise ValueError(
+            f'{filename} does not hold the weights of this supernet: '
+            f'{len(foreign)} tensors are missing, of another shape or unknown '
+            f'({shown}, …), {len(report.matched)} match. Load a checkpoint of '
+            'the very same architecture, or set allow_partial=True in DMSHook '
+            'to train the rest from scratch')
 
 
-def _state_of(checkpoint: dict) -> Mapping[str, Tensor]:
+def _state_of(checkpoint: dict) -> Dict[str, Tensor]:
     return checkpoint.get('state_dict', checkpoint)
 
 
-def _tensors(state: Mapping[str, Tensor]) -> Dict[str, Tensor]:
-    """Tensors of the architecture, without the prefix."""
+def _shapes(state: Mapping[str, Tensor]) -> Dict[str, Tuple[int, ...]]:
+    """Shapes of the architecture's tensors, by names without the prefix."""
     return {
-        key[len(PREFIX):]: value
+        key[len(PREFIX):]: tuple(value.shape)
         for key, value in state.items()
         if key.startswith(PREFIX) and isinstance(value, Tensor)
     }

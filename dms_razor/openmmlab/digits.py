@@ -66,10 +66,9 @@ class DigitsDataset(BaseDataset):
         """
         images, labels = _load()
         testing = _test_mask(labels, self.test_every)
-        chosen = testing == (self.split == 'test')
         return [
             dict(img=images[i], gt_label=int(labels[i]))
-            for i in np.flatnonzero(chosen)
+            for i in np.flatnonzero(testing == (self.split == 'test'))
         ]
 
     def extra_repr(self) -> List[str]:
@@ -89,8 +88,7 @@ def _load():
             'which is not installed: pip install scikit-learn') from error
     bunch = load_digits()
     # 17 grey levels, 0 to 16, are spread over the range of a byte
-    images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
-    return images, bunch.target
+    return np.rint(bunch.images * (255 / 16)).astype(np.uint8), bunch.target
 
 
 def _test_mask(labels: np.ndarray, test_every: int) -> np.ndarray:

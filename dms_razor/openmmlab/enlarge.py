@@ -16,7 +16,6 @@ The same dict builds the network again when a searched subnet is retrained::
         cfg=dict(
             type='DMSSupernet', cfg=_base_.model, widen=1.5, deepen=2))
 """
-import copy
 import math
 from typing import Any, Optional, Sequence, Tuple, Union
 
@@ -25,6 +24,7 @@ from mmengine.registry import MODELS
 from torch import nn
 from torch.utils._pytree import tree_flatten
 
+from .algorithm import with_preprocessor
 from .recipes import RECIPES, enlarge_class
 
 
@@ -69,10 +69,12 @@ def DMSSupernet(cfg: dict,
         ValueError: If a factor is not positive, the backbone has no recipe,
             or a layer behind the backbone does not fit its output.
     """
-    _check(cfg, widen, deepen)
-    cfg = copy.deepcopy(cfg)
-    if data_preprocessor is not None:
-        cfg.setdefault('data_preprocessor', data_preprocessor)
+    cfg = with_preprocessor(cfg, data_preprocessor, 'DMSSupernet')
+    for name, factor in (('widen', widen), ('deepen', deepen)):
+        if not isinstance(factor, (int, float)) or not 0 < factor < math.inf:
+            raise ValueError(
+                f'DMSSupernet cannot use {name}={factor!r}: give a number '
+                'above 0, e.g. 1.5; 1 leaves the model as it is.')
     with MODELS.switch_scope_and_registry(cfg.get('_scope_')) as registry:
         if part not in cfg:
             return registry.build(_enlarged(cfg, widen, deepen, registry))
@@ -82,22 +84,9 @@ def DMSSupernet(cfg: dict,
             side = standard.get('img_size')
             before = output_channels(inner.build(standard), part, side)
             cfg[part] = _enlarged(standard, widen, deepen, inner)
-            after = output_channels(inner.build(cfg[part]), part, side)
-        rewire(cfg, part, before, after)
+            rewire(cfg, part, before,
+                   output_channels(inner.build(cfg[part]), part, side))
         return registry.build(cfg)
-
-
-def _check(cfg: dict, widen: float, deepen: float) -> None:
-    if not isinstance(cfg, dict) or 'type' not in cfg:
-        raise TypeError(
-            'DMSSupernet needs the config of a standard model, a dict with a '
-            f"'type', e.g. cfg=_base_.model; got {cfg!r}.")
-    for name, factor in (('widen', widen), ('deepen', deepen)):
-        number = isinstance(factor, (int, float))
-        if not number or not math.isfinite(factor) or factor <= 0:
-            raise ValueError(
-                f'DMSSupernet cannot use {name}={factor!r}: give a number '
-                'above 0, e.g. 1.5; 1 leaves the model as it is.')
 
 
 def _enlarged(cfg: dict, widen: float, deepen: float, registry) -> dict:
@@ -118,8 +107,7 @@ def _enlarged(cfg: dict, widen: float, deepen: float, registry) -> dict:
             "model's own config, or register a recipe with "
             f"dms_razor.openmmlab.recipes.recipe('{cls.__name__}').")
     arguments, settings = recipe(cls, cfg, widen, deepen)
-    cfg = dict(cfg, **arguments)
-    return dict(cfg, type=enlarge_class(cls, settings))
+    return {**cfg, **arguments, 'type': enlarge_class(cls, settings)}
 
 
 FOLLOWERS = ('neck', 'head', 'bbox_head', 'rpn_head', 'decode_head',

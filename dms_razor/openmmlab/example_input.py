@@ -48,10 +48,9 @@ def example_image(input_shape: Union[None, int, Sequence[int]],
         raise ValueError(
             'the input shape of the network is not known; set `input_shape` '
             'of the mutator, for example input_shape=(3, 224, 224)')
-    weight = next(model.parameters())
     generator = torch.Generator().manual_seed(0)
     image = torch.randn(1, *image_shape(input_shape), generator=generator)
-    return image.to(weight)
+    return image.to(next(model.parameters()))
 
 
 def input_shape_from_config(cfg) -> Tuple[int, int, int]:
@@ -70,13 +69,21 @@ def input_shape_from_config(cfg) -> Tuple[int, int, int]:
     Raises:
         ValueError: If no pipeline says it.
     """
+    model = cfg.get('model') or {}
+    model = model.get('architecture') or model
+    # a detector has it inside, a classifier beside it
+    preprocessor = (
+        model.get('data_preprocessor') or cfg.get('data_preprocessor') or {})
+    # the backbone's input channels, else as many as means, else 3
+    channels = (model.get('backbone') or {}).get('in_channels')
+    if channels is None:
+        channels = len(preprocessor.get('mean') or (0, 0, 0))
+    step = preprocessor.get('pad_size_divisor') or 1
     for name in ('test_dataloader', 'val_dataloader', 'train_dataloader'):
-        size = None
-        for transform in _transforms((cfg.get(name) or {}).get('dataset')):
-            size = _output_size(transform) or size
-        if size is not None:
-            step = _preprocessor(cfg).get('pad_size_divisor') or 1
-            return (_channels(cfg), *(-(-n // step) * step for n in size))
+        transforms = _transforms((cfg.get(name) or {}).get('dataset'))
+        sizes = list(filter(None, map(_output_size, transforms)))
+        if sizes:
+            return (int(channels), *(-(-n // step) * step for n in sizes[-1]))
     raise ValueError(
         'the input size is in none of the config\'s pipelines (no cropping or '
         'resizing transform); set model.input_shape, for example input_shape='
@@ -85,14 +92,12 @@ def input_shape_from_config(cfg) -> Tuple[int, int, int]:
 
 def _transforms(dataset) -> Iterator[dict]:
     """The transforms of a dataset config, wrapped datasets included."""
-    if not isinstance(dataset, dict):
-        return
-    yield from _transforms(dataset.get('dataset'))
-    for inner in dataset.get('datasets') or ():
-        yield from _transforms(inner)
-    for transform in dataset.get('pipeline') or ():
-        if isinstance(transform, dict):
-            yield transform
+    if isinstance(dataset, dict):
+        for inner in (dataset.get('dataset'),
+                      *(dataset.get('datasets') or ())):
+            yield from _transforms(inner)
+        yield from (transform for transform in dataset.get('pipeline') or ()
+                    if isinstance(transform, dict))
 
 
 def _output_size(transform: dict) -> Optional[Tuple[int, int]]:
@@ -109,22 +114,3 @@ def _output_size(transform: dict) -> Optional[Tuple[int, int]]:
             # OpenMMLab's `scale` is (width, height), `crop_size` (h, w).
             return tuple(size) if key == 'crop_size' else tuple(size[::-1])
     return None
-
-
-def _channels(cfg) -> int:
-    """Input channels: the backbone's, else as many as means, else 3."""
-    channels = (_network(cfg).get('backbone') or {}).get('in_channels')
-    means = _preprocessor(cfg).get('mean') or (0, 0, 0)
-    return int(len(means) if channels is None else channels)
-
-
-def _network(cfg) -> dict:
-    """The config of the network, without an algorithm around it."""
-    model = cfg.get('model') or {}
-    return model.get('architecture') or model
-
-
-def _preprocessor(cfg) -> dict:
-    """A detector has its data preprocessor inside, a classifier beside it."""
-    return (_network(cfg).get('data_preprocessor')
-            or cfg.get('data_preprocessor') or {})

@@ -1,6 +1,5 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """What the tools make of a config, without a runner."""
-import copy
 from pathlib import Path
 from typing import Optional, Union
 
@@ -10,7 +9,7 @@ from mmengine.runner.checkpoint import _load_checkpoint
 from mmrazor.registry import MODELS
 
 from ..preflight import Preflight, PreflightError, preflight
-from .algorithm import DMS, build_architecture, build_part
+from .algorithm import DMS, build_architecture, build_part, with_preprocessor
 from .checkpoints import check_weights, compare_weights
 from .example_input import input_shape_from_config
 from .schedule import SearchSchedule
@@ -79,10 +78,8 @@ def algorithm_of_config(cfg: Config) -> DMS:
             f'{cfg.filename or "the config"} describes a plain model, no '
             'search; name the config that the search was run with')
     init_default_scope(cfg.get('default_scope', 'mmengine'))
-    settings = copy.deepcopy(cfg.model)
-    if cfg.get('data_preprocessor') is not None:
-        settings.setdefault('data_preprocessor', cfg.data_preprocessor)
-    model = MODELS.build(settings)
+    model = MODELS.build(
+        with_preprocessor(cfg.model, cfg.get('data_preprocessor')))
     if model.search is None:
         model.prepare(input_shape_from_config(cfg))
     return model

@@ -72,10 +72,10 @@ class DMSMutator(ChannelMutator):
                  init_cfg: Optional[dict] = None) -> None:
         # MMRazor's parser is never asked; 'Predefined' is its least
         # demanding configuration.
-        channel_class = MODELS.get(channel_unit_cfg['type'])
         super().__init__(
             channel_unit_cfg=dict(
-                channel_unit_cfg, type=channel_class.__name__),
+                channel_unit_cfg,
+                type=MODELS.get(channel_unit_cfg['type']).__name__),
             parse_cfg=dict(type='Predefined'),
             init_cfg=init_cfg)
         self.depth_unit_class = MODELS.get(depth_unit_cfg['type'])
@@ -131,26 +131,19 @@ class DMSMutator(ChannelMutator):
             example_inputs = example_image(self.input_shape, supernet)
         self.search = Search(supernet, example_inputs, target, **settings,
                              **self.search_args)
-        self._build_units(supernet)
+        spans = spans_by_unit(self.space)
+        self.units = nn.ModuleList(
+            (self.depth_unit_class if spec.kind == 'depth' else self.unit_class
+             ).from_bank(self.bank, index)
+            for index, spec in enumerate(self.space.layout.units))
+        for unit in self.units:
+            unit.relate(supernet, spans.get(unit.index, ()))
+        self._name2unit = {unit.name: unit for unit in self.units}
+        self._name2module = dict(supernet.named_modules())
         for name, config in self.units_cfg.items():
             if 'choice' in config:
                 self.set_choices({name: config['choice']})
         return self.search
-
-    def _build_units(self, supernet: nn.Module) -> None:
-        """One view of the bank for each unit of the space."""
-        spans = spans_by_unit(self.space)
-        units: List[BankUnit] = []
-        for index, spec in enumerate(self.space.layout.units):
-            if spec.kind == 'depth':
-                unit = self.depth_unit_class.from_bank(self.bank, index)
-            else:
-                unit = self.unit_class.from_bank(self.bank, index)
-                unit.relate(supernet, spans.get(index, ()))
-            units.append(unit)
-        self.units = nn.ModuleList(units)
-        self._name2unit = {unit.name: unit for unit in units}
-        self._name2module = dict(supernet.named_modules())
 
     # choices
 
@@ -227,9 +220,9 @@ class DMSMutator(ChannelMutator):
             float: In units of the metric.
         """
         counts = self._counts(choices)
-        masks = self.bank.hard(counts)
         return float(
-            self.space.resource(counts.double(), masks.double(), metric))
+            self.space.resource(counts.double(),
+                                self.bank.hard(counts).double(), metric))
 
     def config_template(self,
                         only_mutable_units: bool = False,

@@ -61,13 +61,12 @@ def constructor_arguments(cls: type) -> Dict[str, inspect.Parameter]:
     """
     arguments: Dict[str, inspect.Parameter] = {}
     for base in cls.__mro__:
-        if '__init__' not in vars(base):
-            continue
-        own = inspect.signature(base.__init__).parameters
-        arguments = {**own, **arguments}
-        # **kwargs go to the next class in line
-        if not any(part.kind == part.VAR_KEYWORD for part in own.values()):
-            break
+        if '__init__' in vars(base):
+            own = inspect.signature(base.__init__).parameters
+            arguments = {**own, **arguments}
+            # **kwargs go to the next class in line
+            if not any(part.kind == part.VAR_KEYWORD for part in own.values()):
+                break
     return arguments
 
 
@@ -108,10 +107,13 @@ def resnet(cls: type, cfg: dict, widen: float,
             f'DMSSupernet cannot deepen {cls.__name__} of depth {depth}: '
             f'choose one of {sorted(cls.arch_settings)}.')
     block, numbers = cls.arch_settings[depth]
-    deeper = tuple(blocks(number, deepen) for number in numbers)
-    return arguments, dict(arch_settings={
-        **cls.arch_settings, depth: (block, deeper)
-    })
+    return arguments, dict(
+        arch_settings={
+            **cls.arch_settings, depth: (block,
+                                         tuple(
+                                             blocks(number, deepen)
+                                             for number in numbers))
+        })
 
 
 @recipe('ResNeXt', 'SEResNeXt')
@@ -120,8 +122,8 @@ def resnext(cls: type, cfg: dict, widen: float,
     """As ResNet, and ``width_per_group``; the number of groups stays."""
     arguments, settings = resnet(cls, cfg, widen, deepen)
     if widen != 1:
-        width = argument(cls, cfg, 'width_per_group')
-        arguments['width_per_group'] = max(1, round(width * widen))
+        arguments['width_per_group'] = max(
+            1, round(argument(cls, cfg, 'width_per_group') * widen))
     return arguments, settings
 
 
@@ -129,11 +131,11 @@ def resnext(cls: type, cfg: dict, widen: float,
 def mobilenet_v2(cls: type, cfg: dict, widen: float,
                  deepen: float) -> Tuple[dict, dict]:
     """``widen_factor``; the third number of each row of ``arch_settings``."""
-    arguments = dict(widen_factor=argument(cls, cfg, 'widen_factor') * widen)
     settings = [[expand, channels,
                  blocks(number, deepen), stride]
                 for expand, channels, number, stride in cls.arch_settings]
-    return arguments, dict(arch_settings=settings)
+    return (dict(widen_factor=argument(cls, cfg, 'widen_factor') * widen),
+            dict(arch_settings=settings))
 
 
 @recipe('EfficientNet')
@@ -146,10 +148,9 @@ def efficientnet(cls: type, cfg: dict, widen: float,
             f"DMSSupernet cannot enlarge EfficientNet of arch '{arch}': "
             f'choose one of {sorted(cls.arch_settings)}.')
     width, depth, resolution = cls.arch_settings[arch]
-    settings = {
+    return {}, dict(arch_settings={
         **cls.arch_settings, arch: (width * widen, depth * deepen, resolution)
-    }
-    return {}, dict(arch_settings=settings)
+    })
 
 
 def multiple_of_8(channels: float) -> int:

@@ -22,17 +22,16 @@ def get_random_state() -> Dict[str, Tensor]:
     """
     version, words, gauss = random.getstate()
     _, keys, position, has_gauss, cached = np.random.get_state()
-    state = dict(
+    return dict(
         python=torch.tensor([version, *words], dtype=torch.int64),
         python_gauss=torch.tensor([float('nan') if gauss is None else gauss],
                                   dtype=torch.float64),
         numpy=torch.tensor([*keys.tolist(), position, has_gauss],
                            dtype=torch.int64),
         numpy_gauss=torch.tensor([cached], dtype=torch.float64),
-        torch=torch.get_rng_state())
-    if torch.cuda.is_available():
-        state['cuda'] = torch.cuda.get_rng_state()
-    return state
+        torch=torch.get_rng_state(),
+        **(dict(cuda=torch.cuda.get_rng_state())
+           if torch.cuda.is_available() else {}))
 
 
 def set_random_state(state: Dict[str, Tensor]) -> None:

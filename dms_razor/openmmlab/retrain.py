@@ -87,11 +87,18 @@ class RetrainConfig:
             name, inherited = Path(self.base).name, './base.py'
         imports = (base.get('custom_imports') or {}).get('imports', [])
         imports = [imports] if isinstance(imports, str) else list(imports)
+        known = {
+            *sys.stdlib_module_names, *packages_distributions(), 'dms_razor'
+        }
         model, notes = self._model(base)
         lines = [
             comment('Trains the network of subnet.json beside this file the '
                     f'way {name} trains its own.'),
-            *map(comment, notes + _missing(imports)),
+            *map(comment, notes),
+            # modules that a moved folder could not import
+            *(comment(f'{module} is of no installed package: put the folder '
+                      'that holds it on PYTHONPATH.')
+              for module in imports if module.partition('.')[0] not in known),
             assignment('_base_', inherited),
             # a config replaces lists
             assignment(
@@ -128,9 +135,10 @@ class RetrainConfig:
             collate = (base.get(name) or {}).get('collate_fn')
             if isinstance(collate, dict):
                 plain = {k: v for k, v in collate.items() if k != '_scope_'}
-                settings[name] = dict(
-                    dict(collate_fn=dict(_delete_=True, **plain)),
-                    **settings.get(name, {}))
+                settings[name] = {
+                    'collate_fn': dict(_delete_=True, **plain),
+                    **settings.get(name, {})
+                }
         return settings
 
     def _model(self, base: Dict) -> Tuple[Dict[str, Any], List[str]]:
@@ -143,12 +151,12 @@ class RetrainConfig:
                     'training settings are unknown. Name a whole config.')
             cfg, left = merge_recipe(cfg, base['model'],
                                      base.get('default_scope'))
-        start = '{{ fileDirname }}/subnet.pth' if self.from_search else None
         model = dict(
             _delete_=True,
             type='DMSSubModel',
             subnet='{{ fileDirname }}/subnet.json',
-            checkpoint=start,
+            checkpoint='{{ fileDirname }}/subnet.pth'
+            if self.from_search else None,
             cfg=without_pretrained(cfg))
         if 'backbone' in cfg and 'head' not in cfg:
             # mmdet's init_detector looks for the init_cfg of model.backbone,
@@ -247,12 +255,12 @@ def read_config(name: str) -> Dict[str, Any]:
     """
     try:
         config = get_config(name) if '::' in name else Config.fromfile(name)
+        return config.to_dict()
     except Exception as error:
         raise SubnetError(
             f'The config {name!r} cannot be read ({type(error).__name__}: '
             f'{error}). Name an existing config, and install the package '
             'that it is part of.') from error
-    return config.to_dict()
 
 
 def assignment(name: str, value: Any) -> str:
@@ -319,13 +327,3 @@ def _parsed(value: Any, where: str) -> ast.expr:
         f'{where} is a {type(value).__name__}, which cannot be written into '
         'a config as text. Name classes by their registered names, and use '
         'plain values.')
-
-
-def _missing(modules: List[str]) -> List[str]:
-    """Notes on modules that a moved folder could not import."""
-    known = {*sys.stdlib_module_names, *packages_distributions(), 'dms_razor'}
-    return [
-        f'{name} is of no installed package: put the folder that holds it on '
-        'PYTHONPATH.' for name in modules
-        if name.partition('.')[0] not in known
-    ]

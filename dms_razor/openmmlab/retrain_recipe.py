@@ -127,12 +127,11 @@ def _merge_norm(target: Dict, recipe: Any, scope: Optional[str]) -> None:
     """Take over how a batch normalisation is trained, not what it is."""
     current = target.get('norm_cfg')
     if current is None:
-        default = _arguments(target, scope).get('norm_cfg')
-        current = getattr(default, 'default', None)
-    norms = (current, recipe)
+        current = getattr(
+            _arguments(target, scope).get('norm_cfg'), 'default', None)
     if all(
             isinstance(norm, dict) and norm.get('type') in BATCH_NORMS
-            for norm in norms):
+            for norm in (current, recipe)):
         trained = {
             key: recipe[key]
             for key in ('type', 'momentum', 'requires_grad') if key in recipe

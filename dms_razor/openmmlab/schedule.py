@@ -52,7 +52,8 @@ class SearchSchedule:
         for name, length in vars(self).items():
             if length is not None:
                 check_number(f'search.{name}', length, whole=True)
-        if self.by_epoch and self.by_iter:
+        if self.by_epoch and (self.iters is not None or self.width_only_iters
+                              or self.warmup_iters):
             raise ValueError('search has lengths in epochs and in iterations; '
                              'give all of them in one unit')
 
@@ -61,12 +62,6 @@ class SearchSchedule:
         """Whether a length is given in epochs."""
         return bool(self.epochs is not None or self.width_only_epochs
                     or self.warmup_epochs)
-
-    @property
-    def by_iter(self) -> bool:
-        """Whether a length is given in iterations."""
-        return bool(self.iters is not None or self.width_only_iters
-                    or self.warmup_iters)
 
     def steps(self,
               max_iters: int,
@@ -81,18 +76,16 @@ class SearchSchedule:
         Raises:
             ValueError: If the search does not fit into the training.
         """
-        if self.by_epoch and iters_per_epoch is None:
+        unit, length = (('epochs', iters_per_epoch) if self.by_epoch else
+                        ('iters', 1))
+        if length is None:
             raise ValueError(
                 'search gives epochs, but train_cfg counts iterations '
                 '(by_epoch=False); give search.iters instead')
-        if self.by_epoch:
-            length, unit = iters_per_epoch, 'epochs'
-            given = (self.epochs, self.warmup_epochs, self.width_only_epochs)
-        else:
-            length, unit = 1, 'iters'
-            given = (self.iters, self.warmup_iters, self.width_only_iters)
         train = max_iters // length
-        total, warmup, width_only = given
+        total, warmup, width_only = (
+            getattr(self, name + unit)
+            for name in ('', 'warmup_', 'width_only_'))
         total = train - width_only if total is None else total
         if total + width_only > train:
             raise ValueError(

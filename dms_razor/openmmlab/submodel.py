@@ -21,7 +21,6 @@ The backbone alone goes into a detector::
 
 :func:`subnet_of_folder` builds it with its weights from an export's folder.
 """
-import copy
 from pathlib import Path
 from typing import Any, Dict, Optional, Tuple, Union
 
@@ -37,6 +36,7 @@ from ..network import make_inputs, tensors_of
 from ..subnet.build import build_subnet
 from ..subnet.manifest import Manifest
 from ..subnet.weights import load_weights
+from .algorithm import with_preprocessor
 from .retrain_recipe import without_pretrained
 
 
@@ -84,24 +84,19 @@ def DMSSubModel(cfg: Union[Dict, ConfigDict],
         TypeError: ``cfg`` is no config with a type.
         SubnetError: Config, manifest and checkpoint do not belong together.
     """
-    if not isinstance(cfg, dict) or 'type' not in cfg:
-        raise TypeError(
-            'DMSSubModel needs the config of the supernet, a dict with a '
-            f"'type', as cfg; got {cfg!r}. Pass the standard config's model.")
-    config = ConfigDict(without_pretrained(cfg))
+    config = with_preprocessor(
+        without_pretrained(cfg), data_preprocessor, 'DMSSubModel')
     if not kwargs.get('backbone', True):
-        kwargs.pop('backbone')
-    config.update(kwargs)
-    if data_preprocessor is not None:
-        config.setdefault('data_preprocessor', data_preprocessor)
-    model = MODELS.build(config)
+        del kwargs['backbone']
+    model = MODELS.build(ConfigDict(config, **kwargs))
     build_subnet(model, subnet, weights=checkpoint, part=part)
     if checkpoint is not None and isinstance(model, BaseModule):
         # init_weights then ends by loading these weights; the overrides of
         # it that set some layers to zero know this kind and stop before
-        prefix = f'{part.rstrip(".")}.' if part else None
         model.init_cfg = dict(
-            type='Pretrained', checkpoint=checkpoint, prefix=prefix)
+            type='Pretrained',
+            checkpoint=checkpoint,
+            prefix=f'{part.rstrip(".")}.' if part else None)
     return model
 
 
@@ -146,22 +141,15 @@ def subnet_of_folder(
             f'the model of {path} is a {kind} and no DMSSubModel; name a '
             'config whose model is this subnet, like its retrain.py')
     init_default_scope(cfg.get('default_scope', 'mmengine'))
-    settings = copy.deepcopy(cfg.model)
+    settings = with_preprocessor(cfg.model, cfg.get('data_preprocessor'))
     settings.update(subnet=str(folder / 'subnet.json'), checkpoint=None)
-    if cfg.get('data_preprocessor') is not None:
-        settings.setdefault('data_preprocessor', cfg.data_preprocessor)
     model = MODELS.build(settings)
     load_weights(model, checkpoint or folder / 'subnet.pth')
     model.eval()
-    return model, torch.randn(2, *_image_shape(manifest, model))
-
-
-def _image_shape(manifest: Manifest, model: nn.Module) -> Tuple[int, int, int]:
-    """(channels, height, width) that the subnet was searched for."""
     tensors = tensors_of(make_inputs(manifest.inputs, model))
     if len(tensors) != 1 or tensors[0].dim() != 4:
-        shapes = [tuple(tensor.shape) for tensor in tensors]
         raise SubnetError(
-            f'the subnet takes inputs of shape {shapes} and not one batch of '
-            'images; write it with dms_razor.deploy.write_network')
-    return tuple(tensors[0].shape[1:])
+            'the subnet takes inputs of shape '
+            f'{[tuple(tensor.shape) for tensor in tensors]} and not one batch '
+            'of images; write it with dms_razor.deploy.write_network')
+    return model, torch.randn(2, *tensors[0].shape[1:])

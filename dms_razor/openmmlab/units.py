@@ -47,11 +47,6 @@ class BankUnit(MutableChannelUnit):
         return self.spec.name
 
     @property
-    def alias(self) -> str:
-        """str: The name; units have no other."""
-        return self.name
-
-    @property
     def is_mutable(self) -> bool:
         """Whether the unit can keep more than one number of elements."""
         return self.spec.least < self.spec.most
@@ -104,9 +99,9 @@ class BankUnit(MutableChannelUnit):
         kept, rest = divmod(choice, self._grain)
         if not rest and self.spec.choices is not None and \
                 kept not in self.spec.choices:
-            allowed = [c * self._grain for c in self.spec.choices]
-            raise ValueError(f'unit {self.name!r} cannot keep {choice}; its '
-                             f'choices are {allowed}')
+            raise ValueError(
+                f'unit {self.name!r} cannot keep {choice}; its choices are '
+                f'{[kept * self._grain for kept in self.spec.choices]}')
         if rest or not self.min_choice <= choice <= self.max_choice:
             raise ValueError(
                 f'unit {self.name!r} cannot keep {choice} of '
@@ -122,6 +117,24 @@ class BankUnit(MutableChannelUnit):
         """Write ``choice``; without one the present counts stay."""
         if choice is not None:
             self.current_choice = choice
+
+    def relate(self, model: nn.Module, spans: Iterable['Span']) -> None:
+        """Fill ``input_related`` and ``output_related``.
+
+        Args:
+            model (nn.Module): The traced network.
+            spans (Iterable[Span]): Those of this unit.
+        """
+        # MMRazor's add_output_related compares with all channels before: a
+        # wide attention layer has thousands of runs.
+        for span in dict.fromkeys(spans):
+            related = (
+                self.output_related if span.is_output else self.input_related)
+            related.append(
+                Channel(
+                    span.path,
+                    model.get_submodule(span.path), (span.start, span.stop),
+                    is_output_channel=span.is_output))
 
     def prepare_for_pruning(self, model) -> None:
         """Nothing to do: the mutator masks all layers at once."""
@@ -154,29 +167,7 @@ class DiffTopkChannelUnit(BankUnit):
     them in; the masks act there (METHOD: section 2).
     """
 
-    @property
-    def mutable_prefix(self) -> str:
-        """str: MMRazor's name for this kind of search group."""
-        return 'channel'
-
-    def relate(self, model: nn.Module, spans: Iterable['Span']) -> None:
-        """Fill ``input_related`` and ``output_related``.
-
-        Args:
-            model (nn.Module): The traced network.
-            spans (Iterable[Span]): Those of this unit.
-        """
-        # MMRazor's add_output_related compares with all channels before: a
-        # wide attention layer has thousands of runs.
-        for span in dict.fromkeys(spans):
-            channel = Channel(
-                span.path,
-                model.get_submodule(span.path), (span.start, span.stop),
-                is_output_channel=span.is_output)
-            if span.is_output:
-                self.output_related.append(channel)
-            else:
-                self.input_related.append(channel)
+    mutable_prefix = 'channel'  # MMRazor's name for such a search group
 
 
 class Span(NamedTuple):
@@ -203,15 +194,15 @@ def spans_by_unit(space) -> Dict[int, List[Span]]:
     Returns:
         dict[int, list[Span]]: Unit number to contiguous runs of channels.
     """
-    unit_of_element = space.layout.unit_of_element
     found: Dict[int, List[Span]] = defaultdict(list)
     for sites in space.slice_sites.values():
         for site in sites:
             path, _, tensor = site.name.rpartition('.')
             if tensor != 'weight' or site.axis > 1 or site.groups > 1:
                 continue
-            unit = torch.where(site.index < 0, -1,
-                               unit_of_element[site.index.clamp(min=0)])
+            unit = torch.where(
+                site.index < 0, -1,
+                space.layout.unit_of_element[site.index.clamp(min=0)])
             units, lengths = unit.unique_consecutive(return_counts=True)
             stops = lengths.cumsum(0).tolist()
             for i, start, stop in zip(units.tolist(), [0] + stops, stops):
@@ -231,10 +222,7 @@ class DiffTopkDepthUnit(BankUnit):
     0 empties the stage. It relates no channels.
     """
 
-    @property
-    def mutable_prefix(self) -> str:
-        """str: MMRazor's name for this kind of search group."""
-        return 'depth'
+    mutable_prefix = 'depth'  # MMRazor's name for such a search group
 
     @property
     def blocks(self) -> Tuple[str, ...]:

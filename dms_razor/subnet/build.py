@@ -6,7 +6,7 @@ shrunk in place. Nothing is cut silently: any disagreement between network,
 manifest and weights is an error that names what differs.
 """
 from pathlib import Path
-from typing import Any, Callable, List, Mapping, Optional, Set, Union
+from typing import Any, Callable, Mapping, Optional, Union
 
 from torch import nn
 
@@ -88,7 +88,13 @@ def apply_manifest(model: nn.Module,
     """
     check_supernet(model, manifest)
     replace_by_identity(model, manifest.removed)
-    shrunk = _shrink(model, manifest.shapes)
+    shapes, shrunk = manifest.shapes, set()
+    for name, tensor in named_tensors(model).items():
+        shape = shapes.get(name, tensor.shape)
+        if len(shape) == tensor.dim() and list(shape) != list(tensor.shape):
+            shrunk.add(name)
+            # .data keeps the Parameter object, also for those who share it
+            tensor.data = tensor.data[tuple(map(slice, shape))].clone()
     for path, module in manifest.modules.items():
         if 'slim' in module:
             make_slim(model.get_submodule(path), module['slim'])
@@ -98,15 +104,20 @@ def apply_manifest(model: nn.Module,
     differences = shape_differences(
         {
             name: shape
-            for name, shape in manifest.shapes.items() if name in found
+            for name, shape in shapes.items() if name in found
         }, found)
     if differences:
         raise SubnetError(
             f'{type(model).__name__} was shrunk by its manifest, but '
             f'{listed(differences)}. The manifest is inconsistent: export '
             'the subnet again.')
-    if reset:
-        _reset(model, shrunk)
+    for path, module in model.named_modules() if reset else ():
+        again = getattr(module, 'reset_parameters',
+                        getattr(module, '_reset_parameters', None))
+        if again is not None and any(
+                parameter.dim() > 1 and joined(path, name) in shrunk
+                for name, parameter in module.named_parameters(recurse=False)):
+            again()
     if init is not None:
         init(model)
 
@@ -168,26 +179,3 @@ def check_cost(model: nn.Module,
             f'manifest says {expected:,} ({listed(layers, 3)}). '
             'Strides or the like differ: build it from the config of the '
             'supernet that was searched.')
-
-
-def _shrink(model: nn.Module, shapes: Mapping[str, List[int]]) -> Set[str]:
-    """Cut every tensor down to its first entries; name those that shrank."""
-    shrunk = set()
-    for name, tensor in named_tensors(model).items():
-        shape = shapes.get(name, tensor.shape)
-        if len(shape) == tensor.dim() and list(shape) != list(tensor.shape):
-            shrunk.add(name)
-            # .data keeps the Parameter object, also for those who share it
-            tensor.data = tensor.data[tuple(map(slice, shape))].clone()
-    return shrunk
-
-
-def _reset(model: nn.Module, shrunk: Set[str]) -> None:
-    """Initialise anew the layers of which a matrix or kernel shrank."""
-    for path, module in model.named_modules():
-        reset = getattr(module, 'reset_parameters',
-                        getattr(module, '_reset_parameters', None))
-        if reset is not None and any(
-                parameter.dim() > 1 and joined(path, name) in shrunk
-                for name, parameter in module.named_parameters(recurse=False)):
-            reset()

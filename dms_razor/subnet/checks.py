@@ -74,8 +74,9 @@ def costs_by_name(space: Space,
     """
     costs: Counter = Counter()
     if METRICS[metric].costs is not None:
-        values = space.resource.per_cost(
-            space.counts(selection), selection.double(), metric)
-        for cost, value in zip(space.resource.costs_of(metric), values):
+        for cost, value in zip(
+                space.resource.costs_of(metric),
+                space.resource.per_cost(
+                    space.counts(selection), selection.double(), metric)):
             costs[cost.name] += round(float(value) * samples)
     return dict(costs)

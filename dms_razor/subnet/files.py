@@ -68,7 +68,14 @@ def whole_folder(path: Union[str, Path],
             known files in it.
     """
     path = Path(os.path.abspath(path))
-    _check_destination(path, known)
+    if path.exists() and not path.is_dir():
+        raise SubnetError(f'{str(path)!r} is a file, but an export is a '
+                          'folder. Name another folder.')
+    names = {file.name for file in path.glob('*')}
+    if names and not names & set(known):
+        raise SubnetError(
+            f'{str(path)!r} holds {sorted(names)[0]!r} and nothing of an '
+            'export, so it is not replaced. Name another folder.')
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary, old = _beside(path, 'tmp'), _beside(path, 'old')
     temporary.mkdir()
@@ -88,18 +95,6 @@ def whole_folder(path: Union[str, Path],
             shutil.rmtree(old)
         else:
             os.replace(old, path.with_name(old.name.lstrip('.')))
-
-
-def _check_destination(path: Path, known: Sequence[str]) -> None:
-    """Refuse to replace what no export wrote."""
-    if path.exists() and not path.is_dir():
-        raise SubnetError(f'{str(path)!r} is a file, but an export is a '
-                          'folder. Name another folder.')
-    names = {file.name for file in path.glob('*')}
-    if names and not names & set(known):
-        raise SubnetError(
-            f'{str(path)!r} holds {sorted(names)[0]!r} and nothing of an '
-            'export, so it is not replaced. Name another folder.')
 
 
 def _beside(path: Path, purpose: str) -> Path:

@@ -353,9 +353,10 @@ def checksum(content: Mapping[str, Any]) -> str:
     Returns:
         str: SHA-256 of its canonical JSON, in hexadecimal.
     """
-    canonical = json.dumps(
-        content, sort_keys=True, separators=(',', ':'), allow_nan=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps(
+            content, sort_keys=True, separators=(',', ':'),
+            allow_nan=False).encode()).hexdigest()
 
 
 def joined(path: str, name: str) -> str:

@@ -56,27 +56,23 @@ def draw_structure(report: Dict[str, Any], path: Union[str, Path]) -> None:
                 width=.86,
                 label=LEGEND[which],
                 **style)
-        _draw_removed(axes, layers[part])
+        for first, last, block in spans(
+            [layer['removed'] for layer in layers[part]]):
+            if block is not None:
+                axes.axvspan(
+                    first - .5,
+                    last + .5,
+                    facecolor=GONE + '14',  # 8 % opaque
+                    edgecolor=GONE + '59',  # 35 %
+                    hatch='///',
+                    linewidth=0,
+                    label=LEGEND[2])
         _draw_stages(axes, stages[part])
         axes.set_xlim(-.7, length - .3)
         axes.set_ylabel('output channels')
         axes.spines[['top', 'right']].set_visible(False)
     _draw_title(figure, report)
     figure.savefig(path, dpi=120)
-
-
-def _draw_removed(axes, layers: List[Dict]) -> None:
-    """Hatch the extent of each removed block."""
-    for first, last, block in spans([layer['removed'] for layer in layers]):
-        if block is not None:
-            axes.axvspan(
-                first - .5,
-                last + .5,
-                facecolor=GONE + '14',  # 8 % opaque
-                edgecolor=GONE + '59',  # 35 %
-                hatch='///',
-                linewidth=0,
-                label=LEGEND[2])
 
 
 def _draw_stages(axes, stages: List[str]) -> None:
@@ -154,11 +150,9 @@ def stages_of(layers: Sequence[str], searched: Sequence[str]) -> List[str]:
     }
 
     def stage_of(layer: str) -> str:
-        for stage in searched:
-            if layer.startswith(stage + '.'):
-                return stage
         found = re.match(r'(.*?)\.\d+', layer) or [layer, layer]
-        return found[0] if found[1] in numbered else found[1]
+        path = found[0] if found[1] in numbered else found[1]
+        return next((s for s in searched if layer.startswith(s + '.')), path)
 
     return [stage_of(layer) for layer in layers]
 
@@ -172,8 +166,6 @@ def spans(values: List[Any]) -> List[Tuple[int, int, Any]]:
     Returns:
         list[tuple[int, int, Any]]: First and last place and value of each.
     """
-    runs = [
-        list(run)
-        for _, run in groupby(enumerate(values), lambda pair: pair[1])
-    ]
+    runs = (list(run)
+            for _, run in groupby(enumerate(values), lambda pair: pair[1]))
     return [(run[0][0], run[-1][0], run[0][1]) for run in runs]

@@ -82,8 +82,8 @@ def is_layer(module: nn.Module, macs: int) -> bool:
         other modules with MACs and a matrix or kernel; False for norms,
         scales and position embeddings.
     """
-    standard = any(hasattr(module, name) for name, _ in WIDTHS)
-    return (standard or macs > 0) and any(
+    return (macs > 0 or any(hasattr(module, name) for name, _ in WIDTHS)) \
+        and any(
         parameter.dim() > 1 for parameter in module.parameters(recurse=False))
 
 
@@ -183,15 +183,14 @@ class Report:
         manifest = self.manifest
         rows = []
         for metric, cost in manifest.costs.items():
-            limited = metric == manifest.metric and manifest.target
-            asked = f'at most {manifest.target:,.0f}' if limited else '-'
+            asked = (f'at most {manifest.target:,.0f}'
+                     if metric == manifest.metric and manifest.target else '-')
             found = cost.get('counted', cost['searched'])
             rows.append(
                 (METRICS.find(metric).label, amount(cost['supernet']), asked,
                  amount(cost['searched']),
                  amount(found) if 'counted' in cost else '-',
                  f'{found / cost["supernet"]:.2%}'))
-        shape = first_shape(manifest.inputs)
         share = (f'each of the {manifest.macs["samples"]} samples of '
                  if 'samples' in manifest.macs else '')
         return table(
@@ -199,28 +198,26 @@ class Report:
             rows) + ('\n\nSearched: the closed form that the search '
                      f'reckons with. Counted: by {self.counter} on the '
                      'exported network, convolutions, linear layers and '
-                     f'matrix products, for {share}an input of {shape}.')
+                     f'matrix products, for {share}an input of '
+                     f'{first_shape(manifest.inputs)}.')
 
     def _layers(self) -> str:
-        rows = []
-        for layer in self.layers:
-            gone = layer.removed is not None
-            rows.append(
-                (f'`{layer.name}`', layer.type,
-                 str(layer.inputs[0]) if gone else change(*layer.inputs),
-                 change(layer.outputs[0],
-                        'removed' if gone else layer.outputs[1]),
-                 ' ⇒ '.join(map(format_amount, layer.macs))))
-        return table(('layer', 'type', 'in', 'out', 'MACs'), rows)
+        return table(
+            ('layer', 'type', 'in', 'out', 'MACs'),
+            [(f'`{layer.name}`', layer.type,
+              str(layer.inputs[0]) if layer.removed else change(*layer.inputs),
+              change(layer.outputs[0],
+                     'removed' if layer.removed else layer.outputs[1]),
+              ' ⇒ '.join(map(format_amount, layer.macs)))
+             for layer in self.layers])
 
     def _removed(self) -> str:
         rows = [(f'`{unit["name"]}`', f'{unit["total"]} ⇒ {unit["kept"]}',
                  ', '.join(f'`{path}`' for path in unit['members']
                            if path in self.manifest.removed) or 'none')
                 for unit in self.manifest.units if unit['kind'] == 'depth']
-        if not rows:
-            return 'No blocks were searched.'
-        return table(('stage', 'removable blocks', 'removed'), rows)
+        return table(('stage', 'removable blocks',
+                      'removed'), rows) if rows else 'No blocks were searched.'
 
 
 def amount(value: float) -> str:
@@ -243,10 +240,9 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     Returns:
         str: The table, one line per row.
     """
-    lines = [head, ['---'] * len(head), *rows]
     return '\n'.join(
         '| ' + ' | '.join(cell.replace('|', '\\|') for cell in line) + ' |'
-        for line in lines)
+        for line in (head, ['---'] * len(head), *rows))
 
 
 def first_shape(inputs: Any) -> str:

@@ -25,13 +25,13 @@ def save_weights(model: nn.Module, path: Union[str, Path]) -> None:
             ``weights_only=True`` and mmengine's ``load_checkpoint`` as it
             is.
     """
-    state = {
-        name: value.detach().cpu().clone()
-        for name, value in model.state_dict().items()
-        if isinstance(value, Tensor)
-    }
     with whole_file(path) as temporary:
-        torch.save(state, temporary)
+        torch.save(
+            {
+                name: value.detach().cpu().clone()
+                for name, value in model.state_dict().items()
+                if isinstance(value, Tensor)
+            }, temporary)
 
 
 def read_weights(source: Union[str, Path, Mapping],

@@ -112,9 +112,8 @@ class ExportSubnetHook(Hook):
             target (float, optional): In units of the metric; defaults to the
                 search's own.
         """
-        search = dms_of(runner).search
         with averaged_weights(runner):
-            export = search.export(
+            export = dms_of(runner).search.export(
                 osp.join(runner.work_dir, out_dir),
                 target,
                 retrain=self._retrain,

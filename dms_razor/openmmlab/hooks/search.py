@@ -1,12 +1,13 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """The hook that drives a search inside mmengine's training loops."""
-from typing import Optional
+from typing import Dict, Optional
 
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
 from mmengine.runner import BaseLoop, IterBasedTrainLoop, Runner
 from mmrazor.registry import HOOKS
+from torch import Tensor
 
 from ..algorithm import DMS
 from ..checkpoints import as_supernet, check_weights, compare_weights
@@ -55,7 +56,7 @@ class DMSHook(Hook):
     def __init__(self, allow_partial: bool = False) -> None:
         self.allow_partial = allow_partial
         self._random_state: Optional[dict] = None
-        self._before_val: Optional[dict] = None
+        self._before_val: Dict[str, Tensor] = {}
         self._first_step = True
 
     # before the first step
@@ -81,9 +82,9 @@ class DMSHook(Hook):
                 f'{type(runner.optim_wrapper).__name__}; use a single '
                 'optim_wrapper, with paramwise_cfg where parts differ')
         loop = runner.train_loop
-        by_iter = isinstance(loop, IterBasedTrainLoop)
-        model.set_length(loop.max_iters,
-                         None if by_iter else len(loop.dataloader))
+        model.set_length(
+            loop.max_iters, None
+            if isinstance(loop, IterBasedTrainLoop) else len(loop.dataloader))
         search = model.search
         search.own_clock = False
         search.advance(loop.iter)
@@ -127,10 +128,9 @@ class DMSHook(Hook):
                          data_batch=None,
                          outputs: Optional[dict] = None) -> None:
         """After the first step, make sure that every unit was masked."""
-        if not self._first_step:
-            return
+        unread = (
+            dms_of(runner).search.unread_units() if self._first_step else [])
         self._first_step = False
-        unread = dms_of(runner).search.unread_units()
         if unread:
             raise RuntimeError(
                 f'the masks of {len(unread)} units took no part in the first '
@@ -147,9 +147,7 @@ class DMSHook(Hook):
 
     def after_val(self, runner: Runner) -> None:
         """Go on drawing where training stopped."""
-        if self._before_val is not None:
-            set_random_state(self._before_val)
-            self._before_val = None
+        set_random_state(self._before_val)
 
     # checkpoints
 
@@ -168,8 +166,8 @@ class DMSHook(Hook):
                 f'{runner._load_from or "the checkpoint"} holds no search to '
                 'resume; resume from a checkpoint of this search, or give a '
                 'plain model to load_from without resume')
-        trains = isinstance(runner._train_loop, BaseLoop)
-        if state is not None and (resumes or not trains):
+        if state is not None and (
+                resumes or not isinstance(runner._train_loop, BaseLoop)):
             model.search.load_state_dict(state)
         if resumes:
             self._random_state = state['random']

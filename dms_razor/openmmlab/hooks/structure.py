@@ -84,15 +84,17 @@ def structure_scalars(search: Search) -> Dict[str, float]:
         dict[str, float]: Shares from 0 to 1.
     """
     whole = search.preflight().supernet[search.metric]
-    scalars = {
+    stages = by_stage(search.structure())
+    return {
         'dms/asked': search.current_target / whole,
         'dms/current': search.current() / whole,
-        'dms/hard': search.current(hard=True) / whole
+        'dms/hard': search.current(hard=True) / whole,
+        **{
+            f'dms/kept/{stage.name}': stage.kept / stage.channels
+            for stage in stages if stage.channels
+        },
+        **{
+            f'dms/blocks/{stage.name}': stage.kept_blocks / stage.blocks
+            for stage in stages if stage.blocks
+        }
     }
-    for stage in by_stage(search.structure()):
-        if stage.channels:
-            scalars[f'dms/kept/{stage.name}'] = stage.kept / stage.channels
-        if stage.blocks:
-            scalars[f'dms/blocks/{stage.name}'] = (
-                stage.kept_blocks / stage.blocks)
-    return scalars
