@@ -150,15 +150,8 @@ def load_url(url: str,
              progress: bool = True) -> Any:
     """Download a checkpoint into torch's cache and load it safely.
 
-    Args:
-        url (str): Address of the file.
-        model_dir (str, optional): Folder for the file. Defaults to
-            ``checkpoints`` in :func:`torch.hub.get_dir`.
-        map_location: As in :func:`torch.load`.
-        progress (bool): Whether to show a progress bar.
-
-    Returns:
-        Any: As :func:`load_checkpoint`.
+    The arguments are those of :func:`torch.hub.load_state_dict_from_url`,
+    what is returned that of :func:`load_checkpoint`.
     """
     folder = model_dir or osp.join(torch.hub.get_dir(), 'checkpoints')
     path = osp.join(folder, osp.basename(urlparse(url).path))

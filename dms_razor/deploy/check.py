@@ -42,10 +42,9 @@ def load(path: Union[str, Path], threads: int = 0) -> Run:
             raise DeployError(f'{path.name} is run by PyTorch, whose threads '
                               'are set by torch.set_num_threads; load it '
                               'without threads')
-        if path.suffix == '.pt2':
-            module = torch.export.load(str(path)).module()
-        else:
-            module = torch.jit.load(str(path))
+        module = (
+            torch.export.load(str(path)).module()
+            if path.suffix == '.pt2' else torch.jit.load(str(path)))
     except DeployError:
         raise
     except Exception as error:  # ONNX Runtime has its own, of no common kind
@@ -136,10 +135,7 @@ def write_compared(network: nn.Module,
     in them, a file is compared too that differs in its threshold alone.
 
     Args:
-        network (nn.Module): As for :func:`write_network`.
-        images (Tensor): As for :func:`write_network`.
-        path (str | Path): As for :func:`write_network`.
-        format (str): As for :func:`write_network`.
+        network, images, path, format: As for :func:`write_network`.
         bound (float): What it may differ by; see :func:`difference`.
 
     Returns:
@@ -178,10 +174,7 @@ def write_compared(network: nn.Module,
 def _threshold_with_boxes(network: DetectedBoxes,
                           images: Tensor,
                           number: int = 100) -> float:
-    """The threshold of scores, or a lower one if no box takes part with it.
-
-    Then about ``number`` scores are above it.
-    """
+    """The threshold of scores, or one that about ``number`` scores exceed."""
     with torch.no_grad():
         margin = network.decode(network.model(images)).margin.flatten()
     if (margin > 0).any():

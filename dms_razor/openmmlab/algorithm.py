@@ -228,14 +228,8 @@ def build_architecture(
 
     Args:
         architecture (dict | BaseModel): The supernet or its config.
-        data_preprocessor (dict | nn.Module, optional): What the runner gave.
-            An architecture's own one has precedence.
-
-    Returns:
-        BaseModel: The supernet.
-
-    Raises:
-        TypeError: If ``architecture`` is neither.
+        data_preprocessor (dict | nn.Module, optional): See
+            :func:`with_preprocessor`, also for errors.
     """
     if isinstance(architecture, nn.Module):
         if data_preprocessor is not None:
@@ -252,14 +246,11 @@ def build_architecture(
 
 def build_part(part: Union[Dict, nn.Module, None],
                default_type: str) -> nn.Module:
-    """Build a part of the algorithm; its type may be left out.
+    """Build a part of the algorithm from its config, if it is not built yet.
 
     Args:
         part (dict | nn.Module | None): The part or its config.
         default_type (str): The type it has unless the config names one.
-
-    Returns:
-        nn.Module: The part.
     """
     if isinstance(part, nn.Module):
         return part

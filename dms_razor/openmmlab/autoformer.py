@@ -3,13 +3,8 @@
 
 Autoformer and OFA's MobileNetV3 are built of dynamic layers that look up
 their present width in mutables. A search by DMS needs none of this: its
-masks act on plain layers. :func:`DMSStaticSupernet` builds such a supernet
-and turns it into its largest network, of plain layers with the same weights::
-
-    architecture=dict(type='DMSStaticSupernet', cfg=_base_.supernet)
-
-The published space is then given by ``units`` with ``choices``; see
-configs/autoformer and configs/ofa.
+masks act on plain layers. The published space is then given by ``units`` with
+``choices``; see configs/autoformer and configs/ofa.
 """
 from typing import Any, List, Optional
 
@@ -37,8 +32,7 @@ def DMSStaticSupernet(cfg: dict,
         cfg (dict): Config of the searchable network, e.g.
             ``SearchableImageClassifier``. MMRazor's own configs name
             MMPretrain ``mmcls``; both names are understood.
-        data_preprocessor (dict, optional): Handed on to the model; the
-            runner passes it when this is a config's top-level ``model``.
+        data_preprocessor (dict, optional): Handed on to the model.
 
     Returns:
         nn.Module: The largest network of the space. It has no mutables.
@@ -51,8 +45,9 @@ def DMSStaticSupernet(cfg: dict,
     if data_preprocessor is not None:
         cfg['data_preprocessor'] = _renamed(data_preprocessor)
     with MODELS.switch_scope_and_registry('mmrazor') as registry:
-        kind = cfg['type']
-        kind = registry.get(kind) if isinstance(kind, str) else kind
+        kind = (
+            registry.get(cfg['type'])
+            if isinstance(cfg['type'], str) else cfg['type'])
         if isinstance(kind, type) and issubclass(kind, ImageClassifier):
             # MMPretrain's default, which it would look for in MMRazor's scope
             preprocessor = cfg.get('data_preprocessor') or {}

@@ -4,17 +4,8 @@
 A search starts from a network that is larger than what is wanted. Where a
 model family has sizes to choose from (ResNet-152, EfficientNet-B7) a config
 names a larger one. MobileNetV2 has none: its number of blocks is a class
-attribute. :func:`DMSSupernet` enlarges such a model in the config::
-
-    architecture=dict(
-        type='DMSSupernet', cfg=_base_.model, widen=1.5, deepen=2)
-
-The same dict builds the network again when a searched subnet is retrained::
-
-    model=dict(
-        type='DMSSubModel', subnet='subnet.json',
-        cfg=dict(
-            type='DMSSupernet', cfg=_base_.model, widen=1.5, deepen=2))
+attribute. :func:`DMSSupernet` enlarges such a model in the config, for the
+search and again as the ``cfg`` of a ``DMSSubModel``.
 """
 import math
 from typing import Any, Optional, Sequence, Tuple, Union
@@ -57,8 +48,7 @@ def DMSSupernet(cfg: dict,
             to 1.
         part (str): The key of ``cfg`` that is enlarged. Defaults to
             'backbone'.
-        data_preprocessor (dict, optional): Handed on to the model; the
-            runner passes it when this is a config's top-level ``model``.
+        data_preprocessor (dict, optional): Handed on to the model.
 
     Returns:
         nn.Module: The plain enlarged network, not initialised from
@@ -119,11 +109,10 @@ def output_channels(
         backbone: nn.Module,
         name: str,
         side: Union[None, int, Sequence[int]] = None) -> Tuple[int, ...]:
-    """The channels of each of a backbone's outputs.
+    """The channels of each of a backbone's outputs, run on the meta device.
 
-    The backbone runs once on the meta device, which computes shapes and no
-    values. An output may be a group of tensors of the same width, such as the
-    class token and the distillation token of a distilled transformer.
+    An output may be a group of tensors of the same width, such as the class
+    token and the distillation token of a distilled transformer.
 
     Args:
         backbone (nn.Module): A backbone of its own, which is used up.

@@ -72,13 +72,11 @@ def constructor_arguments(cls: type) -> Dict[str, inspect.Parameter]:
 
 def argument(cls: type, cfg: dict, name: str):
     """The value of a constructor argument: the config's, else the default."""
-    if name in cfg:
-        return cfg[name]
     arguments = constructor_arguments(cls)
-    if name in arguments:
-        return arguments[name].default
-    raise ValueError(f'{cls.__name__} has no argument {name!r}, which its '
-                     'recipe for DMSSupernet changes.')
+    if name not in cfg and name not in arguments:
+        raise ValueError(f'{cls.__name__} has no argument {name!r}, which its '
+                         'recipe for DMSSupernet changes.')
+    return cfg[name] if name in cfg else arguments[name].default
 
 
 def blocks(number: int, deepen: float) -> int:

@@ -127,10 +127,9 @@ class RetrainConfig:
         mmengine adds ``_scope_`` to what a config inherits from a package and
         hands it to the collate function, which does not know it.
         """
-        settings = dict(self.overrides)
-        if base.get('load_from'):
-            # weights that the base starts from are no subnet's
-            settings = {'load_from': None, **settings}
+        # weights that the base starts from are no subnet's
+        settings = dict(load_from=None) if base.get('load_from') else {}
+        settings.update(self.overrides)
         for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
             collate = (base.get(name) or {}).get('collate_fn')
             if isinstance(collate, dict):
@@ -176,8 +175,7 @@ def retrain_config(cfg: Config,
         cfg (Config): The search's config.
         base (str, optional): A config with another training recipe. Defaults
             to the standard config that ``cfg`` inherits.
-        overrides (dict, optional): Other settings of the retrain config.
-        from_search (bool): Start from the searched weights.
+        overrides, from_search: See :class:`RetrainConfig`.
 
     Returns:
         RetrainConfig | None: None, with a warning, where no ``base`` is named
@@ -242,13 +240,7 @@ def standard_base(config: Union[str, Path]) -> str:
 
 
 def read_config(name: str) -> Dict[str, Any]:
-    """Read a config by file or by a name such as ``'mmpretrain::…'``.
-
-    Args:
-        name (str): What a config may have as ``_base_``.
-
-    Returns:
-        dict: The whole config, bases merged.
+    """Read a whole config by what another may have as its ``_base_``.
 
     Raises:
         SubnetError: It cannot be read.
@@ -264,21 +256,15 @@ def read_config(name: str) -> Dict[str, Any]:
 
 
 def assignment(name: str, value: Any) -> str:
-    """Write ``name = value``.
+    """Write ``name = value`` in Python, on one line.
 
     mmengine's own ``pretty_text`` would not do: what it writes of inf, of a
     keyword as a key or of a quote in a key is no Python, and it sorts the
     keys, although hooks of one priority run in their order.
 
-    Args:
-        name (str): The variable.
-        value (Any): Dicts, lists, tuples, strings, numbers, booleans, None.
-
-    Returns:
-        str: Python text on one line.
-
     Raises:
-        SubnetError: Something in ``value`` is none of these.
+        SubnetError: Something in ``value`` is neither a dict, list, tuple,
+            string, number nor boolean, nor None.
     """
     return f'{name} = {ast.unparse(_parsed(value, name))}'
 

@@ -3,23 +3,8 @@
 
 It is a registered function and not a class around the network: what it
 returns *is* the network, of its own class, so that inferencers, EMA, hooks
-and ``isinstance`` checks see nothing unusual::
-
-    model = dict(
-        type='DMSSubModel',
-        cfg=dict(type='ImageClassifier', ...),  # of the supernet
-        subnet='work_dirs/search/subnet/subnet.json')
-
-The backbone alone goes into a detector::
-
-    backbone=dict(
-        type='DMSSubModel',
-        cfg=dict(type='mmpretrain.ResNet', depth=50, ...),
-        subnet='work_dirs/search/subnet/subnet.json',
-        checkpoint='work_dirs/search/subnet/subnet.pth',
-        part='backbone')
-
-:func:`subnet_of_folder` builds it with its weights from an export's folder.
+and ``isinstance`` checks see nothing unusual. With ``part='backbone'`` it is
+the backbone of a detector.
 """
 from pathlib import Path
 from typing import Any, Dict, Optional, Tuple, Union

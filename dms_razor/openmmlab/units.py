@@ -119,22 +119,16 @@ class BankUnit(MutableChannelUnit):
             self.current_choice = choice
 
     def relate(self, model: nn.Module, spans: Iterable['Span']) -> None:
-        """Fill ``input_related`` and ``output_related``.
-
-        Args:
-            model (nn.Module): The traced network.
-            spans (Iterable[Span]): Those of this unit.
-        """
+        """Fill ``input_related`` and ``output_related`` from its spans."""
         # MMRazor's add_output_related compares with all channels before: a
         # wide attention layer has thousands of runs.
         for span in dict.fromkeys(spans):
-            related = (
-                self.output_related if span.is_output else self.input_related)
-            related.append(
-                Channel(
-                    span.path,
-                    model.get_submodule(span.path), (span.start, span.stop),
-                    is_output_channel=span.is_output))
+            (self.output_related
+             if span.is_output else self.input_related).append(
+                 Channel(
+                     span.path,
+                     model.get_submodule(span.path), (span.start, span.stop),
+                     is_output_channel=span.is_output))
 
     def prepare_for_pruning(self, model) -> None:
         """Nothing to do: the mutator masks all layers at once."""
@@ -186,14 +180,7 @@ class Span(NamedTuple):
 
 
 def spans_by_unit(space) -> Dict[int, List[Span]]:
-    """Where the elements of each width unit lie in the layers' weights.
-
-    Args:
-        space (Space): What the tracer found.
-
-    Returns:
-        dict[int, list[Span]]: Unit number to contiguous runs of channels.
-    """
+    """Unit number to contiguous runs of channels in the layers' weights."""
     found: Dict[int, List[Span]] = defaultdict(list)
     for sites in space.slice_sites.values():
         for site in sites:

@@ -125,10 +125,6 @@ def apply_manifest(model: nn.Module,
 def check_supernet(model: nn.Module, manifest: Manifest) -> None:
     """Refuse a network that is not the supernet of a manifest.
 
-    Args:
-        model (nn.Module): The network, not yet shrunk.
-        manifest (Manifest): The subnet.
-
     Raises:
         SubnetError: Its tensors have other names or shapes.
     """
@@ -146,12 +142,8 @@ def check_cost(model: nn.Module,
                forward: Optional[Callable] = None) -> None:
     """Refuse a built subnet that does not cost what its manifest says.
 
-    Shapes say nothing of strides and input sizes; MACs do.
-
-    Args:
-        model (nn.Module): The built subnet.
-        manifest (Manifest): Its manifest, or that of the part it is.
-        forward (callable, optional): How the network is called.
+    Shapes say nothing of strides and input sizes; MACs do. Of a part,
+    ``manifest`` is the part's; ``forward`` is that of :func:`build_subnet`.
 
     Raises:
         SubnetError: MACs or parameters differ.

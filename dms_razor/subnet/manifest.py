@@ -89,11 +89,7 @@ class Manifest:
         }
 
     def to_json(self) -> str:
-        """Put the manifest into JSON, with its checksum.
-
-        Returns:
-            str: The text of a subnet.json.
-        """
+        """The text of a subnet.json: JSON with a checksum."""
         content = dict(format=FORMAT, version=VERSION, **asdict(self))
         if not self.others:
             del content['others']
@@ -111,9 +107,6 @@ class Manifest:
         Args:
             text (str): What :meth:`to_json` returned.
             origin (str): What to call it in messages.
-
-        Returns:
-            Manifest: The manifest.
 
         Raises:
             SubnetError: It is truncated, of another format or version, or
@@ -149,11 +142,7 @@ class Manifest:
         return cls(**content)
 
     def save(self, path: Union[str, Path]) -> None:
-        """Write the manifest to a file, which appears whole.
-
-        Args:
-            path (str | Path): Where to, e.g. ``subnet.json``.
-        """
+        """Write the manifest to a file, which appears whole."""
         write_text(path, self.to_json())
 
     @classmethod
@@ -162,9 +151,6 @@ class Manifest:
 
         Args:
             path (str | Path): A subnet.json or the folder of an export.
-
-        Returns:
-            Manifest: The manifest.
 
         Raises:
             SubnetError: There is no such file, or :meth:`from_json` refuses
@@ -243,12 +229,7 @@ def describe_subnet(supernet: nn.Module,
         selection (Tensor): Bool of shape [E].
         inputs (Any): Example inputs, those of ``counts``.
         counts (Mapping[str, Count]): What the subnet costs by metric.
-        forward (callable, optional): How the network is called.
-        metric (str): What ``target`` limits.
-        target (float, optional): The limit.
-
-    Returns:
-        Manifest: Names, shapes and costs; no values of weights.
+        forward, metric, target: See :func:`~dms_razor.subnet.export_subnet`.
     """
     costs = {}
     for name in space.resource.metrics:
@@ -313,9 +294,8 @@ def _modules(subnet: nn.Module, space: Space, removed: List[str],
         if name in names:
             path, _, own = name.rpartition('.')
             modules[path]['tensors'][own] = list(tensor.shape)
-    for path, slim in space.replacements.items():
-        if path in modules:
-            modules[path]['slim'] = slim
+    for path in modules.keys() & space.replacements.keys():
+        modules[path]['slim'] = space.replacements[path]
     for path, attributes in space.attributes.items():
         if not inside(path, removed):
             modules[path]['attributes'] = {
@@ -345,14 +325,7 @@ def _receives(subnet: nn.Module, inputs: Any,
 
 
 def checksum(content: Mapping[str, Any]) -> str:
-    """Compute the checksum of a manifest's content.
-
-    Args:
-        content (Mapping): The JSON object without its checksum.
-
-    Returns:
-        str: SHA-256 of its canonical JSON, in hexadecimal.
-    """
+    """SHA-256 of a manifest's canonical JSON without its checksum, in hex."""
     return hashlib.sha256(
         json.dumps(
             content, sort_keys=True, separators=(',', ':'),

@@ -158,14 +158,7 @@ def stages_of(layers: Sequence[str], searched: Sequence[str]) -> List[str]:
 
 
 def spans(values: List[Any]) -> List[Tuple[int, int, Any]]:
-    """Find the runs of equal neighbours.
-
-    Args:
-        values (list): Anything comparable.
-
-    Returns:
-        list[tuple[int, int, Any]]: First and last place and value of each.
-    """
+    """First and last place and value of each run of equal neighbours."""
     runs = (list(run)
             for _, run in groupby(enumerate(values), lambda pair: pair[1]))
     return [(run[0][0], run[-1][0], run[0][1]) for run in runs]

@@ -73,14 +73,9 @@ def compare_layers(supernet: nn.Module, subnet: nn.Module, removed: List[str],
 def is_layer(module: nn.Module, macs: int) -> bool:
     """Say whether a module multiplies channels by a matrix of its own.
 
-    Args:
-        module (nn.Module): Any module.
-        macs (int): The MACs that it runs itself.
-
-    Returns:
-        bool: True for convolutions and linear layers, used or not, and for
-        other modules with MACs and a matrix or kernel; False for norms,
-        scales and position embeddings.
+    True for convolutions and linear layers, used or not, and for other
+    modules with ``macs`` of their own and a matrix or kernel; False for
+    norms, scales and position embeddings.
     """
     return (macs > 0 or any(hasattr(module, name) for name, _ in WIDTHS)) \
         and any(
@@ -88,14 +83,7 @@ def is_layer(module: nn.Module, macs: int) -> bool:
 
 
 def width(module: Optional[nn.Module]) -> Tuple[int, int]:
-    """Read off how many channels a layer reads and produces.
-
-    Args:
-        module (nn.Module, optional): A layer, None for one that is gone.
-
-    Returns:
-        tuple[int, int]: Input and output channels.
-    """
+    """Input and output channels of a layer; None is one that is gone."""
     if module is None:
         return 0, 0
     for names in WIDTHS:
@@ -143,12 +131,12 @@ class Report:
         """
         manifest = self.manifest
         target = manifest.target
-        whole = manifest.costs[manifest.metric]['supernet']
         return dict(
             asked=dict(
                 metric=manifest.metric,
                 target=target,
-                fraction=None if target is None else target / whole),
+                fraction=None if target is None else target /
+                manifest.costs[manifest.metric]['supernet']),
             macs=manifest.macs,
             params=manifest.params,
             **(dict(others=manifest.others) if manifest.others else {}),
@@ -231,15 +219,7 @@ def change(before: int, after: Union[int, str]) -> str:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Write a Markdown table.
-
-    Args:
-        head (Sequence[str]): Titles of the columns.
-        rows (Sequence[Sequence[str]]): Cells; a ``|`` in them is escaped.
-
-    Returns:
-        str: The table, one line per row.
-    """
+    """Write a Markdown table; a ``|`` in its cells is escaped."""
     return '\n'.join(
         '| ' + ' | '.join(cell.replace('|', '\\|') for cell in line) + ' |'
         for line in (head, ['---'] * len(head), *rows))

@@ -80,15 +80,11 @@ def plain_copy(model: nn.Module, shared: Iterable[str] = ()) -> nn.Module:
 
 
 def removed_blocks(space: Space, selection: Tensor) -> List[str]:
-    """List the removed blocks.
+    """List the paths of the removed blocks, in the order of the network.
 
     Args:
         space (Space): The space.
         selection (Tensor): Bool of shape [E].
-
-    Returns:
-        list[str]: Paths of the blocks whose element is not kept, in the
-        order of the network.
     """
     return [
         block.path for block in space.blocks if not selection[block.element]
@@ -96,26 +92,13 @@ def removed_blocks(space: Space, selection: Tensor) -> List[str]:
 
 
 def inside(path: str, blocks: Sequence[str]) -> bool:
-    """Say whether a module or tensor lies in one of the given blocks.
-
-    Args:
-        path (str): Dotted path.
-        blocks (Sequence[str]): Paths of blocks.
-
-    Returns:
-        bool: True when ``path`` is a block or below one.
-    """
+    """Say whether a path is one of the given blocks or below one."""
     return any(path == block or path.startswith(block + '.')
                for block in blocks)
 
 
 def replace_by_identity(model: nn.Module, blocks: Sequence[str]) -> None:
-    """Put an identity in the place of each block.
-
-    Args:
-        model (nn.Module): The network, changed in place.
-        blocks (Sequence[str]): Dotted paths of the blocks.
-    """
+    """Put an identity in the place of each block of a network, in place."""
     for path in blocks:
         parent, _, name = path.rpartition('.')
         if not inside(parent, blocks):  # else it goes with that block
@@ -245,18 +228,13 @@ def _check_sites(tensor: Tensor, sites: Sequence) -> None:
 def get_width(module: nn.Module, path: str, name: str) -> int:
     """Read an attribute that says how wide a module is.
 
-    That is a whole number (``'in_channels'``), the last entry of a tuple of
-    such numbers (``nn.LayerNorm.normalized_shape``), or, named with its
-    place, an entry of a list (``'num_features.3'``, the width of a backbone's
-    fourth stage).
-
     Args:
         module (nn.Module): The module.
         path (str): Its path, for messages.
-        name (str): The width, e.g. ``'in_channels'``.
-
-    Returns:
-        int: The width.
+        name (str): A whole number (``'in_channels'``), a tuple of which the
+            last entry is meant (``nn.LayerNorm.normalized_shape``), or an
+            entry of a list (``'num_features.3'``, the width of a backbone's
+            fourth stage).
 
     Raises:
         SubnetError: The module has no such width.
@@ -268,14 +246,7 @@ def get_width(module: nn.Module, path: str, name: str) -> int:
 def set_width(module: nn.Module, path: str, name: str, width: int) -> None:
     """Set a width of a module, on the module itself and never on its class.
 
-    Args:
-        module (nn.Module): The module.
-        path (str): Its path, for messages.
-        name (str): The width, e.g. ``'in_channels'``.
-        width (int): Entries that stay.
-
-    Raises:
-        SubnetError: The module has no such width.
+    Arguments and errors are those of :func:`get_width`.
     """
     value, place = _find(module, path, name)
     if place is not None:

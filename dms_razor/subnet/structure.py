@@ -6,14 +6,10 @@ from typing import Any, Dict, List, Sequence
 
 @dataclass
 class Stage:
-    """What a stage keeps.
+    """What a stage keeps, named by the path that its layers share.
 
-    Attributes:
-        name (str): Path that its layers share.
-        kept (int): Channels kept, over all its width units.
-        channels (int): Channels of the supernet.
-        kept_blocks (int): Removable blocks kept.
-        blocks (int): Removable blocks of the supernet.
+    Channels over all its width units and removable blocks, each kept and of
+    the supernet.
     """
     name: str
     kept: int = 0
@@ -59,13 +55,12 @@ def by_stage(structure: Sequence[Dict[str, Any]]) -> List[Stage]:
 def structure_table(structure: Sequence[Dict[str, Any]]) -> str:
     """Kept and total channels and blocks of each stage, for people."""
     rows = [('stage', 'channels', '', 'blocks')]
-    for stage in by_stage(structure):
-        rows.append(
-            (stage.name,
-             *((f'{stage.kept:,} / {stage.channels:,}',
-                f'{stage.kept / stage.channels:.0%}') if stage.channels else
-               ('', '')),
-             f'{stage.kept_blocks} / {stage.blocks}' if stage.blocks else ''))
+    rows += [(stage.name,
+              *((f'{stage.kept:,} / {stage.channels:,}',
+                 f'{stage.kept / stage.channels:.0%}') if stage.channels else
+                ('', '')),
+              f'{stage.kept_blocks} / {stage.blocks}' if stage.blocks else '')
+             for stage in by_stage(structure)]
     wide = [max(len(row[i]) for row in rows) for i in range(4)]
     return '\n'.join(
         f'  {row[0]:<{wide[0]}}  {row[1]:>{wide[1]}}  {row[2]:>{wide[2]}}  '

@@ -78,15 +78,9 @@ def read_weights(source: Union[str, Path, Mapping],
 def load_weights(model: nn.Module,
                  source: Union[str, Path, Mapping],
                  part: str = '') -> None:
-    """Load weights that must be exactly those of a network.
+    """Load weights that must be exactly those of a network, or nothing.
 
-    Args:
-        model (nn.Module): The built subnet.
-        source (str | Path | Mapping): See :func:`read_weights`.
-        part (str): See :func:`read_weights`.
-
-    Raises:
-        SubnetError: A name or shape differs; nothing was loaded then.
+    Arguments and errors are those of :func:`matching_weights`.
     """
     # strict=False: entries that are no tensors are left out here
     model.load_state_dict(matching_weights(model, source, part), strict=False)
@@ -100,12 +94,8 @@ def matching_weights(model: nn.Module,
 
     Args:
         model (nn.Module): The built subnet.
-        source (str | Path | Mapping): See :func:`read_weights`.
-        part (str): See :func:`read_weights`.
+        source, part: See :func:`read_weights`, also for what is returned.
         origin (str): Where ``source`` comes from, for the message.
-
-    Returns:
-        dict[str, Tensor]: See :func:`read_weights`.
 
     Raises:
         SubnetError: A name or shape differs.

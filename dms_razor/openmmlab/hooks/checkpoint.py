@@ -28,7 +28,7 @@ class SubnetCheckpointHook(Hook):
             SubnetError: They are not those of the network.
         """
         model = runner.model
-        if is_model_wrapper(model):
-            model = model.module
         matching_weights(
-            model, checkpoint, origin=f'Checkpoint {runner._load_from!r}')
+            model.module if is_model_wrapper(model) else model,
+            checkpoint,
+            origin=f'Checkpoint {runner._load_from!r}')

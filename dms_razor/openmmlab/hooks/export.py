@@ -90,9 +90,8 @@ class ExportSubnetHook(Hook):
         before, now = schedule(runner.iter), schedule(runner.iter + 1)
         for budget, amount in self._amounts.items():
             if now <= amount < before:
-                name = str(budget).replace('%', 'pct')
-                if isinstance(budget, float) and budget < 1:
-                    name = f'{100 * budget:g}pct'
+                name = (f'{100 * budget:g}pct' if isinstance(budget, float)
+                        and budget < 1 else str(budget).replace('%', 'pct'))
                 self.export(runner, f'{self.out_dir}_{name}', amount)
 
     def after_train(self, runner: Runner) -> None:

@@ -23,8 +23,7 @@ def dms_of(runner: Runner) -> DMS:
         TypeError: If it trains something else.
     """
     model = runner.model
-    if is_model_wrapper(model):
-        model = model.module
+    model = model.module if is_model_wrapper(model) else model
     if not isinstance(model, DMS):
         raise TypeError(
             f'the hooks of a search need a model of type DMS, not '
