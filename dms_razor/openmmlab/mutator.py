@@ -29,24 +29,11 @@ class DMSMutator(ChannelMutator):
             input, with or without the batch axis, or the side of a square
             image. Without it, :meth:`prepare_from_supernet` needs
             ``example_inputs``.
-        units (dict, optional): Constraints by name pattern, e.g.
-            ``{'backbone.layer1.*': dict(divisor=8)}``; also ``fixed=True``,
-            ``least=…``, ``most=…`` and ``choices=[…]``.
-        width (bool): Whether channels may be removed. Defaults to True.
-        depth (bool): Whether blocks may be removed. Defaults to True.
-        heads (bool): Whether attention heads may be removed. Defaults to
-            True.
-        qk (bool): Whether query/key dims may be removed. Defaults to True.
-        v (bool): Whether value dims may be removed. Defaults to True.
-        importance (str | callable): ``'taylor'``, ``'snip'``, ``'fisher'``,
-            ``'index'``, ``'taylor_no_average'`` or another one, see
-            :mod:`dms_razor.core.importance`. Defaults to ``'taylor'``.
-        decay (float): Moving average of the importance. Defaults to 0.99.
-        selector (str | callable): What is learnt, see
-            :mod:`dms_razor.core.selectors`. Defaults to ``'dms'``.
+        units, width, depth, heads, qk, v: What may be removed, see
+            :func:`dms_razor.trace.trace`.
+        importance, decay, selector, seed: What elements are ranked by and
+            what is learnt, see :class:`dms_razor.core.Bank`.
         lr (float): Step size of the ratios. Defaults to 5e-3.
-        seed (int): Of the order in which equally important elements go.
-            Defaults to 0.
         channel_unit_cfg (dict): ``dict(type='DiffTopkChannelUnit')`` or a
             subclass; in ``units`` it may carry choices, as
             :meth:`config_template` writes them.
