@@ -294,8 +294,9 @@ def _parsed(value: Any, where: str) -> ast.expr:
         parts = [
             _parsed(part, f'{where}.{key}') for key, part in value.items()
         ]
+        # ASCII: Python reads other names in their compatible form, º as o
         if all(
-                isinstance(key, str) and key.isidentifier()
+                isinstance(key, str) and key.isascii() and key.isidentifier()
                 and not keyword.iskeyword(key) for key in value):
             return ast.Call(
                 ast.Name('dict'), [], [*map(ast.keyword, value, parts)])

@@ -2,7 +2,7 @@
 import math
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dms_razor.openmmlab.retrain import _formatted, assignment, comment
@@ -36,6 +36,7 @@ def test_files_are_laid_out():
 
 
 @given(st.dictionaries(st.text(max_size=12), VALUES, max_size=6))
+@example({'º': None})
 @settings(max_examples=20, deadline=None)
 def test_laying_out_changes_nothing(value):
     scope = {}
