@@ -89,10 +89,6 @@ class CocoFolder:
         """The file of a split's annotations."""
         return self.root / 'annotations' / f'{split}.json'
 
-    def has(self, split: str) -> bool:
-        """Whether there is such a split."""
-        return split in self.content
-
     def images(self, split: str) -> str:
         """The folder of a split's images, relative to ``root``."""
         return f'{split}/' if (self.root / split).is_dir() else 'images/'
@@ -101,10 +97,6 @@ class CocoFolder:
     def classes(self) -> Tuple[str, ...]:
         """Names of the classes, in the order in which mmdet counts them."""
         return tuple(name for _, name in self._categories('train'))
-
-    def number(self, split: str) -> int:
-        """Images of a split."""
-        return len(self.content[split]['images'])
 
 
 def point_to(cfg: Config, data: CocoFolder, val: str = 'val') -> Config:
@@ -123,11 +115,12 @@ def point_to(cfg: Config, data: CocoFolder, val: str = 'val') -> Config:
     Raises:
         DataError: If the training images are fewer than a batch.
     """
-    batch, number = cfg.train_dataloader.batch_size, data.number('train')
+    batch = cfg.train_dataloader.batch_size
+    number = len(data.content['train']['images'])
     if number < batch:
         raise DataError(f'{data.root} has {number} training images, which '
                         f'make no batch of {batch}; give more')
-    test = 'test' if data.has('test') else val
+    test = 'test' if 'test' in data.content else val
     for kind, split in (('train', 'train'), ('val', val), ('test', test)):
         cfg[f'{kind}_dataloader'].dataset.update(
             data_root=str(data.root),
@@ -224,7 +217,7 @@ def detector_recipe(work_dir: Path, data: CocoFolder, target: str, size: int,
             prepare, data=data, size=size, epochs=epochs, val=val, flip=flip),
         target=target,
         val=val,
-        test=val != 'test' and data.has('test'))
+        test=val != 'test' and 'test' in data.content)
     recipe.prepare(recipe.search)
     return recipe
 

@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Any, Dict, List, Sequence, Tuple
 
 import torch
-from _comparison import Network, table
 from _detection import CocoFolder, DataError, detector_recipe
 from _launch import at_least
-from _steps import (Recipe, SearchError, compared, run_parser, say, search,
-                    train)
+from _steps import (Network, Recipe, SearchError, compared, run_parser, say,
+                    search, table, train)
 from mmengine.registry import MODELS, init_default_scope
 
 from dms_razor.deploy import RawOutputs, onnx_latency, write_network
@@ -27,8 +26,8 @@ from dms_razor.openmmlab.example_input import input_shape_from_config
 from dms_razor.subnet import load_weights
 from dms_razor.subnet.files import write_text
 
+#: Written when the search is through.
 SEARCHED = 'supernet.json'
-"""Written when the search is through."""
 
 
 class SettingsError(ValueError):
@@ -96,7 +95,7 @@ def main() -> None:
             args.target,
             args.size,
             args.epochs,
-            'val' if data.has('val') else 'test',
+            'val' if 'val' in data.content else 'test',
             flip=True)
         keep_apart(
             work_dir,

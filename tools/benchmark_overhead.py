@@ -128,11 +128,8 @@ def time_bank(search, repeats: int = 20) -> float:
 def benchmark(cfg: Config, batch: int, rounds: int, warmup: int) -> dict:
     """Run the rounds; see the module's docstring for the keys."""
     search, plain = make_sides(cfg, batch)
-    times = []
-    for i in range(warmup + rounds):
-        one_round = plain.step(), search.step(), plain.step()
-        if i >= warmup:
-            times.append(one_round)
+    times = [(plain.step(), search.step(), plain.step())
+             for _ in range(warmup + rounds)][warmup:]
     return dict(
         plain_s=statistics.median(t for first, _, last in times
                                   for t in (first, last)),

@@ -24,8 +24,7 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from _comparison import Network, table
-from _steps import narrow_uniformly
+from _steps import Network, narrow_uniformly, table
 from mmengine.logging import MMLogger
 from mmpretrain.models import LinearClsHead, VisionTransformer
 from torch import Tensor, nn
@@ -227,8 +226,8 @@ def one_seed(args: argparse.Namespace, data: Data,
     for name, path, model in (('searched', folder, subnet),
                               ('narrowed evenly', even,
                                narrow_uniformly(search, even).model)):
-        model = fresh(model, seed)
-        yield Network.of(name, Path(), path), train(model, data, args)
+        yield Network.of(name, Path(),
+                         path), train(fresh(model, seed), data, args)
 
 
 def main() -> None:

@@ -12,18 +12,18 @@ from pathlib import Path
 from typing import Optional
 
 import torch
-from _comparison import table
 from _launch import at_least
 from _steps import (CONFIGS, Recipe, quickstart, run_parser, say, shorten,
-                    train_aloud)
+                    table, train_aloud)
 from mmengine.config import Config
 
 from dms_razor.subnet.files import write_text
 from dms_razor.subnet.structure import structure_table
 
-SUPERNET = CONFIGS / 'quickstart' / 'resnet34_digits.py'
-SEARCH = CONFIGS / 'quickstart' / 'dms-resnet34-50p_digits.py'
-RETRAIN = CONFIGS / 'quickstart' / 'dms-resnet34-50p_digits_retrain.py'
+SUPERNET, SEARCH, RETRAIN = (
+    CONFIGS / 'quickstart' / f'{name}.py'
+    for name in ('resnet34_digits', 'dms-resnet34-50p_digits',
+                 'dms-resnet34-50p_digits_retrain'))
 
 
 def parse_args() -> argparse.Namespace:

@@ -43,8 +43,9 @@ def test_folder(tool, scenes, tmp_path):
     detection = tool('_detection')
     data = detection.CocoFolder(scenes)
     assert data.classes == tuple('0123456789')
-    assert data.number('train') == 16 and data.number('test') == 4
-    assert data.images('train') == 'train/' and not data.has('val')
+    assert [len(data.content[s]['images'])
+            for s in ('train', 'test')] == [16, 4]
+    assert data.images('train') == 'train/' and 'val' not in data.content
     with pytest.raises(ValueError, match='annotations/train.json'):
         detection.CocoFolder(tmp_path)
     flat = tmp_path / 'flat'
@@ -245,7 +246,7 @@ def test_quickstart_with_wrong_options(arguments, told, load_tool, monkeypatch,
 
 def test_further_columns(tool):
     from pathlib import Path
-    comparison = tool('_comparison')
+    comparison = tool('_steps')
     rows = [
         comparison.Network(name, Path('a.py'), 10, 5, top1=[50.])
         for name in 'ab'

@@ -10,7 +10,7 @@ from mmengine.config import Config
 
 @pytest.fixture
 def comparison(load_tool):
-    return load_tool('_comparison')
+    return load_tool('_steps')
 
 
 def test_ends_with_table_and_picture(run_tool, tmp_path):

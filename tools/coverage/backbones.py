@@ -173,6 +173,7 @@ def build_case(name: str) -> Tuple[nn.Module, Tensor]:
     arguments, side = CASES[name]
     torch.manual_seed(0)
     inputs = torch.randn(1, 1 if name == 'LeNet5' else 3, side, side)
-    backbone = MODELS.get(name)(**arguments)
-    tokens = 2 if name in CHANNELS_FIRST else 1
-    return Pooled(backbone, inputs, tokens=tokens), inputs
+    return Pooled(
+        MODELS.get(name)(**arguments),
+        inputs,
+        tokens=2 if name in CHANNELS_FIRST else 1), inputs

@@ -85,8 +85,8 @@ def build_detector(name: str, seed: int = 0) -> Tuple[nn.Module, Tensor]:
         # nothing is downloaded: the weights become random anyway
         cfg.model.get(part, {}).pop('init_cfg', None)
     model = MODELS.build(cfg.model)
-    generator = torch.Generator().manual_seed(seed)
-    images = torch.randn(1, 3, SIDE, SIDE, generator=generator)
+    images = torch.randn(
+        1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(seed))
     return RawHead(randomise(model, seed), images), images
 
 
