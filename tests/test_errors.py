@@ -2,7 +2,7 @@
 """Messages that several refusals share."""
 import pytest
 
-from dms_razor.errors import SubnetError, listed, refuse_beside
+from dms_razor.errors import SubnetError, check_number, listed, refuse_beside
 
 
 @pytest.mark.parametrize('names, text', [
@@ -33,3 +33,20 @@ def test_what_another_argument_makes_useless():
     assert refuse_beside('space', object(), depth=None) == {}
     with pytest.raises(ValueError, match='depth=, width= .* beside space='):
         refuse_beside('space', object(), depth=False, width=0)
+
+
+@pytest.mark.parametrize('number, limits, span', [
+    (-1, {}, r'\[0, inf\)'),
+    (float('nan'), {}, r'\[0, inf\)'),
+    (float('inf'), {}, r'\[0, inf\)'),
+    (None, {}, r'\[0, inf\)'),
+    ('1', {}, r'\[0, inf\)'),
+    (0, dict(above=True), r'\(0, inf\)'),
+    (1., dict(below=1), r'\[0, 1\)'),
+    (0, dict(least=1), r'\[1, inf\)'),
+    (2., dict(whole=True), r'\[0, inf\) and be a whole number'),
+])
+def test_numbers_outside_their_interval_are_named(number, limits, span):
+    check_number('x', 1 if 'below' not in limits else .5, **limits)
+    with pytest.raises(ValueError, match=f'x is {number!r}, it must .*{span}'):
+        check_number('x', number, **limits)
