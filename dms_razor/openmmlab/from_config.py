@@ -44,10 +44,10 @@ def preflight_of_config(cfg: Config) -> Preflight:
     """
     if not is_search(cfg):
         init_default_scope(cfg.get('default_scope', 'mmengine'))
+        network = build_architecture(cfg.model, cfg.get('data_preprocessor'))
         mutator = build_part(None, 'DMSMutator')
         mutator.input_shape = input_shape_from_config(cfg)
-        search = mutator.prepare_from_supernet(
-            build_architecture(cfg.model, cfg.get('data_preprocessor')))
+        search = mutator.prepare_from_supernet(network)
         return preflight(search.space, total_steps=_steps(cfg, None))
     try:
         report = algorithm_of_config(cfg).search.preflight()
