@@ -59,9 +59,8 @@ def trace(model: nn.Module,
             forward returns no tensor, or the network is compiled.
     """
     wanted = _switches(width=width, depth=depth, heads=heads, qk=qk, v=v)
-    if not isinstance(example_inputs, (tuple, list)):
-        example_inputs = (example_inputs, )
-    example_inputs = tuple(example_inputs)
+    example_inputs = tuple(example_inputs) if isinstance(
+        example_inputs, (tuple, list)) else (example_inputs, )
     forward = forward or run_model
     recorder = record(model, example_inputs, forward)
     builder = SpaceBuilder(recorder, units, wanted)

@@ -14,7 +14,7 @@ from typing import Any, Callable, List, Optional, Tuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_map_only
 
 from ..core.layout import Unit
 from ..masking.attach import attach, unmask
@@ -99,7 +99,9 @@ class Checker:
         self._original = inputs
         if sum(p.numel() for p in self.probe.parameters()) <= MOST_DOUBLE:
             self.probe.double()
-            self.inputs = tree_map(_double, inputs)
+            self.inputs = tree_map_only(
+                Tensor, lambda x: x.double()
+                if x.is_floating_point() else x, inputs)
 
     def _keep_types(self) -> bool:
         """Go back to the network's own types; False if that is the case."""
@@ -113,11 +115,10 @@ class Checker:
 
     def first_problem(self, space: Space) -> Optional[Problem]:
         """The first of some subnets that does not hold; None if all do."""
-        for number in range(TRIALS):
-            problem = self.problem(space, trial(space, number))
-            if problem is not None:
-                return problem
-        return None
+        tried = (
+            self.problem(space, trial(space, number))
+            for number in range(TRIALS))
+        return next((problem for problem in tried if problem), None)
 
     def problem(self, space: Space, selection: Tensor) -> Optional[Problem]:
         """What is wrong with one subnet, or None."""
@@ -161,12 +162,6 @@ class Checker:
             if difference > self.tolerance:
                 return f'outputs differ by {float(difference):.1e}'
         return None
-
-
-def _double(value: Any) -> Any:
-    if isinstance(value, Tensor) and value.is_floating_point():
-        return value.double()
-    return value
 
 
 def trial(space: Space, number: int) -> Tensor:

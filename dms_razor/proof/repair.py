@@ -1,5 +1,6 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """Repairs of a space that the self-check found wrong."""
+from bisect import bisect_left
 from typing import Callable, List, Optional, Sequence
 
 import torch
@@ -143,18 +144,15 @@ def _labels_of_failing_class(builder, path: Optional[str]) -> Tensor:
 
     Empty as long as no two modules of the class have failed.
     """
-    none = torch.zeros(0, dtype=torch.long)
     modules = builder.recorder.modules
     while path and type(modules[path]).__module__.startswith('torch.nn'):
         path = path.rpartition('.')[0]  # it was given the wrong thing
-    if not path:
-        return none
-    kind = type(modules[path])
-    builder.failed[kind].add(path)
-    if len(builder.failed[kind]) < 2:
-        return none
-    return _variables_of(builder,
-                         lambda call: type(modules[call.path]) is kind)
+    kind = type(modules[path or ''])
+    if path:
+        builder.failed[kind].add(path)
+    several = path and len(builder.failed[kind]) > 1
+    return _variables_of(
+        builder, lambda call: several and type(modules[call.path]) is kind)
 
 
 def _units_within(builder, space: Space, path: Optional[str]) -> List[int]:
@@ -212,11 +210,5 @@ def _culprit(checker, space: Space, selection: Tensor,
     units = list(range(len(space.units)))
     if 0 < len(suspects) < len(units) and fails(suspects):
         units = suspects
-    good, bad = 0, len(units)
-    while bad - good > 1:
-        middle = (good + bad) // 2
-        if fails(units[:middle]):
-            bad = middle
-        else:
-            good = middle
-    return units[bad - 1]
+    return units[bisect_left(
+        range(1, len(units)), True, key=lambda number: fails(units[:number]))]

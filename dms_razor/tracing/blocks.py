@@ -5,7 +5,6 @@ Depth is searched as ``block(x) = x + m * branch(x)`` (METHOD section 2): a
 block is a module whose output is its input plus branches. It is found in the
 recorded operations, not by class name, so it works for any architecture.
 """
-import re
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import Dict, List, Optional, Set, Tuple
@@ -13,7 +12,7 @@ from typing import Dict, List, Optional, Set, Tuple
 from torch import nn
 
 from ..network import named_tensors
-from ..space import Tail
+from ..space import FullWidth, Tail
 from .record import Node
 from .rules.table import has
 
@@ -25,13 +24,6 @@ class ResidualBlock:
     call: int
     source: int
     tails: Tuple[Tail, ...]
-
-
-@dataclass(frozen=True)
-class NotRemovable:
-    """A residual block that has to stay, and why."""
-    path: str
-    reason: str
 
 
 class ResidualFinder:
@@ -53,12 +45,13 @@ class ResidualFinder:
             if node.op != 'input' and self.constant.issuperset(node.inputs):
                 self.constant.add(node.index)
 
-    def find(self) -> Tuple[List[ResidualBlock], List[NotRemovable]]:
+    def find(self) -> Tuple[List[ResidualBlock], List[FullWidth]]:
         """All removable blocks, and residual blocks that must stay."""
         results = [self._block(c) for c in self.calls if self._may_be_block(c)]
         found = [r for r in results if isinstance(r, ResidualBlock)]
-        stay = [r for r in results if isinstance(r, NotRemovable)]
-        return self._one_level(found), stay
+        return self._one_level(found), [
+            r for r in results if isinstance(r, FullWidth)
+        ]
 
     def _one_level(self, found: List[ResidualBlock]) -> List[ResidualBlock]:
         """Of blocks inside blocks, keep one level.
@@ -83,20 +76,16 @@ class ResidualFinder:
                 for b in top
             }
             chain = sum(len(b.tails) for b in top) == len(block.tails)
-            if chain and len(top) > 1 and len(kinds) == 1:
-                dropped.add(block.path)
-            else:
-                dropped.update(b.path for b in inner)
+            equal = chain and len(top) > 1 and len(kinds) == 1
+            dropped.update(b.path for b in ([block] if equal else inner))
         return [block for block in found if block.path not in dropped]
 
     def _may_be_block(self, call) -> bool:
         parent, _, name = call.path.rpartition('.')
-        module = self.modules[call.path]
-        if isinstance(module, (nn.Sequential, nn.ModuleList)) or not name:
-            return False
-        listed = isinstance(self.modules[parent],
-                            (nn.Sequential, nn.ModuleList))
-        return (listed or bool(re.search(r'\d$', name))) \
+        chains = (nn.Sequential, nn.ModuleList)
+        return name != '' and (isinstance(self.modules[parent], chains)
+                               or name[-1].isdigit()) \
+            and not isinstance(self.modules[call.path], chains) \
             and call.source is not None and call.returns_tensor \
             and len(call.outputs) == 1 \
             and self.times[call.path] == 1 and call.last > call.first
@@ -117,11 +106,10 @@ class ResidualFinder:
         branches = self._branches(node.index, source, call)
         if not branches:
             return None
-        tails = [self._tail(branch, call) for branch in branches]
+        tails = tuple(self._tail(branch, call) for branch in branches)
         reason = self._reason(call, after, None in tails)
-        if reason is not None:
-            return NotRemovable(call.path, reason)
-        return ResidualBlock(call.path, call.index, source, tuple(tails))
+        return ResidualBlock(call.path, call.index, source, tails) \
+            if reason is None else FullWidth(call.path, reason)
 
     def _reason(self, call, after: List[Node],
                 no_module: bool) -> Optional[str]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..adapters.registry import slim_name, slots_of
 from ..core.layout import KINDS, Layout, Unit
 from ..space import Block, FullWidth, Space
-from .blocks import NotRemovable, ResidualFinder, group_stages
+from .blocks import ResidualFinder, group_stages
 from .costs import CostBuilder
 from .labels import compress, core
 from .options import check_options, make_unit, matches
@@ -55,18 +55,17 @@ class SpaceBuilder:
                 matches nothing.
         """
         while True:
-            self.finder = UnitFinder(self.facts, self._splits_freely)
-            groups = self.finder.find()
-            if groups is None:
-                continue
+            # A module whose slim class has slots takes pieces of any size.
+            self.finder = UnitFinder(
+                self.facts,
+                lambda path: slots_of(self.recorder.modules[path]) is not None)
             self.elements = Elements(self.finder.classes)
-            units = self._width_units(groups)
-            if units is None:
-                continue
-            self._attention_units(units)
-            if self._fix_uneven(units):
-                continue
-            break
+            groups = self.finder.find()
+            units = None if groups is None else self._width_units(groups)
+            if units is not None:
+                self._attention_units(units)
+                if not self._fix_uneven(units):
+                    break
         blocks = self._depth_units(units)
         full_width = self._stays(units)
         self._check_patterns(units, full_width)
@@ -111,10 +110,6 @@ class SpaceBuilder:
                 f'pruned in this network. Its units are: {names}. Correct '
                 'the pattern or remove it.')
 
-    def _splits_freely(self, path: str) -> bool:
-        """Whether a module's slim class takes pieces of any size."""
-        return slots_of(self.recorder.modules[path]) is not None
-
     # width
 
     def _width_units(self, groups: List[WidthGroup]) -> Optional[List[Unit]]:
@@ -135,7 +130,7 @@ class SpaceBuilder:
         return None if reasons else units
 
     def _add_unit(self, units: List[Unit], kind: str, name: str,
-                  rows: List[List[int]],
+                  rows: Sequence[Sequence[int]],
                   modules: Sequence[str]) -> Optional[str]:
         """Add a unit and number its elements; else say why there is none."""
         size, width = len(rows[0]), kind == 'width'
@@ -172,12 +167,15 @@ class SpaceBuilder:
         """Units of heads, query/key dims and value dims of each layer."""
         self.replacements: Dict[str, str] = {}
         self.attention_stays: List[FullWidth] = []
-        for group in self.finder.attention:
-            path, before = group.module, len(units)
+        for fact in self.finder.attention:
+            path, before = fact.module, len(units)
             slim = slim_name(self.recorder.modules[path])
-            rows = dict(heads=[group.heads])
+            heads, queries, values = (
+                self.finder.classes[labels.numpy()]
+                for labels in (fact.heads, fact.queries, fact.values))
+            rows = dict(heads=heads[None])
             if slim is not None:
-                rows.update(qk=group.queries, v=group.values)
+                rows.update(qk=queries, v=values)
             reasons = {
                 kind: self._add_unit(units, kind, f'{path}.{kind}', own,
                                      [path])
@@ -188,9 +186,8 @@ class SpaceBuilder:
                 if reason and kind in self.kinds and len(rows[kind][0]) > 1
             ]
             if reasons['heads'] is None:
-                for own in (group.queries, group.values):
-                    for root, row in zip(group.heads, own):
-                        self.elements.head[row] = self.elements.own[root]
+                for own in (queries, values):
+                    self.elements.head[own] = self.elements.own[heads, None]
             if len(units) > before and slim is not None:
                 self.replacements[path] = slim
 
@@ -208,10 +205,10 @@ class SpaceBuilder:
             index = self.elements.index(axis.labels)
             elements = index[index >= 0]
             times = torch.bincount(elements, minlength=layout.E)
-            low = torch.full((layout.R, ), layout.E * 64)
-            low = low.scatter_reduce(0, rows, times, 'amin')
-            high = torch.zeros(layout.R, dtype=torch.long)
-            high = high.scatter_reduce(0, rows, times, 'amax')
+            low, high = (
+                times.new_zeros(layout.R).scatter_reduce(
+                    0, rows, times, extreme, include_self=False)
+                for extreme in ('amin', 'amax'))
             bad = (low != high)[rows].nonzero().flatten()
             if len(bad):
                 fix = torch.isin(index, bad).reshape(len(index), -1).any(1)
@@ -232,7 +229,7 @@ class SpaceBuilder:
     def keep_blocks(self, paths: Sequence[str], reason: str) -> None:
         """Blocks that turned out to have to stay."""
         self.blocks = [b for b in self.blocks if b.path not in paths]
-        self.stay += [NotRemovable(path, reason) for path in paths]
+        self.stay += [FullWidth(path, reason) for path in paths]
 
     # depth
 
@@ -260,17 +257,13 @@ class SpaceBuilder:
                 self.keep_blocks([b.path for b in stage], 'declared fixed')
                 continue
             units.append(
-                Unit(
-                    name,
-                    'depth',
-                    len(stage),
-                    least=options.get('least'),
-                    most=options.get('most'),
-                    choices=options.get('choices'),
-                    members=tuple(b.path for b in stage)))
-            for block in stage:
-                blocks.append(Block(block.path, first, block.tails))
-                first += 1
+                make_unit(name, 'depth', len(stage), 1, 1, options,
+                          tuple(b.path for b in stage)))
+            blocks += [
+                Block(block.path, first + number, block.tails)
+                for number, block in enumerate(stage)
+            ]
+            first += len(stage)
         return blocks
 
     # everything else
@@ -291,16 +284,16 @@ class SpaceBuilder:
             if len(operation.axes) == 0 and path not in stays:
                 stays[path] = self._why_unlabelled(operation)
         result = [FullWidth(*item) for item in stays.items()]
-        result += self.attention_stays
-        return result + [FullWidth(b.path, b.reason) for b in self.stay]
+        return result + self.attention_stays + self.stay
 
     def _why_unlabelled(self, operation) -> str:
-        node = self.recorder.nodes[operation.node]
-        for labels in node.labels:
-            for root in self.finder.roots(core(labels)):
-                if root in self.finder.fixed:
-                    return self.finder.fixed[root]
-        return f'{operation.op} of activations'
+        roots = [
+            root for labels in self.recorder.nodes[operation.node].labels
+            for root in self.finder.roots(core(labels))
+        ]
+        return next(
+            (self.finder.fixed[r] for r in roots if r in self.finder.fixed),
+            f'{operation.op} of activations')
 
     def _assemble(self, units, blocks, full_width) -> Space:
         layout = Layout(units)

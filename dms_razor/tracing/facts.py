@@ -166,8 +166,7 @@ class Facts:
 
     def split(self, module: str, pieces: List[Tensor], why: str) -> None:
         """A vector is cut into pieces; pieces of one size stay equal."""
-        for labels in pieces:
-            self.pieces.append(Piece(module, labels))
+        self.pieces += [Piece(module, labels) for labels in pieces]
         if len({len(labels) for labels in pieces}) == 1 and len(pieces) > 1:
             self.partitions.append(Partition(torch.stack(pieces), module, why))
 
@@ -184,14 +183,12 @@ class Facts:
 
     def finish(self) -> None:
         """Keep what is used in more than one way, or in an unknown way."""
-        for name in {name for name, _ in self.axes}:
+        carried = [(axis.name, axis.labels) for axis in self.axes.values()]
+        for name, _ in carried:
             if name in self.entry_labels:
                 self.whole.setdefault(
                     name, f'"{name}" is used both as a weight and entry by '
                     'entry')
-        for (name, _), axis in self.axes.items():
-            if name in self.whole:
-                self.variables.fix(axis.labels, self.whole[name])
-        for name, labels in self.entry_labels.items():
+        for name, labels in (*carried, *self.entry_labels.items()):
             if name in self.whole:
                 self.variables.fix(labels, self.whole[name])

@@ -79,9 +79,8 @@ class Recorder(TorchFunctionMode):
     def core_of(self, tensor: Tensor) -> Tensor:
         """Labels at core size; 0 for a constant."""
         labels = self.labels_of(tensor)
-        if labels is None:
-            return torch.zeros((1, ) * tensor.dim(), dtype=torch.long)
-        return core(compress(labels))
+        return torch.zeros((1, ) * tensor.dim(), dtype=torch.long) \
+            if labels is None else core(labels)
 
     def own_shape(self, tensor: Tensor) -> Tuple[int, ...]:
         """Shape of a tensor before it was expanded to that of another."""
@@ -120,6 +119,27 @@ class Recorder(TorchFunctionMode):
         module = self.modules[self.path]
         return f'{type(module).__name__} "{self.path}"' if self.path \
             else type(module).__name__
+
+    def require(self,
+                holds: bool,
+                reason: str,
+                call: Optional[OpCall] = None,
+                macs: float = 0) -> None:
+        """For rules: the channels of the operation stay unless this holds.
+
+        Args:
+            holds (bool): What the rule relies on.
+            reason (str): What the running module does instead.
+            call (OpCall, optional): The operation, if it costs something.
+            macs (float): MACs of the whole batch, which are counted.
+
+        Raises:
+            NotUnderstood: It does not hold; the running module is named.
+        """
+        if not holds:
+            if call is not None:
+                self.count(call, macs)
+            raise NotUnderstood(f'{self.where} {reason}')
 
     def new_node(self, op: str, tensors: List[Tensor]) -> Node:
         """Append a node that reads ``tensors`` to the record."""
@@ -235,12 +255,14 @@ class Recorder(TorchFunctionMode):
 
     def enter(self, module: nn.Module, args, kwargs) -> None:
         """Forward pre-hook of every module."""
-        call = ModuleCall(
-            len(self.calls), self._paths[id(module)], self._stack[-1],
-            len(self.nodes))
-        call.inputs = self.nodes_of((args, kwargs))
         first = self.value(args[0]) if args else None
-        call.source = None if first is None else first.labels
+        call = ModuleCall(
+            len(self.calls),
+            self._paths[id(module)],
+            self._stack[-1],
+            len(self.nodes),
+            inputs=self.nodes_of((args, kwargs)),
+            source=None if first is None else first.labels)
         self.calls.append(call)
         self._stack.append(call.index)
 
@@ -330,10 +352,10 @@ def not_known(recorder: Recorder, call: OpCall) -> List[Optional[Tensor]]:
     The operation runs again, on copies of what it writes into.
     """
 
-    def copied(leaf: Any) -> Any:
-        return leaf.clone() if any(leaf is t for t in call.changed) else leaf
-
-    args, kwargs = tree_map(copied, (call.args, call.kwargs))
+    args, kwargs = tree_map(
+        lambda leaf: leaf.clone()
+        if any(leaf is t for t in call.changed) else leaf,
+        (call.args, call.kwargs))
     with every_product() as counter:
         call.func(*args, **kwargs)
     macs = counter.get_total_flops() // 2

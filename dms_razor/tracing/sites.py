@@ -1,6 +1,5 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """Where masks act, how tensors shrink and which numbers of layers follow."""
-from collections import defaultdict
 from typing import Dict, Iterator, List, Optional, Tuple
 
 import torch
@@ -8,8 +7,9 @@ from torch import Tensor, nn
 
 from ..adapters.registry import Slots, slim_class, slim_name, slots_of
 from ..space import Block, MaskSite, NormSite, SliceSite
+from .facts import Heads
 from .rules.table import has
-from .units import AttentionGroup, Elements, projection_of
+from .units import Elements, projection_of
 
 
 def prunable(index: Tensor) -> bool:
@@ -23,7 +23,7 @@ class SiteBuilder:
     Args:
         recorder (Recorder): The finished recording.
         elements (Elements): Element of every channel.
-        attention (list[AttentionGroup]): Attention layers with units.
+        attention (list[Heads]): Attention layers with units.
         replacements (dict[str, str]): Layers that get a slim class; modules
             with slots are added.
         extra (dict[str, dict[str, Tensor]]): Further numbers of modules and
@@ -31,10 +31,10 @@ class SiteBuilder:
         blocks (list[Block]): Removable blocks.
     """
 
-    def __init__(self, recorder, elements: Elements,
-                 attention: List[AttentionGroup], replacements: Dict[str, str],
-                 extra: Dict[str, Dict[str,
-                                       Tensor]], blocks: List[Block]) -> None:
+    def __init__(self, recorder, elements: Elements, attention: List[Heads],
+                 replacements: Dict[str, str], extra: Dict[str, Dict[str,
+                                                                     Tensor]],
+                 blocks: List[Block]) -> None:
         self.modules, self.facts = recorder.modules, recorder.facts
         self.elements, self.attention = elements, attention
         self.replacements, self.extra_attributes = replacements, extra
@@ -135,12 +135,12 @@ class SiteBuilder:
                 follow(path, 'in_channels', index[::times].clone())
                 follow(path, 'groups', index[::times].clone())
                 follow(path, 'out_channels', index)
-            for attribute in attribute_names(module, axis):
-                if hasattr(module, attribute):
-                    follow(path, attribute, index)
-        for group in self.attention:
-            for attribute, index in self._attention_attributes(group):
-                follow(group.module, attribute, index)
+            attribute = attribute_names(module, axis)
+            if hasattr(module, attribute):
+                follow(path, attribute, index)
+        for fact in self.attention:
+            for attribute, index in self._attention_attributes(fact):
+                follow(fact.module, attribute, index)
         for path, norm in self.facts.norms.items():
             index = self.elements.index(norm.labels)
             for attribute in ('normalized_shape', 'num_channels'):
@@ -152,16 +152,16 @@ class SiteBuilder:
                 follow(path, attribute, self.elements.index(labels))
         return result
 
-    def _attention_attributes(
-            self, group: AttentionGroup) -> Iterator[Tuple[str, Tensor]]:
+    def _attention_attributes(self,
+                              fact: Heads) -> Iterator[Tuple[str, Tensor]]:
         """Numbers of an attention layer that follow heads and dims."""
-        module, fact = self.modules[group.module], group.fact
+        module = self.modules[fact.module]
         indices = {
             len(fact.heads): self.elements.index(fact.heads),
             fact.values.numel(): self.elements.index(fact.values.reshape(-1)),
         }
         names = tuple(whole_numbers(module))
-        if group.module in self.replacements:
+        if fact.module in self.replacements:
             yield 'qk_dims', self.elements.own_index(fact.queries[0])
             yield 'v_dims', self.elements.own_index(fact.values[0])
             names = slim_class(module).dms_numbers
@@ -172,8 +172,8 @@ class SiteBuilder:
     def _query_masks(self) -> List[MaskSite]:
         """Query/key masks act once, on what makes the queries."""
         sites = []
-        for group in self.attention:
-            wanted = group.fact.queries.reshape(-1)
+        for fact in self.attention:
+            wanted = fact.queries.reshape(-1)
             for name in projection_of(self.facts, wanted):
                 labels = self.facts.axes[name, 0].labels
                 index = self.elements.own_index(labels)
@@ -189,21 +189,22 @@ def whole_numbers(module: nn.Module) -> Dict[str, int]:
     return {name: n for name, n in vars(module).items() if type(n) is int}
 
 
-def attribute_names(module: nn.Module, axis: int) -> Tuple[str, ...]:
-    """Attributes of a standard layer that give the size of a weight's axis."""
-    if isinstance(module, nn.modules.conv._ConvTransposeNd):
-        return (('in_channels', ), ('out_channels', ))[axis]
-    if isinstance(module, nn.modules.conv._ConvNd):
-        return (('out_channels', ), ('in_channels', ))[axis]
-    if isinstance(module, nn.Linear):
-        return (('out_features', ), ('in_features', ))[axis]
-    if isinstance(module, (nn.LayerNorm, nn.GroupNorm)):
-        return ()
-    if isinstance(module, nn.Embedding):
-        return ((), ('embedding_dim', ))[axis]
-    if isinstance(module, nn.PReLU):
-        return ('num_parameters', )
-    return ('num_features', )
+#: Classes of standard layers -> attributes with the sizes of weight's axes.
+_SIZES = (
+    (nn.modules.conv._ConvTransposeNd, ('in_channels', 'out_channels')),
+    (nn.modules.conv._ConvNd, ('out_channels', 'in_channels')),
+    (nn.Linear, ('out_features', 'in_features')),
+    ((nn.LayerNorm, nn.GroupNorm), ('', '')),
+    (nn.Embedding, ('', 'embedding_dim')),
+    (nn.PReLU, ('num_parameters', )),
+    (nn.Module, ('num_features', 'num_features')),
+)
+
+
+def attribute_names(module: nn.Module, axis: int) -> str:
+    """Attribute of a layer that gives the size of a weight's axis, or ''."""
+    return next(names[axis] for kind, names in _SIZES
+                if isinstance(module, kind))
 
 
 # Where a width mask costs least: the norm in front of a layer.
@@ -223,15 +224,7 @@ class MaskFolding:
     """
 
     def __init__(self, recorder) -> None:
-        self.nodes, self.calls = recorder.nodes, recorder.calls
-        self.modules = recorder.modules
-        self.axes = recorder.facts.axes
-        self.readers, self.times = recorder.readers, recorder.times
-        self.outputs = set(recorder.output_nodes)
-        self.layers: Dict[str, List[int]] = defaultdict(list)
-        for operation in recorder.facts.operations:
-            if has(operation.op, 'layer'):
-                self.layers[operation.module].append(operation.node)
+        self.recorder, self.axes = recorder, recorder.facts.axes
 
     def norm_of(self, layer: str, channels: int) -> Tuple[str, ...]:
         """The affine parameters that can carry the masks of ``layer``.
@@ -244,14 +237,18 @@ class MaskFolding:
             tuple[str]: Full names of a norm's parameters; none if there is no
             such norm.
         """
-        nodes = self.layers[layer]
-        if len(nodes) != 1 or self.times[layer] != 1:
+        recorder = self.recorder
+        nodes = [
+            operation.node for operation in recorder.facts.operations
+            if operation.module == layer and has(operation.op, 'layer')
+        ]
+        if len(nodes) != 1 or recorder.times[layer] != 1:
             return ()
-        node = self.nodes[nodes[0]]
-        while len(node.inputs) == 1 and len(
-                self.readers[node.inputs[0]]) == 1 and not (node.inputs[0]
-                                                            in self.outputs):
-            node = self.nodes[node.inputs[0]]
+        node = recorder.nodes[nodes[0]]
+        while len(node.inputs) == 1 \
+                and len(recorder.readers[node.inputs[0]]) == 1 \
+                and node.inputs[0] not in recorder.output_nodes:
+            node = recorder.nodes[node.inputs[0]]
             if has(node.op, 'affine'):
                 return self._affine(node, channels)
             if not has(node.op, 'homogeneous'):
@@ -260,16 +257,11 @@ class MaskFolding:
 
     def _affine(self, node, channels: int) -> Tuple[str, ...]:
         """Names of the norm's parameters, if they scale what the node is."""
-        if node.call < 0:
-            return ()
-        path = self.calls[node.call].path
-        if self.times[path] != 1 or (f'{path}.weight', 0) not in self.axes:
-            return ()
-        names = tuple(f'{path}.{name}' for name in ('weight', 'bias')
-                      if (f'{path}.{name}', 0) in self.axes)
-        shift = getattr(self.modules[path], 'bias', None)
-        if shift is not None and len(names) == 1:
-            return ()
-        if any(len(self.axes[name, 0].labels) != channels for name in names):
-            return ()
-        return names
+        path = self.recorder.calls[node.call].path
+        shift = getattr(self.recorder.modules[path], 'bias', None)
+        names = (f'{path}.weight', ) if shift is None else (f'{path}.weight',
+                                                            f'{path}.bias')
+        axes = [self.axes.get((name, 0)) for name in names]
+        fits = node.call >= 0 and self.recorder.times[path] == 1 and all(
+            axis is not None and len(axis.labels) == channels for axis in axes)
+        return names if fits else ()

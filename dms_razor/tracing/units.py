@@ -8,8 +8,7 @@ groups of one unit, ranked apart (METHOD section 1, groups).
 """
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
-from itertools import chain
-from typing import Callable, Dict, List, Optional, Set, Tuple
+from typing import Callable, Dict, Iterable, List, Optional, Set, Tuple
 
 import numpy as np
 import torch
@@ -36,8 +35,10 @@ class UnitFinder:
 
     Attributes:
         classes (np.ndarray): Class of every variable.
-        fixed (dict[int, str]): Class -> reason why it stays.
-        attention (list[AttentionGroup]): Layers with units of their own.
+        fixed (dict[int, str]): Class -> reason why it stays; that of layers
+            that are not regular enough, too.
+        attention (list[Heads]): Layers whose channels are heads, queries,
+            keys and values, with units of their own.
     """
 
     def __init__(self,
@@ -47,58 +48,90 @@ class UnitFinder:
         self.partitions = [p for p in facts.partitions if not free(p.module)]
         self.classes = facts.variables.classes()
         self.fixed = facts.variables.fixed(self.classes)
-        self.attention = AttentionFinder(facts, self.classes,
-                                         self.fixed).find()
-        self.taken = {
+        self.read = {
             root
-            for group in self.attention
-            for root in chain(group.heads, *group.queries, *group.values)
+            for axis in facts.axes.values() if axis.reads
+            for root in self.roots(axis.labels)
         }
-        self._fix_unread()
+        self._take_attention()
+        made = {r for p in facts.producers for r in self.roots(p.labels)}
+        # They have no mask to learn from.
+        self._fix(made - self.read - self.taken, 'no layer reads its channels')
         self._signatures()
 
-    def roots(self, labels) -> List[int]:
+    def roots(self, labels: Tensor) -> List[int]:
         """Classes named by a label tensor, in order; 0 where none."""
         return self.classes[labels.reshape(-1).numpy()].tolist()
 
-    def _fix_unread(self) -> None:
-        """Channels that no layer reads have no mask to learn from."""
-        read: Set[int] = set()
-        for axis in self.facts.axes.values():
-            if axis.reads:
-                read.update(self.roots(axis.labels))
+    def _fix(self, roots: Iterable[int], reason: str) -> None:
+        """These classes stay; of several reasons the first wins."""
+        self.fixed = {**dict.fromkeys(roots, reason), **self.fixed}
+
+    # Units of attention layers: heads, query/key dims and value dims.
+    #
+    # One ratio a layer for each (paper, appendix A.1.1). The dims of a head
+    # are ranked inside each head and every head keeps the same number, so that
+    # the layer stays regular (METHOD section 1, groups). What belongs to a
+    # head goes with the head.
+
+    def _take_attention(self) -> None:
+        """Take the classes of attention layers out of the widths."""
+        self.attention: List[Heads] = []
+        self.taken: Set[int] = set()
+        for fact in self.facts.heads:
+            found = (fact.heads, fact.queries, fact.values)
+            roots = [r for x in found if x is not None for r in self.roots(x)]
+            reason = self._why_not(fact, roots)
+            if reason is None:
+                self.attention.append(fact)
+                self.taken.update(roots)
+            else:
+                self._fix(roots, reason)
+
+    def _why_not(self, fact: Heads, roots: List[int]) -> Optional[str]:
+        """Why attention stays as it is; None if it can be searched."""
+        where = f'attention "{fact.module}"'
+        if fact.values is None:
+            return f'{where}: what its scores weight is not understood'
+        for root in roots:
+            if root in self.fixed:
+                return self.fixed[root]
+        everything = set(roots)
+        if len(everything) < len(roots) or 0 in roots:
+            return f'{where}: its heads share channels'
+        if self.read.intersection(self.roots(fact.heads)):
+            return f'{where}: its heads are mixed with one another'
+        if self.read.intersection(self.roots(fact.queries)):
+            return f'{where}: its queries or keys are read elsewhere'
+        if not self.read.issuperset(self.roots(fact.values)):
+            return f'{where}: no layer reads its values'
         for producer in self.facts.producers:
-            for root in self.roots(producer.labels):
-                if root not in read and root not in self.taken:
-                    self.fixed.setdefault(root, 'no layer reads its channels')
+            vector = set(self.roots(producer.labels))
+            if 0 < len(vector & everything) < len(vector):
+                return f'{where}: its queries, keys or values also occur ' \
+                    'outside'
+        return None
 
     def _signatures(self) -> None:
         """Which named vectors each class occurs in."""
-        vectors = [p.labels for p in self.facts.producers]
-        vectors += [p.labels for p in self.facts.pieces]
-        for partition in self.partitions:
-            vectors += list(partition.labels)
+        producers = self.facts.producers
+        vectors = [v.labels for v in (*producers, *self.facts.pieces)]
+        vectors += [row for part in self.partitions for row in part.labels]
         occurs: Dict[int, List[int]] = defaultdict(list)
         for number, labels in enumerate(vectors):
             for root in dict.fromkeys(self.roots(labels)):
                 if root > 0 and root not in self.fixed and \
                         root not in self.taken:
                     occurs[root].append(number)
-        producers = len(self.facts.producers)
         groups: Dict[Tuple[int, ...], List[int]] = defaultdict(list)
-        for number in range(producers):
-            for root in dict.fromkeys(self.roots(vectors[number])):
-                if root in occurs and occurs[root][0] == number:
-                    groups[tuple(occurs[root])].append(root)
+        for root, signature in occurs.items():
+            if signature[0] < len(producers):
+                groups[tuple(signature)].append(root)
         self.rows = list(groups.values())
         self.row_modules = [[
-            self.facts.producers[v].module for v in signature if v < producers
+            producers[v].module for v in signature if v < len(producers)
         ] for signature in groups]
-        self.row_of = {
-            root: number
-            for number, row in enumerate(self.rows)
-            for root in row
-        }
+        self.row_of = {r: n for n, row in enumerate(self.rows) for r in row}
 
     def find(self) -> Optional[List[WidthGroup]]:
         """Width units in network order.
@@ -138,9 +171,8 @@ class UnitFinder:
         count: Dict[int, Counter] = defaultdict(Counter)
         for number, part in enumerate(parts):
             for root in part:
-                row = self.row_of.get(root)
-                if row is not None:
-                    count[row][number, root] += 1
+                if root in self.row_of:
+                    count[self.row_of[root]][number, root] += 1
         if any(root in self.taken for part in parts for root in part):
             # Widths beside the dims of attention.
             return [], [root for row in count for root in self.rows[row]]
@@ -169,99 +201,6 @@ class UnitFinder:
             least = min(len(self.rows[row]) for row in column)
             bad += [r for row in column for r in self.rows[row][least:]]
         return columns, bad
-
-
-# Units of attention layers: heads, query/key dims and value dims.
-#
-# One ratio a layer for each (paper, appendix A.1.1). The dims of a head are
-# ranked inside each head and every head keeps the same number, so that the
-# layer stays regular (METHOD section 1, groups). What belongs to a head goes
-# with the head.
-
-
-@dataclass
-class AttentionGroup:
-    """The units of one attention layer, as classes of variables.
-
-    Attributes:
-        module (str): Path of the layer.
-        heads (list[int]): One class a head; empty if heads stay.
-        queries (list[list[int]]): Classes of query/key dims, ``[H][d]``.
-        values (list[list[int]]): Classes of value dims, ``[H][d]``.
-        fact (Heads): What was traced.
-    """
-    module: str
-    heads: List[int]
-    queries: List[List[int]]
-    values: List[List[int]]
-    fact: Heads
-
-
-class AttentionFinder:
-    """Takes the classes of attention layers out of the widths.
-
-    Args:
-        facts (Facts): What the trace found out.
-        classes (np.ndarray): Class of every variable.
-        fixed (dict[int, str]): Class -> reason why it stays; layers that are
-            not regular enough are added.
-    """
-
-    def __init__(self, facts: Facts, classes: np.ndarray,
-                 fixed: Dict[int, str]) -> None:
-        self.facts, self.classes, self.fixed = facts, classes, fixed
-        self.read = {
-            root
-            for axis in facts.axes.values() if axis.reads
-            for root in classes[axis.labels.numpy()].tolist()
-        }
-
-    def find(self) -> List[AttentionGroup]:
-        """All layers whose channels are heads, queries, keys and values."""
-        groups = []
-        for fact in self.facts.heads:
-            reason = self._reason(fact)
-            if reason is None:
-                rows = [
-                    self.classes[labels.numpy()].tolist()
-                    for labels in (fact.heads, fact.queries, fact.values)
-                ]
-                groups.append(AttentionGroup(fact.module, *rows, fact))
-                continue
-            for labels in (fact.heads, fact.queries, fact.values):
-                if labels is not None:
-                    for root in self._flat(labels):
-                        self.fixed.setdefault(root, reason)
-        return groups
-
-    def _flat(self, labels) -> List[int]:
-        return self.classes[labels.reshape(-1).numpy()].tolist()
-
-    def _reason(self, fact: Heads) -> Optional[str]:
-        """Why the layer stays as it is; None if it can be searched."""
-        where = f'attention "{fact.module}"'
-        if fact.values is None:
-            return f'{where}: what its scores weight is not understood'
-        heads, queries, values = (
-            self._flat(x) for x in (fact.heads, fact.queries, fact.values))
-        everything = heads + queries + values
-        for root in everything:
-            if root in self.fixed:
-                return self.fixed[root]
-        if len(set(everything)) < len(everything) or 0 in everything:
-            return f'{where}: its heads share channels'
-        if self.read.intersection(heads):
-            return f'{where}: its heads are mixed with one another'
-        if self.read.intersection(queries):
-            return f'{where}: its queries or keys are read elsewhere'
-        if not self.read.issuperset(values):
-            return f'{where}: no layer reads its values'
-        for producer in self.facts.producers:
-            vector = set(self._flat(producer.labels))
-            if vector & set(everything) and vector - set(everything):
-                return f'{where}: its queries, keys or values also occur ' \
-                    'outside'
-        return None
 
 
 def projection_of(facts: Facts, labels: torch.Tensor) -> List[str]:
@@ -341,8 +280,7 @@ class Elements:
         varying = [dim for dim, size in enumerate(shape) if size > 1]
         if len(varying) != 1:
             raise ValueError
-        axis = varying[0]
-        for dim in range(labels.dim() - 1, -1, -1):
-            if dim != axis:
-                index = index.select(dim, 0)
-        return axis, index.contiguous()
+        place = tuple(
+            slice(None) if dim in varying else 0
+            for dim in range(labels.dim()))
+        return varying[0], index[place].contiguous()

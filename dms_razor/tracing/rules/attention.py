@@ -9,27 +9,24 @@ named here: what the channels of a head are follows from the labels alone.
 from math import prod
 from typing import List, Optional
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..facts import Heads
 from ..labels import align, core, expand_vector
-from ..record import NotUnderstood
 from .table import register_rule
 
 
-def _head_dim(labels: Tensor) -> Optional[int]:
-    """The batch dimension (negative) that labels vary in; None if none.
-
-    Raises:
-        NotUnderstood: They vary in several.
-    """
+def _head_dim(recorder, labels: Tensor) -> Optional[int]:
+    """The one batch dimension (negative) that labels vary in, if any."""
     dims = [
         d - labels.dim() for d in range(labels.dim() - 2)
         if labels.shape[d] > 1
     ]
-    if len(dims) > 1:
-        raise NotUnderstood('channels lie in several batch dimensions')
+    recorder.require(
+        len(dims) < 2, 'multiplies activations whose channels lie in several '
+        'batch dimensions')
     return dims[0] if dims else None
 
 
@@ -44,42 +41,36 @@ def _rows(labels: Tensor, head: Optional[int], dim: int) -> Tensor:
 def _product(recorder, call, a: Tensor, b: Tensor,
              shape: torch.Size) -> Tensor:
     """Labels of ``a @ b``; both at core size, contracted over -1 and -2."""
-    where = recorder.where
     inner_a, inner_b = a.shape[-1] > 1, b.shape[-2] > 1
-    if inner_a != inner_b:
-        raise NotUnderstood(f'{where} multiplies channels with a tensor that '
-                            f'has none ({call.op})')
-    if inner_a:
-        return _scores(recorder, a, b, shape)
-    return _weighted(recorder, a, b, shape)
+    recorder.require(
+        inner_a == inner_b,
+        f'multiplies channels with a tensor that has none ({call.op})')
+    return (_scores if inner_a else _weighted)(recorder, a, b, shape)
 
 
 def _scores(recorder, a: Tensor, b: Tensor, shape: torch.Size) -> Tensor:
     """Queries times keys: the channels of a head are summed up."""
-    if a.shape[-2] > 1 or b.shape[-1] > 1:
-        raise NotUnderstood(f'{recorder.where} multiplies channels with '
-                            'channels (cross-covariance)')
-    head = _head_dim(a)
-    if head != _head_dim(b):
-        raise NotUnderstood(f'{recorder.where} pairs the heads of queries '
-                            'and keys in a way that is not understood')
+    recorder.require(
+        max(a.shape[-2], b.shape[-1]) < 2,
+        'multiplies channels with channels (cross-covariance)')
+    head = _head_dim(recorder, a)
+    recorder.require(
+        head == _head_dim(recorder, b), 'pairs the heads of queries and keys '
+        'in a way that is not understood')
     queries, keys = _rows(a, head, -1), _rows(b, head, -2)
-    if queries.shape != keys.shape or int(queries.min()) == 0:
-        raise NotUnderstood(f'{recorder.where} multiplies activations whose '
-                            'channels do not match')
+    recorder.require(queries.shape == keys.shape and int(queries.min()) > 0,
+                     'multiplies activations whose channels do not match')
     recorder.variables.merge(queries, keys)
     heads = recorder.variables.new(len(queries))
     recorder.facts.heads.append(Heads(recorder.path, heads, queries, keys))
-    if head is None:  # a single one
-        return heads.expand(shape)
-    return expand_vector(heads, head, shape)
+    return expand_vector(heads, -1 if head is None else head, shape)
 
 
 def _weighted(recorder, a: Tensor, b: Tensor, shape: torch.Size) -> Tensor:
     """Scores times values: tokens are summed up, channels of b (or a) pass."""
-    if a.shape[-2] > 1 and b.shape[-1] > 1:
-        raise NotUnderstood(f'{recorder.where} multiplies channels with '
-                            'channels (outer product)')
+    recorder.require(
+        min(a.shape[-2], b.shape[-1]) < 2,
+        'multiplies channels with channels (outer product)')
     carrier, weights = (a, b) if a.shape[-2] > 1 else (b, a)
     free = -2 if carrier is a else -1
     if int(weights.max()) > 0:
@@ -90,28 +81,25 @@ def _weighted(recorder, a: Tensor, b: Tensor, shape: torch.Size) -> Tensor:
 def _note_values(recorder, weights: Tensor, carrier: Tensor,
                  free: int) -> None:
     """The values of known heads; other weights must hold no channels."""
-    head = _head_dim(weights)
+    head = _head_dim(recorder, weights)
     classes = recorder.variables.classes()
     variables = classes[weights.reshape(-1).numpy()]
-    for fact in recorder.facts.heads:
-        if (len(fact.heads) == len(variables)
-                and (classes[fact.heads.numpy()] == variables).all()):
-            if _head_dim(carrier) == head and fact.values is None:
-                fact.values = _rows(carrier, head, free)
-                return
-            break
-    else:
-        if head is None and _head_dim(carrier) is None:
-            return  # weights that belong to no channel
-    raise NotUnderstood(f'{recorder.where} combines scores and values in a '
-                        'way that is not understood')
+    fact = next((fact for fact in recorder.facts.heads
+                 if np.array_equal(classes[fact.heads.numpy()], variables)),
+                None)
+    new = head is None if fact is None else fact.values is None
+    recorder.require(
+        new and _head_dim(recorder, carrier) == head,
+        'combines scores and values in a way that is not '
+        'understood')
+    if fact is not None:
+        fact.values = _rows(carrier, head, free)
 
 
 def _count_product(recorder, call, total: int, a: Tensor, b: Tensor) -> None:
     """MACs follow the channels that are summed up, or that pass."""
-    entries = [x.reshape(-1) for x in (a, b) if max(x.shape[-2:]) > 1]
-    entries += [x.reshape(-1) for x in (a, b) if x.numel() > 1]
-    axes = entries[:1]
+    axes = [x.reshape(-1) for x in (a, b) if max(x.shape[-2:]) > 1
+            ][:1] or [x.reshape(-1) for x in (a, b) if x.numel() > 1][:1]
     recorder.count(call, total / prod(map(len, axes)), *axes)
 
 
@@ -123,11 +111,11 @@ def matrix_product(recorder, call) -> List[Tensor]:
         a, b = b, a
     out = call.outs[0]
     total = out.numel() * a.shape[-1]
-    if min(a.dim(), b.dim(), out.dim()) < 2 or any(
-            recorder.name_of(t) is not None for t in (a, b)):
-        recorder.count(call, total)
-        raise NotUnderstood(f'{recorder.where} multiplies matrices in a way '
-                            f'that is not understood ({call.op})')
+    plain = min(a.dim(), b.dim(), out.dim()) > 1 and all(
+        recorder.name_of(t) is None for t in (a, b))
+    recorder.require(
+        plain, 'multiplies matrices in a way that is not understood '
+        f'({call.op})', call, total)
     left = align(recorder.core_of(a), out.dim())
     right = align(recorder.core_of(b), out.dim())
     _count_product(recorder, call, total, left, right)

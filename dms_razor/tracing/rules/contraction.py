@@ -7,13 +7,11 @@ paper and in fvcore.
 """
 from typing import List, Optional
 
-import torch
 from torch import Tensor
 
 from ...moved import moved_names
 from ..facts import Partition
-from ..labels import compress, core, expand_vector, vector_along
-from ..record import NotUnderstood
+from ..labels import expand_vector
 from .table import register_rule
 
 __getattr__ = moved_names(__name__)
@@ -25,18 +23,11 @@ def channel_vector(recorder, x: Tensor, dim: int) -> Tensor:
     One weight reads all positions, so channels of one index are one channel
     whatever the position (a class token and the patches beside it).
     """
-    labels = recorder.labels_of(x)
-    if labels is None:
-        return torch.zeros(x.shape[dim], dtype=torch.long)
-    vector = vector_along(labels, dim)
-    if vector is None:
-        size = x.shape[dim]
-        rows = core(compress(labels)).movedim(dim, -1)
-        rows = rows.reshape(-1, rows.shape[-1]).unique(dim=0)
-        rows = rows.expand(-1, size)
-        vector = rows.max(0).values
-        recorder.variables.tie(rows, vector.expand_as(rows),
-                               f'{recorder.where} also reads constants there')
+    rows = recorder.core_of(x).movedim(dim, -1)
+    rows = rows.reshape(-1, rows.shape[-1]).expand(-1, x.shape[dim])
+    vector = rows.max(0).values
+    recorder.variables.tie(rows, vector,
+                           f'{recorder.where} also reads constants there')
     return vector
 
 
@@ -50,18 +41,13 @@ def owned_weight(recorder, weight: Tensor) -> Optional[str]:
 
 def _carry_bias(recorder, bias: Optional[Tensor], result: Tensor) -> None:
     """The bias holds the channels that a layer makes."""
-    if bias is None:
-        return
-    name = recorder.name_of(bias)
-    if name is not None:
-        recorder.facts.axis(name, 0, result)
-        return
-    reason = f'{recorder.where} adds a bias that is computed'
-    labels = recorder.labels_of(bias)
-    if labels is None:
-        recorder.variables.fix(result, reason)
-    else:
-        recorder.variables.tie(result, labels, reason)
+    if recorder.name_of(bias) is not None:
+        recorder.facts.axis(recorder.name_of(bias), 0, result)
+    elif bias is not None:
+        recorder.variables.tie(
+            result, recorder.core_of(bias),
+            f'{recorder.where} adds a bias that is '
+            'computed')
 
 
 def _beside(recorder, call, x: Tensor, dim: int,
@@ -73,15 +59,11 @@ def _beside(recorder, call, x: Tensor, dim: int,
     Returns:
         list[Tensor] | None: Labels of the output; None in the usual case.
     """
-    labels = recorder.labels_of(x)
-    if labels is None:
-        return None
-    labels = core(compress(labels))
+    labels = recorder.core_of(x)
     if labels.numel() == 1 or labels.shape[dim] > 1:
         return None
-    if call.op != 'linear' and labels.numel() > labels.shape[0]:
-        recorder.count(call, macs)
-        raise NotUnderstood(f'{recorder.where} convolves along its channels')
+    recorder.require(call.op == 'linear' or labels.numel() == labels.shape[0],
+                     'convolves along its channels', call, macs)
     channels = labels.reshape(-1)
     recorder.count(call, macs / len(channels), channels)
     recorder.fix(call.tensors[1:], f'{recorder.where} mixes positions')
@@ -108,17 +90,13 @@ def layer(recorder, call) -> List[Tensor]:
     if name == f'{path}.weight' and (bias is None or recorder.name_of(bias)
                                      == f'{path}.bias'):
         facts.affine.add(path)
-    reason = None
-    if turned and groups > 1 and not depthwise:
-        reason = 'is a grouped transposed convolution'
-    elif name is None:
-        reason = f'uses a weight in {call.op} that is computed or belongs ' \
-            'to another module'
-    elif not flat and x.dim() < weight.dim():
-        reason = 'reads a tensor without a batch dimension'
-    if reason is not None:
-        recorder.count(call, macs)
-        raise NotUnderstood(f'{recorder.where} {reason}')
+    recorder.require(not turned or groups == 1 or depthwise,
+                     'is a grouped transposed convolution', call, macs)
+    recorder.require(
+        name is not None, f'uses a weight in {call.op} that is computed or '
+        'belongs to another module', call, macs)
+    recorder.require(flat or x.dim() >= weight.dim(),
+                     'reads a tensor without a batch dimension', call, macs)
     beside = None if turned else _beside(recorder, call, x, dim, macs)
     if beside is not None:
         return beside
@@ -151,11 +129,11 @@ def embedding(recorder, call) -> List[Tensor]:
     """The features of a row are channels that the table makes."""
     weight, out = call.argument(1, 'weight'), call.outs[0]
     name = owned_weight(recorder, weight)
-    if name is None:
-        raise NotUnderstood(f'{recorder.where} looks up rows in a table that '
-                            'is computed or belongs to another module')
-    if call.argument(3, 'max_norm') is not None:
-        raise NotUnderstood(f'{recorder.where} rescales its rows (max_norm)')
+    recorder.require(
+        name is not None, 'looks up rows in a table that is computed or '
+        'belongs to another module')
+    recorder.require(
+        call.argument(3, 'max_norm') is None, 'rescales its rows (max_norm)')
     recorder.fix([call.argument(0, 'input')],
                  f'{recorder.where} takes them as indices')
     labels = recorder.facts.outputs(

@@ -7,7 +7,7 @@ kept equal (``x[:, :n]`` with ``n = x.shape[1] // 2``); other numbers are told
 from one another by the self-check alone. Channels that are picked one by one
 have to stay.
 """
-from typing import Any, List, Optional
+from typing import Any, Callable, List, Optional
 
 import torch
 from torch import Tensor
@@ -31,10 +31,8 @@ def cut(recorder, call) -> List[Tensor]:
         labels = recorder.labels_of(x)
         recorder.fix(call.tensors[1:],
                      f'{recorder.where} takes them as indices')
-        places = _places(labels)
-        if places is not None:
-            found = moved(recorder, call, places)[0]
-            _note_piece(recorder, call, labels, found)
+        _note_piece(recorder, call, labels,
+                    lambda places: moved(recorder, call, places)[0])
     return outs
 
 
@@ -77,15 +75,13 @@ def write(recorder, call) -> List[Optional[Tensor]]:
         f'{recorder.where} takes them as indices')
     index = tree_map(lambda p: p.cpu() if isinstance(p, Tensor) else p, index)
     old = recorder.labels_of(target)
-    if old is not None and _places(old) is not None:
-        _note_piece(recorder, call, old, _places(old)[index])
-    new = recorder.labels_of(value) if isinstance(value, Tensor) else None
-    if new is None:
+    if old is not None:
+        _note_piece(recorder, call, old, lambda places: places[index])
+    if not isinstance(value, Tensor) or recorder.labels_of(value) is None:
         return [old]
-    if old is None:
-        old = torch.zeros((), dtype=torch.long).expand(target.shape)
+    old = recorder.core_of(target).expand(target.shape)
     there = old[index]
-    here = core(new).expand(there.shape)
+    here = recorder.core_of(value).expand(there.shape)
     recorder.variables.tie(
         there, here, f'{recorder.where} writes them into a part of a tensor '
         'of fixed width')
@@ -94,18 +90,18 @@ def write(recorder, call) -> List[Optional[Tensor]]:
     return [labels]
 
 
-def _places(labels: Tensor) -> Optional[Tensor]:
-    """Place of every entry in the one dimension that holds channels."""
+def _note_piece(recorder, call, labels: Tensor, cut_out: Callable) -> None:
+    """Note which places of a vector of channels a slice takes.
+
+    ``cut_out`` gives the slice of a tensor that holds, at every entry, its
+    place in the one dimension that holds channels.
+    """
     small = core(compress(labels))
     if not 1 < small.numel() == max(small.shape):
-        return None
-    return torch.arange(small.numel()).view(small.shape).expand(labels.shape)
-
-
-def _note_piece(recorder, call, labels: Tensor, places: Tensor) -> None:
-    """Note which places of a vector of channels a slice takes."""
-    vector = core(compress(labels)).reshape(-1)
-    found = core(compress(places))
+        return
+    vector = small.reshape(-1)
+    places = torch.arange(len(vector)).view(small.shape).expand(labels.shape)
+    found = core(compress(cut_out(places)))
     count, places = found.numel(), found.reshape(-1)
     if count == len(vector) and torch.equal(places, torch.arange(count)):
         return

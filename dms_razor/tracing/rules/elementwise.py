@@ -14,13 +14,9 @@ from .table import register_rule, those
 def elementwise(recorder, call) -> List[Tensor]:
     """Merge the labels of all operands where broadcasting pairs them up."""
     shape = call.outs[0].shape
-    operands, constants = [], []
-    for tensor in call.tensors:
-        labels = recorder.labels_of(tensor)
-        if labels is None:
-            constants.append(tensor)
-        else:
-            operands.append((tensor, align(core(labels), len(shape))))
+    known = [(tensor, recorder.labels_of(tensor)) for tensor in call.tensors]
+    operands = [(tensor, align(core(labels), len(shape)))
+                for tensor, labels in known if labels is not None]
     # Activations first: a parameter beside them has to fit in.
     operands.sort(key=lambda operand: recorder.value(operand[0]) is None)
     result: Optional[Tensor] = None
@@ -43,16 +39,21 @@ def elementwise(recorder, call) -> List[Tensor]:
             if result.numel() > labels.numel():
                 a, b = b, a  # the one that varies less
             result = torch.where(a > 0, a, b)
-    for tensor in constants:
-        _check_constant(recorder, call, tensor, result)
+    for tensor, labels in known:
+        # A constant as wide as the channels forbids that they go away.
+        if labels is None and any(
+                a > 1 < b
+                for a, b in zip(tensor.shape[::-1], result.shape[::-1])):
+            recorder.variables.fix(
+                result, f'{recorder.where} combines them with a constant '
+                f'tensor of fixed width in {call.op}')
     return [result.expand(out.shape) for out in call.outs]
 
 
 def _lie_across(left: Tensor, right: Tensor) -> bool:
     """Whether labels vary in dimensions that have nothing in common."""
-    both = list(zip(left.shape, right.shape))
-    return left.numel() > 1 < right.numel() and not any(a > 1 and b > 1
-                                                        for a, b in both)
+    return left.numel() > 1 < right.numel() and not any(
+        a > 1 < b for a, b in zip(left.shape, right.shape))
 
 
 def _meets_many(recorder, tensor: Tensor,
@@ -63,22 +64,9 @@ def _meets_many(recorder, tensor: Tensor,
     of the other, so it stays, and says nothing about the other.
     """
     own = recorder.own_shape(tensor)
-    for _, labels in operands:
-        single = (1, ) * (labels.dim() - len(own)) + own
-        if any(size == 1 and many > 1
-               for size, many in zip(single, labels.shape)):
-            return True
-    return False
-
-
-def _check_constant(recorder, call, tensor: Tensor, labels: Tensor) -> None:
-    """A constant as wide as the channels forbids that channels go away."""
-    for dim in range(1, tensor.dim() + 1):
-        if dim <= labels.dim() and tensor.shape[-dim] > 1 \
-                and labels.shape[-dim] > 1:
-            recorder.variables.fix(
-                labels, f'{recorder.where} combines them with a constant '
-                f'tensor of fixed width in {call.op}')
+    return any(size == 1 < many for _, labels in operands
+               for size, many in zip((1, ) * (labels.dim() - len(own)) +
+                                     own, labels.shape))
 
 
 @register_rule('prelu')

@@ -5,11 +5,10 @@ from typing import List, Optional
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_map
+from torch.utils._pytree import tree_flatten, tree_map_only
 
 from ..facts import Partition
 from ..labels import compress, core, expand_vector, varies_along, vector_along
-from ..record import NotUnderstood
 from .table import register_rule
 
 SAME = ('contiguous clone detach to type type_as float half double bfloat16 '
@@ -37,29 +36,23 @@ def moved(recorder, call, labels: Optional[Tensor] = None) -> List[Tensor]:
             ``cat`` and ``stack``, which take several tensors, it is not used.
     """
     data = call.tensors if call.op in JOIN else call.tensors[:1]
-    replace = {}
-    for tensor in data:
-        found = recorder.labels_of(tensor) if labels is None else labels
-        if found is None:
-            found = torch.zeros((), dtype=torch.long).expand(tensor.shape)
-        replace[id(tensor)] = found
-
-    def swap(leaf):
-        if isinstance(leaf, Tensor):
-            return replace.get(id(leaf), leaf.cpu())
-        return leaf
-
-    args, kwargs = tree_map(swap, (call.args, call.kwargs))
-    func = call.func
-    if call.op in ('view', 'view_as'):  # labels may not be contiguous
-        func = torch.reshape if call.op == 'view' else Tensor.reshape_as
-        if call.op == 'view':
-            shape = args[1:] or (kwargs['size'], )
-            if isinstance(shape[0], torch.dtype):
-                raise NotUnderstood(f'{recorder.where} reinterprets the bits '
-                                    'of its channels (view(dtype))')
-            shape = shape[0] if not isinstance(shape[0], int) else shape
-            args, kwargs = (args[0], tuple(shape)), {}
+    replace = {
+        id(x):
+        recorder.core_of(x).expand(x.shape) if labels is None else labels
+        for x in data
+    }
+    args, kwargs = tree_map_only(Tensor, lambda x: replace.get(id(x), x.cpu()),
+                                 (call.args, call.kwargs))
+    # Labels may not be contiguous.
+    func = dict(
+        view=Tensor.reshape,
+        view_as=Tensor.reshape_as).get(call.op, call.func)
+    if call.op == 'view':
+        shape = args[1:] or (kwargs['size'], )
+        recorder.require(
+            not isinstance(shape[0], torch.dtype),
+            'reinterprets the bits of its channels (view(dtype))')
+        args, kwargs = (args[0], *shape), {}
     out = func(*args, **kwargs)
     return [t for t in tree_flatten(out)[0] if isinstance(t, Tensor)]
 
@@ -90,8 +83,7 @@ def expand(recorder, call) -> List[Tensor]:
     """Expansion to the shape of something larger."""
     outs, x = moved(recorder, call), call.tensors[0]
     own = recorder.own_shape(x)
-    own = (1, ) * (outs[0].dim() - len(own)) + own
-    recorder.expanded(call.outs[0], own)
+    recorder.expanded(call.outs[0], (1, ) * (outs[0].dim() - len(own)) + own)
     return outs
 
 
@@ -102,8 +94,9 @@ def roll(recorder, call) -> List[Tensor]:
         2, 'dims')
     if dims is None or dims == ():
         dims = list(range(labels.dim()))
-    if varies_along(labels, [dims] if isinstance(dims, int) else dims):
-        raise NotUnderstood(f'{recorder.where} rolls its channels')
+    recorder.require(
+        not varies_along(labels, [dims] if isinstance(dims, int) else dims),
+        'rolls its channels')
     return [labels]
 
 
@@ -111,11 +104,10 @@ def roll(recorder, call) -> List[Tensor]:
 def gather(recorder, call) -> List[Tensor]:
     """Picks positions by computed numbers, but no channels."""
     labels = recorder.labels_of(call.tensors[0])
-    position = 1 if call.op == 'gather' else 2
-    dim = call.argument(position, 'dim')
-    if dim is None or varies_along(labels, [dim]):
-        raise NotUnderstood(f'{recorder.where} picks channels by number '
-                            f'({call.op})')
+    dim = call.argument(1 if call.op == 'gather' else 2, 'dim')
+    recorder.require(
+        dim is not None and not varies_along(labels, [dim]),
+        f'picks channels by number ({call.op})')
     recorder.fix(call.tensors[1:], f'{recorder.where} takes them as indices')
     return moved(recorder, call)
 
@@ -126,10 +118,9 @@ def join(recorder, call) -> List[Tensor]:
 
     Joined along positions (a class token and patches) they are the same.
     """
-    if call.op == 'cat':
-        labels = _joined_positions(recorder, call)
-        if labels is not None:
-            return [labels.expand(call.outs[0].shape)]
+    labels = _joined_positions(recorder, call) if call.op == 'cat' else None
+    if labels is not None:
+        return [labels.expand(call.outs[0].shape)]
     outs = moved(recorder, call)
     if call.op == 'stack':
         note_stack(recorder, call, outs[0])
@@ -156,21 +147,20 @@ def _joined_positions(recorder, call) -> Optional[Tensor]:
 def pad(recorder, call) -> List[Tensor]:
     """Padding: positions take their channel's label; added channels stay."""
     x, widths = call.tensors[0], call.argument(1, 'pad')
-    labels = core(compress(recorder.labels_of(x)))
-    shape = call.outs[0].shape
+    labels = recorder.core_of(x)
     for i in range(len(widths) // 2):
         dim = x.dim() - 1 - i
         before, after = widths[2 * i], widths[2 * i + 1]
         if labels.shape[dim] > 1 and (before or after):
-            if min(before, after) < 0 or call.argument(
-                    2, 'mode', 'constant') != 'constant':
-                raise NotUnderstood(f'{recorder.where} crops or mirrors its '
-                                    'channels by padding')
+            recorder.require(
+                min(before, after) >= 0
+                and call.argument(2, 'mode', 'constant') == 'constant',
+                'crops or mirrors its channels by padding')
             variable = recorder.variables.new_fixed(
                 f'{recorder.where} pads its channels to a fixed width')
             widths_dim = [0, 0] * (labels.dim() - 1 - dim) + [before, after]
             labels = F.pad(labels, widths_dim, value=int(variable))
-    return [labels.expand(shape)]
+    return [labels.expand(call.outs[0].shape)]
 
 
 @register_rule('unfold')
@@ -180,9 +170,8 @@ def unfold(recorder, call) -> List[Tensor]:
     if call.func is not F.unfold:
         return move(recorder, call)
     vector = vector_along(recorder.labels_of(x), 1)
-    if vector is None:
-        raise NotUnderstood(f'{recorder.where} unfolds a tensor whose '
-                            'channels vary over positions')
+    recorder.require(vector is not None,
+                     'unfolds a tensor whose channels vary over positions')
     times = out.shape[-2] // len(vector)
     return [
         expand_vector(
@@ -215,12 +204,11 @@ def note_reshape(recorder, before: Tensor, after: Tensor) -> None:
         after (Tensor): Labels of the output.
     """
     before, after = _varying(before), _varying(after)
-    if before.dim() == 1 and after.dim() > 1:
-        if before.numel() == after.numel():
-            _note_parts(recorder, after, f'{recorder.where} splits them up')
-    elif before.dim() > 1 and after.dim() == 1:
-        if before.numel() == after.numel():
-            _tie_rows(recorder, before)
+    same_size = before.numel() == after.numel()
+    if same_size and before.dim() == 1 < after.dim():
+        _note_parts(recorder, after, f'{recorder.where} splits them up')
+    elif same_size and after.dim() == 1 < before.dim():
+        _tie_rows(recorder, before)
 
 
 def note_stack(recorder, call, after: Tensor) -> None:

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from ..facts import NormAxis, Partition
 from ..labels import expand_vector, varies_along
-from ..record import NotUnderstood
 from .contraction import channel_vector, owned_weight
 from .table import register_rule
 
@@ -26,9 +25,8 @@ def batch_norm(recorder, call) -> List[Tensor]:
         tensor = call.argument(position, name)
         if isinstance(tensor, Tensor):
             full_name = recorder.name_of(tensor)
-            if full_name is None:
-                raise NotUnderstood(
-                    f'{recorder.where} normalises with a computed {name}')
+            recorder.require(full_name is not None,
+                             f'normalises with a computed {name}')
             recorder.facts.axis(full_name, 0, vector)
             found.add(full_name)
     if found.issuperset(f'{recorder.path}.{name}' for name in names[2:]):
@@ -38,25 +36,19 @@ def batch_norm(recorder, call) -> List[Tensor]:
 
 def _mixes(recorder, call, vector: Tensor, groups: int, affine) -> None:
     """Note a norm that mixes the channels of ``vector``."""
-    path = recorder.path
-    known = recorder.facts.norms.get(path)
-    for tensor in affine:
-        if isinstance(tensor, Tensor) and owned_weight(recorder,
-                                                       tensor) is None:
-            raise NotUnderstood(f'{recorder.where} normalises with a weight '
-                                'that is computed or of another module')
-    if known is not None and known.op != call.op:
-        raise NotUnderstood(f'{recorder.where} runs several norms')
-    if known is not None:
-        if len(known.labels) != len(vector):
-            raise NotUnderstood(f'{recorder.where} normalises vectors of '
-                                'several widths')
-        recorder.variables.merge(known.labels, vector)
-    else:
-        recorder.facts.norms[path] = NormAxis(path, call.op, vector, groups)
-    for tensor in affine:
-        if isinstance(tensor, Tensor):
-            recorder.facts.axis(recorder.name_of(tensor), 0, vector)
+    names = [owned_weight(recorder, t) for t in affine if t is not None]
+    recorder.require(
+        None not in names,
+        'normalises with a weight that is computed or of another module')
+    known = recorder.facts.norms.setdefault(
+        recorder.path, NormAxis(recorder.path, call.op, vector, groups))
+    recorder.require(known.op == call.op, 'runs several norms')
+    recorder.require(
+        len(known.labels) == len(vector),
+        'normalises vectors of several widths')
+    recorder.variables.merge(known.labels, vector)
+    for name in names:
+        recorder.facts.axis(name, 0, vector)
 
 
 @register_rule('layer_norm', 'rms_norm')
@@ -67,9 +59,9 @@ def layer_norm(recorder, call) -> List[Tensor]:
     dims = list(range(labels.dim() - len(shape), labels.dim()))
     if not varies_along(labels, dims):
         return [labels]
-    if len(dims) > 1:
-        raise NotUnderstood(f'{recorder.where} normalises over channels and '
-                            f'positions at once ({call.op})')
+    recorder.require(
+        len(dims) == 1,
+        f'normalises over channels and positions at once ({call.op})')
     vector = channel_vector(recorder, x, -1)
     affine = [call.argument(2, 'weight')]
     if call.op == 'layer_norm':

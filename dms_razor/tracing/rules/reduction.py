@@ -4,10 +4,8 @@ from typing import List, Sequence
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten
 
 from ..labels import compress, core, expand_vector, varies_along, vector_along
-from ..record import NotUnderstood
 from .elementwise import elementwise
 from .table import register_rule
 
@@ -33,14 +31,13 @@ def spatial(recorder, call) -> List[Tensor]:
     else:
         recorder.fix(call.tensors[1:],
                      f'{recorder.where} takes them as places')
-    vector = None if labels is None else vector_along(labels, 1)
-    if labels is not None and vector is None and varies_along(labels, [1]):
+    if labels is not None and varies_along(labels, [1]):
         labels = _mixed(recorder, call, labels,
                         [d for d in range(labels.dim()) if d != 1])
-        vector = vector_along(labels, 1)
-    if vector is None:
-        raise NotUnderstood(f'{recorder.where} pools or resizes a tensor '
-                            'whose channels vary over positions')
+    vector = None if labels is None else vector_along(labels, 1)
+    recorder.require(
+        vector is not None, 'pools or resizes a tensor whose channels vary '
+        'over positions')
     return [expand_vector(vector, 1, out.shape) for out in call.outs]
 
 
@@ -49,8 +46,7 @@ def _reduced_dims(call, dims: int) -> Sequence[int]:
     dim = call.argument(position, 'dim')
     if dim is None or isinstance(dim, bool) or dim in ((), []):
         return list(range(dims))
-    dim = [dim] if isinstance(dim, int) else dim
-    return [d % dims for d in dim]
+    return [d % dims for d in ([dim] if isinstance(dim, int) else dim)]
 
 
 def _mixed(recorder, call, labels: Tensor, dims: Sequence[int]) -> Tensor:
@@ -60,14 +56,11 @@ def _mixed(recorder, call, labels: Tensor, dims: Sequence[int]) -> Tensor:
     kernels): channels of one place in all parts then go together.
     """
     labels = core(compress(labels))
-    first = labels
-    for dim in dims:
-        first = first.narrow(dim, 0, 1)
-    if first.numel() < labels.numel():
-        if first.numel() == 1:
-            raise NotUnderstood(
-                f'{recorder.where} mixes channels: it takes their {call.op}')
-        recorder.variables.merge(*torch.broadcast_tensors(first, labels))
+    first = labels[tuple(
+        slice(1 if dim in dims else None) for dim in range(labels.dim()))]
+    recorder.require(first.numel() == labels.numel() or first.numel() > 1,
+                     f'mixes channels: it takes their {call.op}')
+    recorder.variables.merge(*torch.broadcast_tensors(first, labels))
     return first
 
 
@@ -81,8 +74,8 @@ def reduce(recorder, call) -> List[Tensor]:
     dims = _reduced_dims(call, labels.dim())
     labels = _mixed(recorder, call, labels, dims)
     if call.outs[0].dim() < labels.dim():
-        for dim in sorted(dims, reverse=True):
-            labels = labels.squeeze(dim)
+        labels = labels.reshape(
+            [n for dim, n in enumerate(labels.shape) if dim not in dims])
     return [labels.expand(out.shape) for out in call.outs]
 
 
@@ -93,10 +86,9 @@ def along_one_dimension(recorder, call) -> List[Tensor]:
     labels = recorder.labels_of(call.tensors[0])
     default = 1 if call.op == 'normalize' else -1
     position = 2 if call.op in ('normalize', 'topk') else 1
-    dim = call.argument(position, 'dim', default)
-    if dim is None:
-        dim = default
-    labels = _mixed(recorder, call, labels, [dim % labels.dim()])
+    dim = call.argument(position, 'dim')
+    labels = _mixed(recorder, call, labels,
+                    [(default if dim is None else dim) % labels.dim()])
     return [labels.expand(out.shape) for out in call.outs]
 
 
@@ -104,10 +96,10 @@ def along_one_dimension(recorder, call) -> List[Tensor]:
 def no_feature(recorder, call) -> List[Tensor]:
     """Indices and flags; they may not depend on prunable channels."""
     labels = recorder.labels_of(call.tensors[0])
-    if core(compress(labels)).numel() > 1:
-        raise NotUnderstood(
-            f'{recorder.where} computes {call.op} over its channels')
+    recorder.require(
+        core(compress(labels)).numel() == 1,
+        f'computes {call.op} over its channels')
     return [
-        torch.zeros((), dtype=torch.long).expand(t.shape)
-        for t in tree_flatten(call.outs)[0]
+        torch.zeros((), dtype=torch.long).expand(out.shape)
+        for out in call.outs
     ]
