@@ -26,9 +26,13 @@ def repair(checker, builder, space: Space, problem) -> Space:
     Raises:
         RuntimeError: The network does not even compute the same twice.
     """
-    stages = _stages_of_removed(space, problem)
-    if stages:
+    removed = [
+        block.element for block in space.blocks if block.path == problem.module
+        and not problem.selection[block.element]
+    ]
+    if removed:
         # Its owner asks a removed block for something: no width is at fault.
+        stages = space.layout.unit_of_element[removed].unique().tolist()
         return _fix(checker, builder, space, problem, stages)
     if _follow(builder, problem):
         return builder.build()
@@ -41,15 +45,6 @@ def repair(checker, builder, space: Space, problem) -> Space:
         return builder.build()
     suspects = _units_within(builder, space, problem.module)
     return _fix(checker, builder, space, problem, suspects)
-
-
-def _stages_of_removed(space: Space, problem) -> List[int]:
-    """The depth unit of the removed block that fails, if that is what does."""
-    removed = [
-        block.element for block in space.blocks if block.path == problem.module
-        and not problem.selection[block.element]
-    ]
-    return space.layout.unit_of_element[removed].unique().tolist()
 
 
 def _fix(checker, builder, space: Space, problem,

@@ -197,11 +197,10 @@ class SpaceBuilder:
             return False
         layout = Layout(units)
         rows = layout.row_of_element
-        vectors = {
-            axis.labels.numpy().tobytes(): axis
-            for axis in self.facts.axes.values()
-        }
-        for axis in vectors.values():
+        for axis in {  # each vector once
+                axis.labels.numpy().tobytes(): axis
+                for axis in self.facts.axes.values()
+        }.values():
             index = self.elements.index(axis.labels)
             elements = index[index >= 0]
             times = torch.bincount(elements, minlength=layout.E)

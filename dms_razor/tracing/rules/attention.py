@@ -111,10 +111,10 @@ def matrix_product(recorder, call) -> List[Tensor]:
         a, b = b, a
     out = call.outs[0]
     total = out.numel() * a.shape[-1]
-    plain = min(a.dim(), b.dim(), out.dim()) > 1 and all(
-        recorder.name_of(t) is None for t in (a, b))
     recorder.require(
-        plain, 'multiplies matrices in a way that is not understood '
+        min(a.dim(), b.dim(), out.dim()) > 1
+        and all(recorder.name_of(t) is None for t in (a, b)),
+        'multiplies matrices in a way that is not understood '
         f'({call.op})', call, total)
     left = align(recorder.core_of(a), out.dim())
     right = align(recorder.core_of(b), out.dim())

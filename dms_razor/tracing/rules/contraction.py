@@ -26,8 +26,9 @@ def channel_vector(recorder, x: Tensor, dim: int) -> Tensor:
     rows = recorder.core_of(x).movedim(dim, -1)
     rows = rows.reshape(-1, rows.shape[-1]).expand(-1, x.shape[dim])
     vector = rows.max(0).values
-    recorder.variables.tie(rows, vector,
-                           f'{recorder.where} also reads constants there')
+    if len(rows) > 1:
+        recorder.variables.tie(rows, vector,
+                               f'{recorder.where} also reads constants there')
     return vector
 
 
