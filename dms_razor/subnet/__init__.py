@@ -13,12 +13,13 @@ from .export import Export, export_subnet
 from .manifest import Manifest
 from .report import Report
 from .slicing import slice_model
+from .statistics import recalibrate
 from .weights import load_weights, read_weights
 
 __all__ = [
     'apply_manifest', 'build_subnet', 'Count', 'count_macs', 'count_params',
     'Export', 'export_subnet', 'load_weights', 'Manifest', 'read_weights',
-    'Report', 'slice_model', 'SubnetError'
+    'recalibrate', 'Report', 'slice_model', 'SubnetError'
 ]
 
 __getattr__ = moved_names(__name__)

@@ -13,7 +13,7 @@
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Optional, Tuple, Union
+from typing import Any, Callable, Iterable, Optional, Tuple, Union
 
 from torch import Tensor, nn
 
@@ -27,6 +27,7 @@ from .manifest import Manifest, describe_subnet
 from .picture import draw_structure
 from .report import Report, amount, compare_layers
 from .slicing import plain_copy, slice_model
+from .statistics import recalibrate
 from .weights import save_weights
 
 FILES = ('subnet.json', 'subnet.pth', 'retrain.py', 'base.py', 'report.md',
@@ -60,11 +61,13 @@ def export_subnet(out_dir: Union[str, Path],
                   inputs: Any = None,
                   forward: Optional[Callable] = None,
                   retrain: Optional[Any] = None,
+                  bn_data: Optional[Iterable] = None,
+                  bn_batches: int = 20,
+                  bn_forward: Optional[Callable] = None,
                   picture: bool = True) -> Export:
     """Cut out a subnet, check what it costs, and write it down.
 
-    The folder appears whole or not at all. An older export of that name is
-    kept aside until the new one is in place.
+    The folder appears whole or not at all.
 
     Args:
         out_dir (str | Path): The folder, e.g. ``work_dir/subnet``.
@@ -73,22 +76,20 @@ def export_subnet(out_dir: Union[str, Path],
         selection (Tensor): Bool of shape [E], True for what stays.
         target (float, optional): What was asked, in units of ``metric``.
         metric (str): What ``target`` limits. Defaults to 'macs'.
-        inputs (Any, optional): Example inputs to count MACs on. Defaults to
-            those that the space was traced with.
-        forward (callable, optional): ``forward(model, *inputs)`` when the
-            network is not simply called.
-        retrain (RetrainConfig, optional): What to make retrain.py from;
-            without it there is none.
-        picture (bool): Whether to draw structure.png. It needs matplotlib;
-            without matplotlib the report says so.
+        inputs, forward: What MACs are counted on and how the network is
+            called, if not as when it was traced.
+        retrain (RetrainConfig, optional): What makes retrain.py, if any.
+        bn_data, bn_batches, bn_forward: What the BatchNorm statistics, which
+            are else the supernet's, are taken from: see :func:`recalibrate`.
+        picture (bool): Whether to draw structure.png, with matplotlib.
 
     Returns:
         Export: The folder and what is in it.
 
     Raises:
-        SubnetError: ``selection`` is no network of the space, the counted
-            MACs or parameters are not those that the search reckoned with,
-            or the folder holds something else. Nothing was written then.
+        SubnetError: ``selection`` is no network of the space, it does not
+            cost what the search reckoned with, or the folder holds something
+            else. Nothing was written then.
         ValueError: There is no such metric.
     """
     METRICS.find(metric)
@@ -96,10 +97,10 @@ def export_subnet(out_dir: Union[str, Path],
     texts = {} if retrain is None else retrain.files()
     subnet, report = _cut(model, space, selection, inputs, forward, metric,
                           target)
-    if picture and importlib.util.find_spec('matplotlib') is None:
-        picture = False
-        report.notes.append('There is no picture of the structure, because '
-                            'matplotlib is not installed.')
+    picture = picture and _can_draw(report)
+    if bn_data is not None:
+        used = recalibrate(subnet, bn_data, bn_batches, bn_forward)
+        report.notes.append(f'BatchNorm statistics are from {used} batches.')
     texts['report.md'] = report.to_markdown()
     texts['report.json'] = report.to_json()
     with whole_folder(out_dir, FILES) as folder:
@@ -110,6 +111,14 @@ def export_subnet(out_dir: Union[str, Path],
         if picture:
             draw_structure(report.to_dict(), folder / 'structure.png')
     return Export(Path(out_dir), subnet, report.manifest, report)
+
+
+def _can_draw(report: Report) -> bool:
+    if importlib.util.find_spec('matplotlib') is not None:
+        return True
+    report.notes.append('There is no picture of the structure, because '
+                        'matplotlib is not installed.')
+    return False
 
 
 def _cut(model: nn.Module, space: Space, selection: Tensor, inputs: Any,

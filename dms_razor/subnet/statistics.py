@@ -1,0 +1,128 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""BatchNorm statistics of the network that is meant, not of its supernet.
+
+A norm's running statistics were taken while all channels were there, under
+soft masks. The subnet has other activations: evaluated with the old
+statistics it loses many points that a few forward passes give back. Nothing
+is trained here, and nothing but running statistics changes.
+"""
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+def recalibrate(model: nn.Module,
+                batches: Iterable[Any],
+                number: int = 20,
+                forward: Optional[Callable[[nn.Module, Any], Any]] = None,
+                norms: Optional[List[_BatchNorm]] = None) -> int:
+    """Take the BatchNorm statistics of a network anew, from data.
+
+    Each statistic becomes the plain average over the batches. Norms that do
+    not train (``norm_eval``, frozen stages) keep theirs; dropout and all else
+    run as in evaluation. Training flags and the state of torch's random
+    generators are as before afterwards.
+
+    Args:
+        model (nn.Module): The network, a subnet or a supernet with hard
+            masks.
+        batches (Iterable): Batches; those of a loader of ``(images, labels)``
+            do, labels are not looked at.
+        number (int): At most this many batches. Defaults to 20.
+        forward (Callable, optional): ``forward(model, batch)``. Defaults to
+            ``model(batch)``, of a tuple or list ``model(batch[0])``.
+        norms (list, optional): The norms to take. Defaults to those that
+            :func:`training_norms` finds.
+
+    Returns:
+        int: Batches that were used; 0 if no norm of the network trains.
+
+    Raises:
+        ValueError: If there is not a single batch, or ``number`` is below 1.
+            The network is as before then.
+    """
+    if number < 1:
+        raise ValueError(f'recalibrate with {number} batches: give at least 1')
+    norms = training_norms(model) if norms is None else norms
+    if not norms:
+        return 0
+    forward = forward or _first_part
+    before = [_state(norm) for norm in norms]
+    used = 0
+    try:
+        with _averaging(model, norms):
+            for batch in islice(batches, number):
+                forward(model, batch)
+                used += 1
+        if not used:
+            raise ValueError(
+                'there is no batch to take the BatchNorm statistics from; '
+                'give a loader or a list with at least one batch')
+    except BaseException:
+        for norm, state in zip(norms, before):
+            _restore(norm, state)
+        raise
+    return used
+
+
+def training_norms(model: nn.Module) -> List[_BatchNorm]:
+    """Norms with running statistics that ``model.train()`` would train.
+
+    The network's own ``train`` decides, which is where ``norm_eval`` and
+    frozen stages are; its training flags are as before afterwards.
+    """
+    flags = [(module, module.training) for module in model.modules()]
+    grads = [(p, p.requires_grad) for p in model.parameters()]
+    try:
+        model.train()
+        return [
+            module for module in model.modules()
+            if isinstance(module, _BatchNorm) and module.training
+            and module.track_running_stats and module.running_mean is not None
+        ]
+    finally:
+        for module, flag in flags:
+            module.training = flag
+        for parameter, flag in grads:  # frozen stages switch them off
+            parameter.requires_grad_(flag)
+
+
+@contextmanager
+def _averaging(model: nn.Module, norms: List[_BatchNorm]) -> Iterator[None]:
+    """Evaluation, but for these norms, which average from nothing."""
+    flags = [(module, module.training) for module in model.modules()]
+    momenta = [norm.momentum for norm in norms]
+    devices = {p.device for p in model.parameters() if p.is_cuda}
+    try:
+        for module, _ in flags:
+            module.training = False
+        for norm in norms:
+            norm.training, norm.momentum = True, None  # a plain average
+            norm.reset_running_stats()
+        with torch.no_grad(), torch.random.fork_rng(devices=list(devices)):
+            yield
+    finally:
+        for module, flag in flags:
+            module.training = flag
+        for norm, momentum in zip(norms, momenta):
+            norm.momentum = momentum
+
+
+def _state(norm: _BatchNorm) -> Dict[str, Tensor]:
+    return {
+        name: buffer.clone()
+        for name, buffer in norm._buffers.items() if buffer is not None
+    }
+
+
+def _restore(norm: _BatchNorm, state: Dict[str, Tensor]) -> None:
+    for name, value in state.items():
+        norm._buffers[name].copy_(value)
+
+
+def _first_part(model: nn.Module, batch: Any) -> Any:
+    return model(batch[0] if isinstance(batch, (tuple, list)) else batch)
