@@ -69,12 +69,22 @@ def names(tmp_path, monkeypatch):
         search=Search(model, images[:1], target='50%', total_steps=20))
 
 
+def test_an_export_takes_statistics_from_a_loader(names):
+    model = Net()
+    model.pool = nn.Sequential(nn.BatchNorm2d(96), model.pool)
+    names['search'] = Search(model, names['images'][:1], total_steps=20)
+    names['loader'] = [names['images']]
+    exec(python_blocks('docs/en/plain_python.md')[1], names)
+    report = Path('subnet/report.md').read_text(encoding='utf-8')
+    assert 'BatchNorm statistics are from 1 batches' in report
+
+
 def test_stop_and_resume(names):
     search = names['search'].attach(names['optimizer'])
     search.loss(names['model'](names['images']).square().mean()).backward()
     names['optimizer'].step()
     ratios = search.bank.ratios.clone()
-    code = python_blocks('docs/en/plain_python.md')[1]
+    code = python_blocks('docs/en/plain_python.md')[2]
     saving, loading = code.split('...\n')
     exec(saving, names)
     search.bank.ratios += .1
@@ -86,7 +96,7 @@ def test_stop_and_resume(names):
 def test_patterns(names):
     names['search'].close()
     whole = names['search'].resource.supernet('macs')
-    code = python_blocks('docs/en/plain_python.md')[2]
+    code = python_blocks('docs/en/plain_python.md')[3]
     exec(f"found = {code.replace('2.0G', str(whole / 2))}", names)
     units = {unit.name: unit for unit in names['found'].space.units}
     assert not any('stem' in name for name in units)

@@ -27,7 +27,7 @@ from .manifest import Manifest, describe_subnet
 from .picture import draw_structure
 from .report import Report, amount, compare_layers
 from .slicing import plain_copy, slice_model
-from .statistics import recalibrate
+from .statistics import recalibrate, training_norms
 from .weights import save_weights
 
 FILES = ('subnet.json', 'subnet.pth', 'retrain.py', 'base.py', 'report.md',
@@ -97,6 +97,10 @@ def export_subnet(out_dir: Union[str, Path],
     texts = {} if retrain is None else retrain.files()
     subnet, report = _cut(model, space, selection, inputs, forward, metric,
                           target)
+    picture = picture and _can_draw(report)
+    if bn_data is not None and training_norms(subnet):
+        used = recalibrate(subnet, bn_data, bn_batches, bn_forward)
+        report.notes.append(f'BatchNorm statistics are from {used} batches.')
     picture = picture and _can_draw(report)
     if bn_data is not None:
         used = recalibrate(subnet, bn_data, bn_batches, bn_forward)
