@@ -101,10 +101,6 @@ def export_subnet(out_dir: Union[str, Path],
     if bn_data is not None and training_norms(subnet):
         used = recalibrate(subnet, bn_data, bn_batches, bn_forward)
         report.notes.append(f'BatchNorm statistics are from {used} batches.')
-    picture = picture and _can_draw(report)
-    if bn_data is not None:
-        used = recalibrate(subnet, bn_data, bn_batches, bn_forward)
-        report.notes.append(f'BatchNorm statistics are from {used} batches.')
     texts['report.md'] = report.to_markdown()
     texts['report.json'] = report.to_json()
     with whole_folder(out_dir, FILES) as folder:
