@@ -199,15 +199,15 @@ class Space:
         """
         dtype = getattr(selection, 'dtype', type(selection).__name__)
         if dtype != torch.bool:
-            raise TypeError(f'keep must be a bool tensor, got {dtype}. Pass '
+            raise TypeError(f'a selection is a bool tensor, not {dtype}. Pass '
                             'bank.hard() or a tensor of True and False with '
                             'one entry per element of the space.')
         selection = selection.detach().cpu()
         if tuple(selection.shape) != (self.layout.E, ):
             raise SubnetError(
-                f'keep has shape {tuple(selection.shape)}, but the space has '
-                f'{self.layout.E} elements. Use the keep of a search over '
-                'this very space.')
+                f'the selection has shape {tuple(selection.shape)}, but the '
+                f'space has {self.layout.E} elements. Use the selection of a '
+                'search over this very space.')
         for unit, rows in zip(self.units, self.rows(selection)):
             counts = rows.sum(1).tolist()
             if len(set(counts)) > 1:

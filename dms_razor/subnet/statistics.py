@@ -52,7 +52,7 @@ def recalibrate(model: nn.Module,
         return 0
     forward = forward or _first_part
     before = [_state(norm) for norm in norms]
-    used = 0
+    used, unseen = 0, norms
     try:
         with _averaging(model, norms):
             for batch in islice(batches, number):
@@ -62,10 +62,12 @@ def recalibrate(model: nn.Module,
             raise ValueError(
                 'there is no batch to take the BatchNorm statistics from; '
                 'give a loader or a list with at least one batch')
-    except BaseException:
+        unseen = [norm for norm in norms if norm.num_batches_tracked == 0]
+    finally:
+        # All after an error, else those that no batch went through.
         for norm, state in zip(norms, before):
-            _restore(norm, state)
-        raise
+            if norm in unseen:
+                _restore(norm, state)
     return used
 
 

@@ -91,6 +91,24 @@ def test_nothing_changes_if_it_fails():
     assert all(torch.equal(before[k], after[k]) for k in before)
 
 
+def test_an_error_in_a_later_batch_changes_nothing_either():
+    net, data = Net(), [*batches(1), ('no image', 'y')]
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    with pytest.raises((AttributeError, TypeError)):
+        recalibrate(net, data)
+    after = net.state_dict()
+    assert all(torch.equal(before[k], after[k]) for k in before)
+
+
+def test_a_norm_that_no_batch_goes_through_keeps_its_statistics():
+    net = Net()
+    net.extra = nn.BatchNorm2d(2)
+    net.extra.running_mean.fill_(.7)
+    recalibrate(net, batches())
+    assert torch.equal(net.extra.running_mean, torch.full((2, ), .7))
+    assert not torch.equal(net.first.running_mean, torch.zeros(3))
+
+
 def test_a_network_without_such_norms_needs_no_data():
     assert recalibrate(nn.Linear(2, 2), []) == 0
 

@@ -1,4 +1,5 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
+"""What drives a search inside mmengine's runner, and what it writes."""
 from .checkpoint import SubnetCheckpointHook
 from .export import ExportSubnetHook
 from .search import DMSHook
