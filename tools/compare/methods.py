@@ -1,0 +1,266 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""How a network of a row is found: one function a method, under its name.
+
+A method gets a :class:`Job` and returns what it :class:`Found`. An experiment
+registers its own::
+
+    @METHODS.register('mine')
+    def mine(job):
+        return Found(my_network(job.supernet(), job.amount))
+"""
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Optional, Union
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dms_razor import Search
+from dms_razor.core.budget import parse_target
+from dms_razor.core.registry import Registry
+from dms_razor.core.resource import METRICS
+from tools.compare.data import Images
+from tools.compare.experiment import Budget, Experiment, Recipe, Row
+from tools.compare.training import Clock, Machine, train
+
+METHODS = Registry('method')
+#: Points of a search that its trace holds, about.
+POINTS = 20
+#: Added to a run's seed for the batches of a search, of a pretraining.
+SEARCH_DATA, PRETRAIN_DATA = 1000, 2000
+
+
+@dataclass
+class Found:
+    """What a method found.
+
+    Attributes:
+        network (nn.Module): An ordinary network.
+        structure (list[dict]): Units with name, kind, kept and total, where
+            the method has units.
+        trace (list[dict]): Points of the search.
+        clock (Clock): What it took; pretraining is not in it.
+        steps, images (int): Steps of the search and images it saw.
+        recalibrated (bool): Whether BatchNorm statistics are its own.
+    """
+    network: nn.Module
+    structure: List[Dict[str, Any]] = field(default_factory=list)
+    trace: List[Dict[str, Any]] = field(default_factory=list)
+    clock: Clock = field(default_factory=Clock)
+    steps: int = 0
+    images: int = 0
+    recalibrated: bool = False
+
+
+@dataclass
+class Job:
+    """What a method is to do, and with what.
+
+    Attributes:
+        experiment, row, images, machine: As they are named.
+        label, amount (str, float): The budget, and what it is in units of the
+            metric.
+        seed (int): Of the run.
+        folder (Path): Where the network's export goes.
+        supernet (callable): Makes the supernet, random or pretrained.
+        once (callable): ``once(name, make)`` keeps what ``make()`` gives for
+            all runs of this experiment.
+    """
+    experiment: Experiment
+    row: Row
+    images: Images
+    machine: Machine
+    label: str
+    amount: float
+    seed: int
+    folder: Path
+    supernet: Callable[[], nn.Module]
+    once: Callable[[str, Callable], Dict[str, Any]]
+
+    @property
+    def what(self) -> str:
+        """How progress calls this run."""
+        return f'{self.row.name} {self.label} seed {self.seed}:'
+
+    @property
+    def recipe(self) -> Recipe:
+        """How weights are trained during the search."""
+        return self.row.recipe or self.experiment.search
+
+    @property
+    def recalibrates(self) -> bool:
+        """Whether the found network's statistics are wanted."""
+        return self.row.recalibrate and self.row.after != 'scratch'
+
+    def batches(self, number: int) -> List[Any]:
+        """Some training batches with labels, not augmented."""
+        batches = self.images.plain_batches(self.recipe.batch, self.seed)
+        return [batch for batch, _ in zip(batches, range(number))]
+
+    def search(self, network: nn.Module, **kwargs: Any) -> Search:
+        """A search of a network for this budget, with the row's arguments."""
+        return Search(
+            network, self.images.example, **{
+                'target': float(self.amount),
+                'metric': self.experiment.metric,
+                'seed': self.seed,
+                **kwargs,
+                **self.row.search
+            })
+
+    def exported(self, search: Search, **found: Any) -> Found:
+        """Cut out what a search stands at for this budget."""
+        structure = search.space.layout.structure(
+            search.project(float(self.amount)), search.bank.ratios)
+        bn_data = self.images.plain_batches(self.recipe.batch, self.seed) \
+            if self.recalibrates else None
+        export = search.export(
+            self.folder,
+            target=float(self.amount),
+            bn_data=bn_data,
+            picture=False)
+        return Found(
+            export.model, structure, recalibrated=self.recalibrates, **found)
+
+
+def cost(network: nn.Module, example: Tensor, metric: str = 'macs') -> int:
+    """What one sample costs, counted on the network itself."""
+    return METRICS.find(metric).count(network, example, None).total
+
+
+def amounts(experiment: Experiment, images: Images) -> Dict[str, float]:
+    """Budgets by label in units of the metric.
+
+    Raises:
+        TargetError: One cannot be read, or is above the supernet.
+    """
+    metric, example = experiment.metric, images.example
+    whole = cost(experiment.network(classes=images.classes), example, metric)
+
+    def amount(budget: Budget) -> Union[int, float]:
+        if callable(budget):
+            budget = cost(budget(classes=images.classes), example, metric)
+        return parse_target(budget, whole, metric)
+
+    return {
+        label: amount(budget)
+        for label, budget in experiment.labelled.items()
+    }
+
+
+@METHODS.register('network')
+def network(job: Job) -> Found:
+    """A network that was made by hand."""
+    return Found(job.row.network(classes=job.images.classes))
+
+
+@METHODS.register('dms')
+def dms(job: Job) -> Found:
+    """A search of this package, with whatever arguments the row has.
+
+    Options: none.
+    """
+    if job.row.one_search:
+        return _from_one_search(job)
+    clock = Clock()
+    with clock:
+        search, trace, seen = run_search(job)
+        found = job.exported(search, trace=trace, images=seen)
+    found.clock, found.steps = clock, seen // job.recipe.batch
+    return found
+
+
+def run_search(job: Job, target: Optional[float] = None):
+    """Search; returns the search, its trace and the images it saw."""
+    recipe, number = job.recipe, len(job.images.train[1])
+    narrow = job.row.width_only_epochs
+    if narrow is None:
+        narrow = job.experiment.width_only_epochs
+    steps = recipe.length(number)
+    extra = round(narrow * recipe.epoch(number)) if narrow else 0
+    supernet = job.supernet()
+    search = job.search(
+        supernet,
+        target=float(target or job.amount),
+        total_steps=steps,
+        width_only_steps=extra)
+    trace: List[Dict[str, Any]] = []
+    every = max(1, (steps + extra) // POINTS)
+
+    def watch(step: int, task: Tensor) -> None:
+        if step % every == 0 or step == steps + extra - 1:
+            trace.append(point(search, step, float(task.detach())))
+
+    seen = train(
+        supernet,
+        job.images,
+        recipe,
+        SEARCH_DATA + job.seed,
+        job.machine,
+        f'{job.what} search',
+        steps=steps + extra,
+        search=search,
+        watch=watch)
+    return search, trace, seen
+
+
+def point(search: Search, step: int, task: float) -> Dict[str, Any]:
+    """Where a search stands; ratios and kept are in the order of its units."""
+    structure = search.structure()
+    return dict(
+        step=step,
+        loss=round(task, 4),
+        target=round(search.current_target),
+        soft=round(search.current()),
+        hard=round(search.current(hard=True)),
+        ratios=[round(unit['ratio'], 4) for unit in structure],
+        kept=[unit['kept'] for unit in structure])
+
+
+def _from_one_search(job: Job) -> Found:
+    """Export this budget from the search that all budgets share.
+
+    It goes to the smallest budget; ``options=dict(target=...)`` is another.
+    """
+    least = min(amounts(job.experiment, job.images).values())
+    least = job.row.options.get('target', least)
+
+    def make() -> Dict[str, Any]:
+        clock = Clock()
+        with clock:
+            search, trace, seen = run_search(job, least)
+        return dict(
+            weights=search.model.state_dict(),
+            search=search.state_dict(),
+            trace=trace,
+            seen=seen,
+            clock=vars(clock))
+
+    made = job.once(f'searches/{job.row.name}', make)
+    supernet = job.supernet()
+    search = job.search(supernet, target=float(least))
+    supernet.load_state_dict(made['weights'])
+    search.load_state_dict(made['search'])
+    found = job.exported(search, trace=made['trace'], images=made['seen'])
+    found.clock = Clock(**made['clock'])
+    found.steps = made['seen'] // job.recipe.batch
+    return found
+
+
+def task_loss(model: nn.Module, batch: Any) -> Tensor:
+    """Cross entropy of a batch of images and labels."""
+    return F.cross_entropy(model(batch[0]), batch[1])
+
+
+def layers(model: nn.Module) -> Dict[str, int]:
+    """Output width of every convolution and linear layer."""
+    return {
+        name: module.weight.shape[0]
+        for name, module in model.named_modules()
+        if isinstance(module, (nn.Linear, nn.modules.conv._ConvNd))
+    }
+
+
+def params(model: nn.Module) -> int:
+    """Elements of all parameters."""
+    return sum(parameter.numel() for parameter in model.parameters())
