@@ -6,7 +6,7 @@ import re
 import time
 import traceback
 from pathlib import Path
-from typing import List, Optional, Sequence
+from typing import Dict, List, Optional, Sequence
 
 import torch
 
@@ -95,7 +95,8 @@ def main(arguments: Sequence[str], doc: str = '') -> Optional[str]:
         failed = make_all(bench, plan)
     except (ExperimentError, TargetError) as error:
         return f'{args.experiment}: {error}'
-    return tables(name, experiment, store) or failed
+    nothing = tables(name, experiment, store)
+    return failed or nothing
 
 
 def tables(name: str, experiment: Experiment, store: Store) -> Optional[str]:
@@ -146,7 +147,7 @@ def make_all(bench: Bench, plan: List[Run]) -> Optional[str]:
     A run that fails does not keep the others from being made. What another
     process is making is waited for.
     """
-    failed: List[str] = []
+    failed: Dict[str, List[str]] = {}
     waiting, told = list(plan), 0.
     while waiting:
         busy: List[Run] = []
@@ -158,18 +159,19 @@ def make_all(bench: Bench, plan: List[Run]) -> Optional[str]:
                 busy.append(run)
                 reason = str(error)
             except Exception as error:
-                traceback.print_exc()
-                failed.append(f'{run.row} {run.budget} seed {run.seed} '
-                              f'({type(error).__name__}: {error})')
+                if not isinstance(error, (ExperimentError, TargetError)):
+                    traceback.print_exc()
+                reason = f'{type(error).__name__}: {error}'
+                failed.setdefault(reason, []).append(run.name)
+                print(f'{run.name} failed: {reason}', flush=True)
         if len(busy) == len(waiting):
             if time.monotonic() - told > 30:
                 told = time.monotonic()
                 print(f'waiting for {len(busy)} runs: {reason}', flush=True)
             time.sleep(WAIT)
         waiting = busy
-    if failed:
-        return f'{len(failed)} runs failed: ' + '; '.join(failed)
-    return None
+    return '\n'.join(f'{len(names)} runs failed ({", ".join(names)}): {reason}'
+                     for reason, names in failed.items()) or None
 
 
 def make(bench: Bench, run: Run) -> None:

@@ -1,6 +1,6 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """Networks of the shipped experiments, for small images."""
-from typing import Sequence
+from typing import List, Sequence, Tuple
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -61,6 +61,70 @@ class ResNet(nn.Module):
         """``[B, 3, H, W]`` to ``[B, classes]``."""
         x = self.stages(F.relu(self.norm(self.stem(x))))
         return self.head(x.mean((2, 3)))
+
+
+class Inverted(nn.Module):
+    """An inverted residual block: widen, depthwise convolution, narrow."""
+
+    def __init__(self, inputs: int, width: int, stride: int,
+                 expand: int) -> None:
+        super().__init__()
+        middle = inputs * expand
+        self.shortcut = stride == 1 and inputs == width
+        widen = [] if expand == 1 else conv_norm(inputs, middle, 1)
+        self.layers = nn.Sequential(
+            *widen, *conv_norm(middle, middle, 3, stride, groups=middle),
+            *conv_norm(middle, width, 1)[:-1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[B, inputs, H, W]`` to ``[B, width, H / stride, W / stride]``."""
+        out = self.layers(x)
+        return x + out if self.shortcut else out
+
+
+def conv_norm(inputs: int,
+              width: int,
+              size: int,
+              stride: int = 1,
+              groups: int = 1) -> List[nn.Module]:
+    """Convolution, BatchNorm and ReLU6."""
+    conv = nn.Conv2d(
+        inputs, width, size, stride, size // 2, groups=groups, bias=False)
+    return [conv, nn.BatchNorm2d(width), nn.ReLU6(inplace=True)]
+
+
+class MobileNetV2(nn.Module):
+    """MobileNetV2 with the strides that small images want.
+
+    Args:
+        stages (sequence of tuple): Expansion, width, blocks and stride of
+            each stage.
+        stem, last (int): Widths of the first and the last convolution.
+        classes (int): Outputs. Defaults to 10.
+    """
+
+    def __init__(self,
+                 stages: Sequence[Tuple[int, int, int,
+                                        int]] = ((1, 8, 1, 1), (6, 12, 2, 1),
+                                                 (6, 16, 3, 2), (6, 32, 3, 2),
+                                                 (6, 48, 2, 1)),
+                 stem: int = 16,
+                 last: int = 192,
+                 classes: int = 10) -> None:
+        super().__init__()
+        layers, inputs = conv_norm(3, stem, 3), stem
+        for expand, width, count, stride in stages:
+            for block in range(count):
+                layers.append(
+                    Inverted(inputs, width, 1 if block else stride, expand))
+                inputs = width
+        self.layers = nn.Sequential(*layers, *conv_norm(inputs, last, 1))
+        self.head = nn.Linear(last, classes)
+        initialise(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[B, 3, H, W]`` to ``[B, classes]``."""
+        return self.head(self.layers(x).mean((2, 3)))
 
 
 def initialise(network: nn.Module) -> None:

@@ -2,7 +2,7 @@
 """Pictures of a comparison, with matplotlib."""
 import statistics
 from pathlib import Path
-from typing import Any, Dict, List, Sequence, Tuple
+from typing import Any, Dict, List, Sequence, Set, Tuple
 
 import torch
 from torch import Tensor
@@ -38,7 +38,7 @@ def draw(experiment: Experiment, runs: List[Run], folder: Path) -> List[Path]:
             name = f'structure_{slug(row)}_{slug(label)}.png'
             pictures.append(folder / name)
             draw_structure(first, pictures[-1])
-    names = used_selectors(experiment)
+    names = used_selectors(experiment, {row for _, row in groups})
     if names:
         pictures.append(folder / 'masks.png')
         draw_masks(names, pictures[-1])
@@ -112,11 +112,11 @@ def draw_structure(run: Run, path: Path) -> None:
     save()
 
 
-def used_selectors(experiment: Experiment) -> List[str]:
-    """Names of the selectors that the experiment's searches use."""
+def used_selectors(experiment: Experiment, rows: Set[str]) -> List[str]:
+    """Names of the selectors with which these rows were searched."""
     names = [
         row.search.get('selector') or 'dms' for row in experiment.rows
-        if row.method == 'dms'
+        if row.method == 'dms' and row.name in rows
     ]
     return [name for name in dict.fromkeys(names) if isinstance(name, str)]
 

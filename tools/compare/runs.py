@@ -18,10 +18,13 @@ import dms_razor
 from dms_razor.subnet import recalibrate
 from tools.compare.data import Images
 from tools.compare.experiment import Experiment, Recipe, Row, plain, slug
-from tools.compare.methods import (METHODS, PRETRAIN_DATA, Found, Job, amounts,
-                                   cost, layers, params)
+from tools.compare.methods import METHODS, Found, Job
+from tools.compare.methods.job import amounts, cost, layers, params
 from tools.compare.store import Store
 from tools.compare.training import Clock, Machine, evaluate, new_weights, train
+
+#: Added to a run's seed for the batches of its pretraining.
+PRETRAIN_DATA = 2000
 
 
 @dataclass(frozen=True)

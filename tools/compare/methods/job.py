@@ -1,16 +1,8 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
-"""How a network of a row is found: one function a method, under its name.
-
-A method gets a :class:`Job` and returns what it :class:`Found`. An experiment
-registers its own::
-
-    @METHODS.register('mine')
-    def mine(job):
-        return Found(my_network(job.supernet(), job.amount))
-"""
+"""What a method of finding a network is given, and what it gives back."""
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Union
+from typing import Any, Callable, Dict, List, Union
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -21,13 +13,9 @@ from dms_razor.core.registry import Registry
 from dms_razor.core.resource import METRICS
 from tools.compare.data import Images
 from tools.compare.experiment import Budget, Experiment, Recipe, Row
-from tools.compare.training import Clock, Machine, train
+from tools.compare.training import Clock, Machine
 
 METHODS = Registry('method')
-#: Points of a search that its trace holds, about.
-POINTS = 20
-#: Added to a run's seed for the batches of a search, of a pretraining.
-SEARCH_DATA, PRETRAIN_DATA = 1000, 2000
 
 
 @dataclass
@@ -146,105 +134,6 @@ def amounts(experiment: Experiment, images: Images) -> Dict[str, float]:
         label: amount(budget)
         for label, budget in experiment.labelled.items()
     }
-
-
-@METHODS.register('network')
-def network(job: Job) -> Found:
-    """A network that was made by hand."""
-    return Found(job.row.network(classes=job.images.classes))
-
-
-@METHODS.register('dms')
-def dms(job: Job) -> Found:
-    """A search of this package, with whatever arguments the row has.
-
-    Options: none.
-    """
-    if job.row.one_search:
-        return _from_one_search(job)
-    clock = Clock()
-    with clock:
-        search, trace, seen = run_search(job)
-        found = job.exported(search, trace=trace, images=seen)
-    found.clock, found.steps = clock, seen // job.recipe.batch
-    return found
-
-
-def run_search(job: Job, target: Optional[float] = None):
-    """Search; returns the search, its trace and the images it saw."""
-    recipe, number = job.recipe, len(job.images.train[1])
-    narrow = job.row.width_only_epochs
-    if narrow is None:
-        narrow = job.experiment.width_only_epochs
-    steps = recipe.length(number)
-    extra = round(narrow * recipe.epoch(number)) if narrow else 0
-    supernet = job.supernet()
-    search = job.search(
-        supernet,
-        target=float(target or job.amount),
-        total_steps=steps,
-        width_only_steps=extra)
-    trace: List[Dict[str, Any]] = []
-    every = max(1, (steps + extra) // POINTS)
-
-    def watch(step: int, task: Tensor) -> None:
-        if step % every == 0 or step == steps + extra - 1:
-            trace.append(point(search, step, float(task.detach())))
-
-    seen = train(
-        supernet,
-        job.images,
-        recipe,
-        SEARCH_DATA + job.seed,
-        job.machine,
-        f'{job.what} search',
-        steps=steps + extra,
-        search=search,
-        watch=watch)
-    return search, trace, seen
-
-
-def point(search: Search, step: int, task: float) -> Dict[str, Any]:
-    """Where a search stands; ratios and kept are in the order of its units."""
-    structure = search.structure()
-    return dict(
-        step=step,
-        loss=round(task, 4),
-        target=round(search.current_target),
-        soft=round(search.current()),
-        hard=round(search.current(hard=True)),
-        ratios=[round(unit['ratio'], 4) for unit in structure],
-        kept=[unit['kept'] for unit in structure])
-
-
-def _from_one_search(job: Job) -> Found:
-    """Export this budget from the search that all budgets share.
-
-    It goes to the smallest budget; ``options=dict(target=...)`` is another.
-    """
-    least = min(amounts(job.experiment, job.images).values())
-    least = job.row.options.get('target', least)
-
-    def make() -> Dict[str, Any]:
-        clock = Clock()
-        with clock:
-            search, trace, seen = run_search(job, least)
-        return dict(
-            weights=search.model.state_dict(),
-            search=search.state_dict(),
-            trace=trace,
-            seen=seen,
-            clock=vars(clock))
-
-    made = job.once(f'searches/{job.row.name}', make)
-    supernet = job.supernet()
-    search = job.search(supernet, target=float(least))
-    supernet.load_state_dict(made['weights'])
-    search.load_state_dict(made['search'])
-    found = job.exported(search, trace=made['trace'], images=made['seen'])
-    found.clock = Clock(**made['clock'])
-    found.steps = made['seen'] // job.recipe.batch
-    return found
 
 
 def task_loss(model: nn.Module, batch: Any) -> Tensor:

@@ -1,0 +1,2 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""Experiments that come with the tool."""

@@ -1,0 +1,20 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""Pruning a pretrained MobileNetV2 to three budgets."""
+from tools.compare.experiment import Data, Experiment, Recipe
+from tools.compare.experiments._pretrained import (BUDGETS, FINETUNE, SEARCH,
+                                                   WIDTH_ONLY_EPOCHS,
+                                                   pruning_rows)
+from tools.compare.networks import MobileNetV2, initialise
+
+experiment = Experiment(
+    title='Pruning a pretrained MobileNetV2',
+    network=MobileNetV2,
+    budgets=BUDGETS,
+    rows=pruning_rows(),
+    references=('uniform', ),
+    data=Data(size=16, train_images=10_000),
+    pretrain=Recipe(epochs=30, lr=.1),
+    search=SEARCH,
+    width_only_epochs=WIDTH_ONLY_EPOCHS,
+    train=FINETUNE,
+    init=initialise)

@@ -1,0 +1,41 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""Structures without a search, on the same space and for the same budget."""
+from functools import partial
+
+from tools.compare.methods.job import METHODS, Found, Job, task_loss
+from tools.compare.training import Clock
+
+#: Batches that a score is summed over, unless the row says otherwise.
+BATCHES = 10
+
+
+def narrow(method: str, job: Job) -> Found:
+    """Narrow the supernet by a method of :mod:`dms_razor.baselines`.
+
+    Options: ``scope`` ('local' or 'global'), ``batches``, a number, and
+    whatever else ``dms_razor.baselines.narrow`` takes.
+    """
+    # Late while that package is being written.
+    from dms_razor import baselines
+    options = dict(job.row.options)
+    number = options.pop('batches', BATCHES)
+    clock, scored = Clock(), method == 'taylor'
+    with clock:
+        search = job.search(job.supernet())
+        baselines.narrow(
+            search,
+            method,
+            batches=job.batches(number) if scored else None,
+            loss=task_loss if scored else None,
+            seed=job.seed,
+            **options)
+        found = job.exported(search)
+    search.close()
+    found.clock = clock
+    if scored:
+        found.images = number * job.recipe.batch
+    return found
+
+
+for name in ('uniform', 'random', 'l1', 'taylor'):
+    METHODS.register(name)(partial(narrow, name))
