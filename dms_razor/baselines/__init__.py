@@ -1,0 +1,9 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""Other ways to a structure, on the same space and under the same budget.
+
+What the paper compares its search with; plain PyTorch, like
+:class:`dms_razor.Search`, whose units, costs, masks and export they use.
+"""
+from .evolution import Candidate, CountsInBudget, Evolution, evolve
+
+__all__ = ['Candidate', 'CountsInBudget', 'Evolution', 'evolve']
