@@ -281,7 +281,8 @@ def steps_to_target(
         ratios.requires_grad_(True)
         with torch.enable_grad():
             cost = resource(
-                selector.counts(ratios), selector.soft(ratios, ranks),
+                selector.counts(ratios),
+                selector.expected(ratios, ranks, selector.soft(ratios, ranks)),
                 metric).log()
             slope, = torch.autograd.grad(cost, ratios)
         now, ratios = float(cost.detach()), ratios.detach()

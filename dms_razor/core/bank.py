@@ -21,7 +21,7 @@ and ratios; the gradient of the resource loss takes a path of its own and
 never reaches the importances. The ratios move by plain SGD (paper, appendix
 A.3.5): ``a ← a − lr·(g_task + λ_res·g_res)``.
 """
-from typing import Any, Callable, Dict, Optional, Union
+from typing import Any, Callable, Dict, List, Optional, Union
 
 import torch
 from torch import Tensor, nn
@@ -164,7 +164,7 @@ class Bank(nn.Module):
             self.order = rank_order(
                 self.selector.score(self.importance), self.layout, self.order)
             self.ranks = ranks_from_order(self.order, self.layout)
-            masks = self.resource_masks()
+            masks, _ = self._both()
             masks = torch.where((masks > 0) & (masks < _TINY), _TINY, masks)
             self.masks = masks.to(self._dtype).requires_grad_()
             # Loss scales exceed float16: the anchor is never below float32.
@@ -205,8 +205,10 @@ class Bank(nn.Module):
         Returns:
             Tensor: float64 ``[U]``. Whole for depth that is frozen.
         """
-        return self._read(self.selector.counts, self.kept,
-                          self.layout.is_depth, hard, ratios)
+        numbers = self.selector.numbers if ratios is None else ratios
+        return self._read(
+            self.selector.counts(numbers), self.kept, self.layout.is_depth,
+            hard)
 
     def resource_masks(self,
                        hard: bool = False,
@@ -216,19 +218,26 @@ class Bank(nn.Module):
         They are not the leaf that the network reads, so a gradient of the
         resource loss never reaches the importances.
         """
-        return self._read(
-            lambda numbers: self.selector.soft(numbers, self.ranks), self.hard,
-            self.layout.depth_elements, hard, ratios)
+        return self._both(hard, ratios)[1]
 
-    def _read(self, soft: Callable, whole: Callable, depth: Tensor, hard: bool,
-              numbers: Optional[Tensor]) -> Tensor:
-        """``whole()`` if asked for or frozen, else ``soft(numbers)``."""
+    def _both(self,
+              hard: bool = False,
+              numbers: Optional[Tensor] = None) -> List[Tensor]:
+        """Masks of the network and of the resource, ``[E]`` each."""
+        numbers = self.selector.numbers if numbers is None else numbers
+        soft = self.selector.soft(numbers, self.ranks)
+        both = soft, self.selector.expected(numbers, self.ranks, soft)
+        depth = self.layout.depth_elements
+        return [self._read(masks, self.hard, depth, hard) for masks in both]
+
+    def _read(self, soft: Tensor, whole: Callable, depth: Tensor,
+              hard: bool) -> Tensor:
+        """``whole()`` if asked for or, of depth, frozen; else ``soft``."""
         if hard:
             return whole().double()
-        value = soft(self.selector.numbers if numbers is None else numbers)
         if not self.depth_frozen:
-            return value
-        return torch.where(depth, whole().double(), value)
+            return soft
+        return torch.where(depth, whole().double(), soft)
 
     @torch.no_grad()
     def set_kept(self, kept: Tensor) -> None:
@@ -324,10 +333,10 @@ class Bank(nn.Module):
         """∂(L_task + λ_res·L_res)/∂a, of all numbers, float64 ``[n]``."""
         with torch.inference_mode(False), torch.enable_grad():
             leaf = self.selector.numbers.clone().requires_grad_()
-            masks = self.resource_masks(ratios=leaf)
+            masks, expected = self._both(numbers=leaf)
             outputs, grads = [masks], [grad]
             if resource_loss is not None:
-                loss = resource_loss(self.counts(ratios=leaf), masks)
+                loss = resource_loss(self.counts(ratios=leaf), expected)
                 if loss.requires_grad:
                     outputs, grads = [masks, loss], [grad, None]
             return torch.autograd.grad(outputs, [leaf], grads)[0]

@@ -15,6 +15,10 @@ A selector is one class under one name::
         ...
 
     Search(..., selector='mine')
+
+Here stands the paper's, ``'dms'``. Those that it is compared with have a
+module each: :mod:`.straight_through`, :mod:`.gates`, :mod:`.number_choice`
+and :mod:`.thresholds`.
 """
 from typing import Any, Callable, Dict, Union
 
@@ -31,6 +35,9 @@ SELECTORS = Registry('selector')
 
 class Selector:
     """Base of all selectors: :meth:`soft`, :meth:`counts`, :meth:`set_kept`.
+
+    Where the network's masks are drawn or hard, :meth:`expected` says what
+    the resource reads instead.
 
     Args:
         layout (Layout): The units.
@@ -64,6 +71,22 @@ class Selector:
             Tensor: In [0, 1], float64 ``[E]``.
         """
         raise NotImplementedError
+
+    def expected(self, numbers: Tensor, ranks: Tensor, soft: Tensor) -> Tensor:
+        """Masks that the resource reads, the blocks' above all.
+
+        Those of the network, unless these are hard or drawn at random.
+
+        Args:
+            numbers (Tensor): The numbers, or a leaf in their place, ``[n]``.
+            ranks (Tensor): Rank of each element in its row, int64 ``[E]``.
+            soft (Tensor): What :meth:`soft` gives for the same, ``[E]``.
+
+        Returns:
+            Tensor: In [0, 1], differentiable and without jumps in the
+            numbers, float64 ``[E]``.
+        """
+        return soft
 
     def counts(self, numbers: Tensor) -> Tensor:
         """Expected counts, differentiable: elements that a group keeps.
