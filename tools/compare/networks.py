@@ -2,6 +2,7 @@
 """Networks of the shipped experiments, for small images."""
 from typing import List, Sequence, Tuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -127,16 +128,104 @@ class MobileNetV2(nn.Module):
         return self.head(self.layers(x).mean((2, 3)))
 
 
+class Attention(nn.Module):
+    """Multi-head self-attention."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[B, N, width]`` to the same shape."""
+        batch, tokens, _ = x.shape
+        qkv = self.qkv(x).view(batch, tokens, 3, self.heads, -1)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        x = F.scaled_dot_product_attention(q, k, v)
+        return self.proj(x.transpose(1, 2).flatten(2))
+
+
+class Encoder(nn.Module):
+    """A block of a transformer: attention and two linear layers."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.attention = Attention(width, heads)
+        self.layers = nn.Sequential(
+            nn.Linear(width, 4 * width), nn.GELU(),
+            nn.Linear(4 * width, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[B, N, width]`` to the same shape."""
+        x = x + self.attention(self.norm1(x))
+        return x + self.layers(self.norm2(x))
+
+
+class Positions(nn.Module):
+    """A learnt vector for each position."""
+
+    def __init__(self, tokens: int, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1, tokens, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[B, N, width]`` to the same shape."""
+        return x + self.weight
+
+
+class VisionTransformer(nn.Module):
+    """A vision transformer that averages its tokens.
+
+    Args:
+        width (int): Of the tokens.
+        blocks, heads (int): Number of blocks, and of heads in each.
+        size, patch (int): Side of the images, and of a patch.
+        classes (int): Outputs. Defaults to 10.
+    """
+
+    def __init__(self,
+                 width: int = 96,
+                 blocks: int = 6,
+                 heads: int = 6,
+                 size: int = 16,
+                 patch: int = 2,
+                 classes: int = 10) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, width, patch, patch)
+        self.positions = Positions((size // patch)**2, width)
+        self.blocks = nn.Sequential(
+            *[Encoder(width, heads) for _ in range(blocks)])
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, classes)
+        initialise(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[B, 3, size, size]`` to ``[B, classes]``."""
+        x = self.positions(self.patches(x).flatten(2).transpose(1, 2))
+        return self.head(self.norm(self.blocks(x)).mean(1))
+
+
 def initialise(network: nn.Module) -> None:
-    """New weights in place: He's for convolutions, small ones for the head."""
+    """New weights in place, as is usual for such networks.
+
+    He's for convolutions; a small normal for the linear layer of a
+    convolutional network's end, and a transformer's .02 for its layers.
+    """
+    deviation = .01
+    for module in network.modules():
+        if isinstance(module, (nn.LayerNorm, nn.BatchNorm2d)):
+            module.reset_parameters()
+            deviation = .02 if isinstance(module, nn.LayerNorm) else deviation
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(
                 module.weight, mode='fan_out', nonlinearity='relu')
-        elif isinstance(module, nn.BatchNorm2d):
-            nn.init.ones_(module.weight)
-            nn.init.zeros_(module.bias)
-            module.reset_running_stats()
         elif isinstance(module, nn.Linear):
-            nn.init.normal_(module.weight, 0, .01)
+            nn.init.normal_(module.weight, 0, deviation)
+        elif isinstance(module, Positions):
+            nn.init.normal_(module.weight, 0, deviation)
+        if isinstance(module, (nn.Conv2d, nn.Linear)) \
+                and module.bias is not None:
             nn.init.zeros_(module.bias)

@@ -17,7 +17,8 @@ from torch import nn
 import dms_razor
 from dms_razor.subnet import recalibrate
 from tools.compare.data import Images
-from tools.compare.experiment import Experiment, Recipe, Row, plain, slug
+from tools.compare.experiment import (Experiment, Recipe, Row, one_of, plain,
+                                      slug)
 from tools.compare.methods import METHODS, Found, Job
 from tools.compare.methods.job import amounts, cost, layers, params
 from tools.compare.store import Store
@@ -68,12 +69,19 @@ class Bench:
         return amounts(self.experiment, self.images)
 
     def plan(self, seeds: List[int], rows: List[str] = ()) -> List[Run]:
-        """All runs, seed by seed, so that what is there is comparable."""
-        rows = [self.experiment.row(name)
-                for name in rows] if rows else self.experiment.rows
+        """All runs, seed by seed, so that what is there is comparable.
+
+        Raises:
+            ExperimentError: A row or its method is not known.
+        """
+        chosen = [self.experiment.row(name) for name in rows]
+        chosen = chosen or self.experiment.rows
+        for row in chosen:
+            one_of(f'the method of row "{row.name}"', row.method,
+                   list(METHODS))
         return [
             Run(row.name, label, seed) for seed in seeds
-            for label in self.experiment.labelled for row in rows
+            for label in self.experiment.labelled for row in chosen
             if row.budgets is None or label in row.budgets
         ]
 

@@ -171,7 +171,7 @@ def train(network: nn.Module,
         progress(step + 1, task.detach())
         if (step + 1) % 50 == 0 and not torch.isfinite(task):
             raise ExperimentError(
-                f'{what}: the loss is {float(task)} after {step + 1} steps: '
+                f'{what}: the loss is {task.item()} after {step + 1} steps: '
                 'lower the learning rate of the recipe')
     return steps * recipe.batch
 

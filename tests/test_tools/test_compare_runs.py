@@ -1,0 +1,130 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""tools/compare: one run, with a method that is known by heart."""
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from tools.compare.data import Images
+from tools.compare.experiment import (Data, Experiment, ExperimentError,
+                                      Recipe, Row)
+from tools.compare.methods import METHODS, Found
+from tools.compare.runs import Bench, Run, versions
+from tools.compare.store import Store
+from tools.compare.training import Machine
+
+
+class Net(nn.Module):
+    """A norm that shows the statistics of the images, and a classifier."""
+
+    def __init__(self, classes):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(3)
+        self.head = nn.Linear(3, classes)
+
+    def forward(self, x):
+        return self.head(self.norm(x).mean((2, 3)))
+
+
+@pytest.fixture
+def bench(tmp_path):
+    """``bench(row=..., ...)`` -> a bench whose method 'seven' gives sevens."""
+    pixels = torch.randint(0, 256, (40, 3, 4, 4), dtype=torch.uint8)
+    images = Images('x', (pixels, torch.arange(40) % 2),
+                    (pixels, torch.arange(40) % 2), 2, Data(size=4))
+    given = []
+
+    @METHODS.register('seven')
+    def seven(job):
+        network = job.supernet()
+        given.append((network, job))
+        with torch.no_grad():
+            network.norm.running_mean.fill_(7)
+            network.head.weight.fill_(7)
+        return Found(network)
+
+    def make(pretrain=None, amp=False, **row):
+        experiment = Experiment(
+            Net, [Row('a', 'seven', **row)],
+            budgets=[.9],
+            pretrain=pretrain,
+            train=Recipe(steps=1, batch=20, lr=0., schedule='constant'))
+        made = Bench(experiment, images, Store(tmp_path), Machine(amp=amp))
+        made.given = given
+        return made
+
+    yield make
+    del METHODS['seven']
+
+
+RUN = Run('a', '90%', 3)
+
+
+def test_statistics_are_those_of_the_images(bench):
+    made = bench(after='none')
+    made.run(RUN)
+    mean = made.images.normal(made.images.train[0]).mean((0, 2, 3))
+    torch.testing.assert_close(made.given[0][0].norm.running_mean, mean)
+    made = bench(after='none', recalibrate=False)
+    made.run(RUN)
+    assert (made.given[-1][0].norm.running_mean == 7).all()
+
+
+@pytest.mark.parametrize('after, kept', [('scratch', False),
+                                         ('finetune', True), ('none', True)])
+def test_weights_are_new_or_kept(bench, after, kept):
+    made = bench(after=after)
+    record = made.run(RUN)
+    weight = made.given[0][0].head.weight
+    assert bool((weight == 7).all()) == kept
+    assert record['train_images'] == (0 if after == 'none' else 20)
+    assert ('top1_before_training' in record) == (after == 'finetune')
+    assert record['macs'] == 6 and record['amount'] == 5
+    assert record['share_of_budget'] == pytest.approx(6 / 5.4, abs=1e-4)
+    assert record['share_of_supernet'] == 1
+
+
+def test_a_pretrained_supernet_is_kept_once_a_seed(bench):
+    recipe = Recipe(steps=2, batch=20, lr=.5, schedule='constant')
+    made = bench(pretrain=recipe, after='none')
+    torch.manual_seed(3)
+    fresh = Net(2).head.bias.detach()
+    made.run(RUN)
+    assert not torch.equal(made.given[0][0].head.bias, fresh)
+    made.run(RUN)
+    assert torch.equal(made.given[0][0].head.bias, made.given[1][0].head.bias)
+    made.run(Run('a', '90%', 4))
+    bench(pretrain=recipe, amp=True, after='none').run(RUN)
+    assert len(list((made.store.folder / 'supernets').iterdir())) == 3
+    other = bench(pretrain=recipe, pretrained=False, after='none')
+    other.run(RUN)
+    assert torch.equal(other.given[-1][0].head.bias, fresh)
+
+
+def test_settings_are_what_the_figures_depend_on(bench):
+    base = bench(after='none').settings(bench().experiment.rows[0])
+    row = bench(after='scratch').experiment.rows[0]
+    settings = bench(after='scratch').settings(row)
+    assert settings['data']['train'] == 40 and settings['train']['steps'] == 1
+    assert bench(amp=True).settings(row) != settings
+    assert base == settings  # the row that is given, not the bench's
+    hand = Row('b', 'network', network=partial(Net, 2))
+    assert not {'search', 'pretrain'} & set(bench().settings(hand))
+    assert 'train' not in bench().settings(Row('c', after='none'))
+
+
+def test_a_method_that_nobody_knows(bench):
+    made = bench()
+    made.experiment.rows[0].__dict__['method'] = 'eight'
+    with pytest.raises(ExperimentError, match="row \"a\" is 'eight': choose"):
+        made.plan([0])
+
+
+def test_plan_goes_seed_by_seed(bench):
+    assert bench().plan([4, 2]) == [Run('a', '90%', 4), Run('a', '90%', 2)]
+    assert Run('a b', '90%', 4).name == 'a_b__90pct__s4'
+
+
+def test_versions_name_what_was_run():
+    assert versions()['torch'] == torch.__version__
