@@ -7,18 +7,17 @@ the smallest network of the space cost, whether a target lies between the two,
 about how many steps the search needs to get there, and which modules keep
 their full width and why.
 """
-import copy
 import json
-import math
 from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple, Union
 
-import torch
+from torch import Tensor
 
-from .core.budget import TargetError, check_target, format_amount, parse_target
+from .core.budget import (AUTO, TargetError, check_target, format_amount,
+                          parse_target)
+from .core.descent import descend
 from .core.layout import KINDS
-from .core.selectors import Selector, make_selector
-from .core.topk import initial_order, ranks_from_order
+from .core.selectors import Selector
 from .space import Space
 
 
@@ -48,6 +47,10 @@ class Preflight:
             None when no target is given or when it is not in sight.
         total_steps (int, optional): How many updates the search has.
         lr (float): Step size of the ratios that ``steps`` assumes.
+        exact (bool): Whether each step meets the target by itself, so that
+            ``steps`` has no meaning.
+        resource_only (Tensor, optional): Pruning ratios to which the resource
+            alone leads, see :mod:`dms_razor.core.descent`.
     """
     metric: str
     kinds: Dict[str, Dict[str, int]]
@@ -59,6 +62,8 @@ class Preflight:
     steps: Optional[int] = None
     total_steps: Optional[int] = None
     lr: float = 5e-3
+    exact: bool = False
+    resource_only: Optional[Tensor] = None
 
     @property
     def ratios(self) -> int:
@@ -160,6 +165,8 @@ class Preflight:
 
     def _advice(self) -> str:
         """How many steps the target takes, and what to do if too many."""
+        if self.exact:
+            return 'each step meets the target that the schedule has reached'
         if self.steps is None:
             return ('the ratios alone do not get there; the projection at '
                     'export will')
@@ -190,7 +197,7 @@ def preflight(space: Space,
               metric: str = 'macs',
               *,
               lr: float = 5e-3,
-              loss_weight: float = 1.,
+              loss_weight: Union[float, str] = AUTO,
               total_steps: Optional[int] = None,
               selector: Union[str, Callable, Selector] = 'dms') -> Preflight:
     """Describe a search space and say whether a target can be reached in it.
@@ -200,7 +207,7 @@ def preflight(space: Space,
         target (str | float, optional): See :func:`.parse_target`.
         metric (str): What it limits; :data:`dms_razor.core.METRICS`.
         lr (float): Step size of the ratios.
-        loss_weight (float): λ_res, the weight of the resource loss.
+        loss_weight (float | str): λ_res, or 'auto'.
         total_steps (int, optional): Ratio updates that the search has.
         selector (str | Callable | Selector): What the search learns.
 
@@ -225,7 +232,8 @@ def preflight(space: Space,
             for item in space.full_width
         ],
         total_steps=total_steps,
-        lr=lr)
+        lr=lr,
+        exact=loss_weight == AUTO)
     if report.ratios == 0:
         reasons = '; '.join(f'{item["module"]}: {item["reason"]}'
                             for item in report.full_width[:3])
@@ -239,15 +247,17 @@ def preflight(space: Space,
                                          metric)
             check_target(report.target, report.supernet[metric],
                          report.minimum[metric], metric)
-            report.steps = steps_to_target(space, report.target, metric, lr,
-                                           loss_weight, selector)
+            steps, report.resource_only = descend(
+                space.layout,
+                resource,
+                metric,
+                report.target,
+                speed=lr * (1. if report.exact else loss_weight),
+                selector=selector)
+            report.steps = None if report.exact else steps
         except TargetError as error:
             report.problem = str(error)
     return report
-
-
-UNREACHED = 1_000_000  # more steps than any search has: "not in sight"
-STRIDE = 0.01  # largest change of a ratio in one leap
 
 
 def steps_to_target(
@@ -259,43 +269,18 @@ def steps_to_target(
         selector: Union[str, Callable, Selector] = 'dms') -> Optional[int]:
     """About how many ratio updates lead from the supernet to the target.
 
-    Follows a ← a − lr·λ_res·∂log(r_c)/∂a (METHOD: sections 3 and 4, eq. 7)
-    from a = 0 without the task's gradient, which mostly holds against it but
-    can also help: an untrained network may need half as many. Many updates
-    are taken in one leap while no ratio moves by more than 0.01, so a slow lr
-    costs no more than a fast one.
+    Of the resource loss alone, see :func:`.core.descent.descend`: the task's
+    gradient mostly holds against it, but an untrained network may need half
+    as many.
 
     Returns:
         int | None: None if the ratios come to rest before the target or it is
         not in sight after a million steps.
     """
-    layout, resource = space.layout, space.resource
-    selector = copy.deepcopy(make_selector(selector, layout, 0))
-    selector.to(layout)
-    low, high = selector.low, selector.high
-    ranks = ranks_from_order(initial_order(layout), layout)
-    ratios = selector.numbers.clamp(low, high)
-    steps, before, leap = 0., math.inf, 0.
-    goal = math.log(target)
-    while steps < UNREACHED:
-        ratios.requires_grad_(True)
-        with torch.enable_grad():
-            cost = resource(
-                selector.counts(ratios),
-                selector.expected(ratios, ranks, selector.soft(ratios, ranks)),
-                metric).log()
-            slope, = torch.autograd.grad(cost, ratios)
-        now, ratios = float(cost.detach()), ratios.detach()
-        if now <= goal:
-            share = 1. if not leap else (before - goal) / (before - now)
-            return math.ceil(steps - leap * (1 - share))
-        speed = -lr * loss_weight * slope
-        blocked = ((speed > 0) & (ratios >= high)) | ((speed < 0) &
-                                                      (ratios <= low))
-        fastest = float(speed.masked_fill(blocked, 0.).abs().max())
-        if fastest == 0.:
-            return None
-        before, leap = now, max(1., math.floor(STRIDE / fastest))
-        ratios = (ratios + leap * speed).clamp(low, high)
-        steps += leap
-    return None
+    return descend(
+        space.layout,
+        space.resource,
+        metric,
+        target,
+        speed=lr * loss_weight,
+        selector=selector).steps

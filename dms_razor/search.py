@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from .core.bank import Bank
-from .core.budget import (TargetSchedule, check_weight, constraint_loss,
-                          no_schedule)
+from .core.budget import (AUTO, FALL, TargetSchedule, check_fall, check_weight,
+                          constraint_loss, format_amount, no_schedule)
+from .core.decision import Decision, decision, even_ratios, share_of_cut
 from .core.gradient import drop_stale_gradient
 from .core.projection import project
 from .core.resource import ResourceModel
@@ -50,8 +51,15 @@ class Search:
         width_only_steps (int): Steps after ``total_steps`` in which depth is
             frozen and hard and only widths move. Used to know whether depth
             freezes; the search goes on as long as the loop does.
-        lr (float): Step size of the ratios, by default 5e-3.
-        loss_weight (float): λ_res, weight of the resource loss, by default 1.
+        lr (float | str): Step size of the ratios; by default ``'auto'``,
+            worked out from the length of the search and the size of the
+            gradients, see :mod:`dms_razor.core.step_size`. The paper's is
+            5e-3, for 50,000 steps.
+        loss_weight (float | str): λ_res, weight of the resource loss; by
+            default ``'auto'``: each step takes the one that meets the target
+            exactly, see :mod:`dms_razor.core.multiplier`. The paper's is 1.
+        fall (float): Share of the search proper in which the target falls;
+            then it rests. By default a third; 1 in the paper.
         importance, decay, selector, seed: What elements are ranked by and
             what is learnt, see :class:`dms_razor.core.Bank`.
         units, depth, width, heads, qk, v: What may be removed, see
@@ -88,8 +96,9 @@ class Search:
                  total_steps: Optional[int] = None,
                  warmup_steps: int = 0,
                  width_only_steps: int = 0,
-                 lr: Optional[float] = None,
-                 loss_weight: Optional[float] = None,
+                 lr: Union[None, float, str] = None,
+                 loss_weight: Union[None, float, str] = None,
+                 fall: float = FALL,
                  importance: Union[None, str, Callable] = None,
                  decay: Optional[float] = None,
                  selector: Union[None, str, Callable] = None,
@@ -114,10 +123,13 @@ class Search:
         if target is None:
             raise ValueError('a search needs a target: a share (0.5, "50%") '
                              'or an amount ("2.0G", 4.1e9)')
-        weight = check_weight(1. if loss_weight is None else loss_weight)
+        weight = check_weight(AUTO if loss_weight is None else loss_weight)
+        check_fall(fall)
         refuse_masked(model)
         self.model, self.forward, self.metric = model, forward, metric
         self.constraint = constraint or partial(constraint_loss, weight=weight)
+        weight = getattr(constraint, 'loss_weight', weight)
+        self.exact, self.fall = weight == AUTO, fall
         self.space = space or trace(model, forward=forward, **tracing)
         self.resource: ResourceModel = self.space.resource
         check_counts(model, self.space)
@@ -127,11 +139,12 @@ class Search:
             target,
             metric,
             lr=self.bank.lr,
-            loss_weight=getattr(constraint, 'loss_weight', weight),
+            loss_weight=weight,
             selector=self.bank.selector).check()
         self.target = self._report.target
         self._weights: List[Tensor] = []
         self._handle, self._gave_loss = None, False
+        self._projected = 0.
         self.own_clock, self.schedule = True, no_schedule
         self.step_count = self.total_steps = self.width_only_steps = 0
         if total_steps is not None or warmup_steps or width_only_steps:
@@ -152,7 +165,8 @@ class Search:
                 width_only_steps=width_only_steps).items():
             check_number(name, steps, whole=True)
         self.schedule = TargetSchedule(self._report.supernet[self.metric],
-                                       self.target, total_steps, warmup_steps)
+                                       self.target, total_steps, warmup_steps,
+                                       self.fall)
         self.total_steps, self.width_only_steps = total_steps, width_only_steps
         self.step_count = 0
         self._report.total_steps = total_steps - warmup_steps
@@ -285,6 +299,10 @@ class Search:
         cost = self.resource(counts, masks, self.metric)
         return self.constraint(cost, self.current_target)
 
+    def _excess(self, counts: Tensor, masks: Tensor) -> Tensor:
+        cost = self.resource(counts, masks, self.metric)
+        return torch.log(cost / self.current_target)
+
     def step(self) -> bool:
         """Update importance and ratios from the gradients of one step.
 
@@ -294,7 +312,9 @@ class Search:
         Returns:
             bool: False if the gradient was not finite and was dropped.
         """
-        done = self.bank.update(self._resource_loss)
+        done = (
+            self.bank.update(excess=self._excess)
+            if self.exact else self.bank.update(self._resource_loss))
         if self.own_clock:
             self.advance(self.step_count + 1)
         return done
@@ -315,14 +335,44 @@ class Search:
 
     def freeze_depth(self) -> None:
         """Project onto the budget; from here on only widths move."""
-        self.bank.set_kept(self.project())
+        kept = self.project()
+        self._projected = self._by_projection(kept)
+        self.bank.set_kept(kept)
         self.bank.freeze_depth()
+
+    def _by_projection(self, kept: Tensor) -> float:
+        """Share of the cut that lies between what the ratios round to and
+        the network that was projected."""
+        after = self.space.cost(self.bank.hard(kept), self.metric)
+        return share_of_cut(
+            self.current(hard=True), after, self._report.supernet[self.metric])
+
+    def decision(self) -> Decision:
+        """Who decided the structure, as it would be exported now.
+
+        Three networks are projected onto the budget for it, mostly in
+        milliseconds.
+        """
+        kept = self.project()
+        others = (
+            project(
+                self.space.layout,
+                self.resource,
+                ratios,
+                self.metric,
+                self.target,
+                ranks=self.bank.ranks)
+            for ratios in (self._report.resource_only,
+                           even_ratios(self.space.layout)))
+        return decision(self.space.layout, self.bank.account, kept, *others,
+                        self._projected + self._by_projection(kept))
 
     def state_dict(self) -> Dict[str, Any]:
         """Everything a resumed search needs, in tensors."""
         return dict(
             bank=self.bank.state_dict(),
-            step_count=torch.tensor(self.step_count))
+            step_count=torch.tensor(self.step_count),
+            projected=torch.tensor(self._projected, dtype=torch.float64))
 
     def load_state_dict(self, state: Dict[str, Any]) -> None:
         """Take up a state that :meth:`state_dict` gave; else ValueError."""
@@ -331,6 +381,7 @@ class Search:
                              'load the dict that Search.state_dict() returned')
         self.bank.load_state_dict(state['bank'])
         self.step_count = int(state['step_count'])
+        self._projected = float(state.get('projected', 0.))
 
     def project(self, target: Optional[float] = None) -> Tensor:
         """Kept elements a group of the best network in a budget, ``[U]``.
@@ -385,6 +436,7 @@ class Search:
                 'ratios are where they began. Call search.attach(optimizer) '
                 'before the loop, or search.step() after each backward.')
         budget = self.budget(target)
+        searched = self.bank.updates > 0 and budget == self.target
         return export_subnet(
             out_dir,
             self.model,
@@ -393,4 +445,23 @@ class Search:
             target=budget,
             metric=self.metric,
             forward=self.forward,
+            decision=self.decision() if searched else None,
             **kwargs)
+
+    def __repr__(self) -> str:
+        whole = self._report.supernet[self.metric]
+        lines = [
+            f'Search of {type(self.model).__name__}: {self.bank.layout!r}',
+            f'  {self.metric}: supernet {format_amount(whole)}, asked '
+            f'{format_amount(self.target)} ({self.target / whole:.1%}), now '
+            f'{self.current() / whole:.1%}, rounded '
+            f'{self.current(hard=True) / whole:.1%}',
+            f'  step {self.step_count:,} of '
+            f'{self.total_steps + self.width_only_steps:,}'
+        ]
+        if self.bank.account.steps:
+            decided = self.decision()
+            lines += [
+                f'  {text}' for text in (decided.text(), *decided.doubts())
+            ]
+        return '\n'.join(lines)

@@ -63,7 +63,7 @@ def test_a_constraint_has_its_own_weight(net):
     steps = [
         make_search(plain_net(), lr=.005, **settings).preflight().steps
         for settings in (dict(constraint=constraint), dict(loss_weight=10.),
-                         dict())
+                         dict(loss_weight=1.))
     ]
     assert steps[0] == steps[1] < steps[2] / 5
 

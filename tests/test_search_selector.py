@@ -152,7 +152,13 @@ def test_the_numbers_follow_both_losses(data):
     """Against central differences of the sum of both, one step of SGD."""
     net = plain_net().double()
     images, labels = data[0].double(), data[1]
-    search = Search(net, images[:1], selector=Gates, total_steps=30, lr=1e-3)
+    search = Search(
+        net,
+        images[:1],
+        selector=Gates,
+        total_steps=30,
+        lr=1e-3,
+        loss_weight=1.)
     search.own_clock = False
     search.advance(30)
     bank, numbers = search.bank, search.bank.selector.numbers.clone()
@@ -191,6 +197,6 @@ def test_classes_options_and_instances():
 
 
 def test_steps_of_the_preflight_are_those_of_its_numbers():
-    told = gate_search(plain_net()).preflight().steps
-    assert told not in (None, make_search(plain_net(),
-                                          lr=2.).preflight().steps)
+    told = gate_search(plain_net(), loss_weight=1.).preflight().steps
+    other = make_search(plain_net(), lr=2., loss_weight=1.)
+    assert told not in (None, other.preflight().steps)

@@ -180,7 +180,7 @@ def test_depth_does_not_freeze_unless_asked(net, data):
 
 
 def test_own_clock_can_be_taken_over(net, data):
-    search = make_search(net, total_steps=10, target=.25)
+    search = make_search(net, total_steps=10, target=.25, fall=1.)
     search.own_clock = False
     optimizer = torch.optim.SGD(net.parameters(), lr=0.)
     search.attach(optimizer)

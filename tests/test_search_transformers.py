@@ -53,7 +53,8 @@ def searched(work_dir, **mutator):
     cfg.model = algorithm(
         architecture=deit(),
         target='40%',
-        search=dict(iters=6, width_only_iters=2),
+        search=dict(iters=6, width_only_iters=2, fall=1.),
+        resource_loss=dict(loss_weight=1.),
         mutator=dict(lr=.05, **mutator))
     cfg.custom_hooks.append(dict(type='mmrazor.ExportSubnetHook'))
     runner = Runner.from_cfg(cfg)

@@ -19,16 +19,21 @@ The masks of all units are one leaf tensor, so that after backward its
 gradient is ``∂L_task/∂m`` of the whole network at once. It feeds importances
 and ratios; the gradient of the resource loss takes a path of its own and
 never reaches the importances. The ratios move by plain SGD (paper, appendix
-A.3.5): ``a ← a − lr·(g_task + λ_res·g_res)``.
+A.3.5): ``a ← a − lr·(g_task + λ_res·g_res)``; or along ``g_task`` alone, and
+then by the smallest shift along ``g_res`` that meets the budget exactly, which
+is the same step with the λ_res that it takes (:mod:`.multiplier`).
 """
+from functools import partial
 from typing import Any, Callable, Dict, List, Optional, Union
 
 import torch
 from torch import Tensor, nn
 
+from .account import Account, with_account
 from .gradient import check_gradient, mean_over_ranks
 from .importance import Importance, make_importance
 from .layout import Layout
+from .multiplier import meet_budget
 from .selectors import Selector, check_lr, make_selector
 from .state import check_state
 from .topk import hard_masks, initial_order, rank_order, ranks_from_order
@@ -76,6 +81,7 @@ class Bank(nn.Module):
         scale (Tensor): Leaf behind :meth:`loss_anchor`, a scalar.
         updates (int): Number of importance updates so far.
         depth_frozen (bool): Whether :meth:`freeze_depth` was called.
+        account (Account): Who moved the ratios, task or resource.
         lr (float): May be changed during a search.
 
     Raises:
@@ -104,6 +110,7 @@ class Bank(nn.Module):
             layout.E, dtype=torch.float64, device=layout.device)
         self.order = initial_order(layout, seed)
         self.updates, self.depth_frozen, self._mode = 0, False, 'soft'
+        self.account = Account(layout)
         self.refresh()
 
     @property
@@ -160,10 +167,17 @@ class Bank(nn.Module):
 
     def refresh(self) -> None:
         """Work out ranks and masks from ratios and importances."""
+        self._rank()
+        self._mask()
+
+    def _rank(self) -> None:
         with torch.inference_mode(False), torch.no_grad():
             self.order = rank_order(
                 self.selector.score(self.importance), self.layout, self.order)
             self.ranks = ranks_from_order(self.order, self.layout)
+
+    def _mask(self) -> None:
+        with torch.inference_mode(False), torch.no_grad():
             masks, _ = self._both()
             masks = torch.where((masks > 0) & (masks < _TINY), _TINY, masks)
             self.masks = masks.to(self._dtype).requires_grad_()
@@ -285,7 +299,9 @@ class Bank(nn.Module):
         self.scale.grad = None
 
     @torch.no_grad()
-    def update(self, resource_loss: Optional[ResourceLoss] = None) -> bool:
+    def update(self,
+               resource_loss: Optional[ResourceLoss] = None,
+               excess: Optional[ResourceLoss] = None) -> bool:
         """Move ratios and importances; once per optimizer step.
 
         The ratios stay where they are in the first update: until then all
@@ -295,6 +311,9 @@ class Bank(nn.Module):
             resource_loss (Callable, optional): Takes counts ``[U]`` and
                 masks ``[E]``, both differentiable in the ratios, and returns
                 the resource loss, its weight included. Defaults to None.
+            excess (Callable, optional): Instead of a resource loss: takes the
+                same and returns log(r_c / r_t). The numbers are shifted until
+                it is 0, see :mod:`.multiplier`. Defaults to None.
 
         Returns:
             bool: False if the gradient was not finite (e.g. an overflow of
@@ -317,16 +336,43 @@ class Bank(nn.Module):
         importance = self._new_importance(masks, grad, self.importance)
         if not torch.isfinite(torch.cat((importance, slope))).all():
             return False
-        self.selector.step(slope, self.lr if self.updates else 0.)
+        # Before the order changes, in which the gradient was taken.
+        task = slope if resource_loss is None else self._slope(grad, None)
+        before = self.selector.numbers
+        lr = self.lr if self.updates else 0.
+        self.selector.step(slope, lr)
         if self.depth_frozen:
             # Its ratios have no gradient. Its importances rest too: a new
             # order would swap blocks.
             importance = torch.where(self.layout.depth_elements,
                                      self.importance, importance)
         self.importance = importance
+        self._rank()
+        if excess is not None and self.updates:
+            self.selector.numbers = meet_budget(
+                self.selector.numbers, self.selector.low, self.selector.high,
+                partial(self._of_numbers, excess))
+        self._keep_account(before, before - lr * task)
         self.updates += 1
-        self.refresh()
+        self._mask()
         return True
+
+    def _of_numbers(self, resource: ResourceLoss, numbers: Tensor) -> Tensor:
+        """``resource`` of what these numbers keep, differentiable in them."""
+        return resource(
+            self.counts(ratios=numbers), self.resource_masks(ratios=numbers))
+
+    def _keep_account(self, before: Tensor, task: Tensor) -> None:
+        """Add up how task and resource have moved the ratios.
+
+        Args:
+            before (Tensor): The numbers before the step, ``[n]``.
+            task (Tensor): Where the task alone would have moved them.
+        """
+        task = task.clamp(self.selector.low, self.selector.high)
+        self.account.add(
+            *map(self.selector.ratios_of, (before, task,
+                                           self.selector.numbers)))
 
     def _slope(self, grad: Tensor,
                resource_loss: Optional[ResourceLoss]) -> Tensor:
@@ -349,6 +395,7 @@ class Bank(nn.Module):
             self._dtype = probe.dtype
             self.layout = self.layout.to(probe.device)
             self.selector.to(self.layout)
+            self.account.to(self.layout)
             self.importance = self.importance.to(probe.device)
             self.order = self.order.to(probe.device)
             self.refresh()
@@ -369,6 +416,7 @@ class Bank(nn.Module):
             **self.selector.state(),
             importance=self.importance.clone(),
             order=self.order.clone(),
+            **self.account.state(),
             updates=torch.tensor(self.updates),
             depth_frozen=torch.tensor(self.depth_frozen))
 
@@ -381,6 +429,7 @@ class Bank(nn.Module):
                 The bank is unchanged then.
         """
         try:
+            state = with_account(state, self.layout)
             check_state(state, self.state_dict(), self.layout)
             self.selector.load(state)
         except ValueError as error:
@@ -390,6 +439,7 @@ class Bank(nn.Module):
         self.importance, self.order = (
             state[name].detach().to(self.layout.device, copy=True)
             for name in ('importance', 'order'))
+        self.account.load(state)
         self.updates = int(state['updates'])
         self.depth_frozen = bool(state['depth_frozen'])
         self.refresh()

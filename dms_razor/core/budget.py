@@ -105,8 +105,9 @@ class TargetSchedule:
     """``r_t(e) = r_0·(r_target / r_0)^(e / E)`` (paper, equation 10).
 
     Steps may be iterations or epochs, and count from 0. During a warm-up,
-    while importances settle, the target stays at its start; after the search
-    proper it stays at its end, while only width trains.
+    while importances settle, the target stays at its start; then it falls, by
+    default (paper) until the search proper ends, or in the first part of it,
+    and stays at its end.
 
     Args:
         start (float): r_0, cost of the supernet.
@@ -114,6 +115,8 @@ class TargetSchedule:
         total (int): Length of the search proper, warm-up included (DeiT's 30
             epochs in the paper).
         warmup (int): Length of the warm-up (DeiT's 20). Defaults to 0.
+        fall (float): Share of what follows the warm-up in which the target
+            falls, in (0, 1]. Defaults to 1.
 
     Raises:
         ValueError: If a number is out of range.
@@ -123,7 +126,9 @@ class TargetSchedule:
                  start: float,
                  target: float,
                  total: int,
-                 warmup: int = 0) -> None:
+                 warmup: int = 0,
+                 fall: float = 1.) -> None:
+        check_fall(fall)
         if not 0 < target <= start < float('inf'):
             raise ValueError(
                 f'the target is to fall from {start} to {target}: both must '
@@ -134,20 +139,21 @@ class TargetSchedule:
                 'leaves no step to fall in; make total larger than warmup, '
                 'and warmup not negative')
         self.start, self.target = float(start), float(target)
-        self.total, self.warmup = total, warmup
+        self.total, self.warmup, self.fall = total, warmup, fall
+        self.landing = total if fall == 1 else warmup + fall * (total - warmup)
 
     def __call__(self, step: float) -> float:
         """Target at ``step``, counted from 0; exact at both ends."""
         if step <= self.warmup:
             return self.start
-        if step >= self.total:
+        if step >= self.landing:
             return self.target
-        progress = (step - self.warmup) / (self.total - self.warmup)
+        progress = (step - self.warmup) / (self.landing - self.warmup)
         return self.start * (self.target / self.start)**progress
 
     def __repr__(self) -> str:
         return (f'TargetSchedule({self.start:g} -> {self.target:g}, '
-                f'total={self.total}, warmup={self.warmup})')
+                f'total={self.total}, warmup={self.warmup}, fall={self.fall})')
 
 
 def no_schedule(step: float) -> float:
@@ -157,19 +163,32 @@ def no_schedule(step: float) -> float:
                        'before the loop')
 
 
-def check_weight(weight: float) -> float:
-    """λ_res, unless it is below 0 or no number.
+def check_fall(fall: float) -> None:
+    """Raise ValueError if ``fall`` lies outside (0, 1]."""
+    check_number('fall', fall, above=True)
+    if fall > 1:
+        raise ValueError(f'fall is {fall}, it is the share of the search in '
+                         'which the target falls: give at most 1')
+
+
+AUTO = 'auto'  # as a setting: the search works it out
+FALL = 1 / 3  # default share of a search in which its target falls
+
+
+def check_weight(weight: Union[float, str]) -> Union[float, str]:
+    """λ_res, unless it is below 0 or neither a number nor 'auto'.
 
     Raises:
         ValueError: It is: the search would run away from its target.
     """
-    check_number('loss_weight', weight)
+    if weight != AUTO:
+        check_number('loss_weight, unless it is "auto",', weight)
     return weight
 
 
 def constraint_loss(current: Tensor,
                     target: float,
-                    weight: float = 1.) -> Tensor:
+                    weight: Union[float, str] = 1.) -> Tensor:
     """λ_res·L_res: ``log(current / target)`` above the target, else 0.
 
     Paper, equations 5 to 7. The loss pulls the network down to the target and
@@ -179,7 +198,8 @@ def constraint_loss(current: Tensor,
     Args:
         current (Tensor): Cost of the network, a positive scalar or ``[...]``.
         target (float): What it may be at most, positive, same unit.
-        weight (float): λ_res. Defaults to 1.
+        weight (float | str): λ_res; with 'auto', where each step finds it,
+            the loss is shown as with 1. Defaults to 1.
 
     Returns:
         Tensor: Loss of the shape of ``current``, differentiable in it.
@@ -192,4 +212,4 @@ def constraint_loss(current: Tensor,
                          'positive')
     # Strictly above: at the start the network lies exactly on its target.
     excess = torch.where(current > target, current / target, 1.)
-    return weight * torch.log(excess)
+    return (1. if weight == AUTO else weight) * torch.log(excess)

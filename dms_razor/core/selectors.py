@@ -136,7 +136,11 @@ class Selector:
 
         What reports show and what the projection onto a budget moves.
         """
-        return 1 - self.counts(self.numbers) / self.layout.size
+        return self.ratios_of(self.numbers)
+
+    def ratios_of(self, numbers: Tensor) -> Tensor:
+        """The pruning ratios that such numbers mean, float64 ``[U]``."""
+        return 1 - self.counts(numbers) / self.layout.size
 
     def state(self) -> Dict[str, Tensor]:
         """Copies of everything that a resumed search needs, tensors only."""

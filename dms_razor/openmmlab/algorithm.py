@@ -107,7 +107,8 @@ class DMS(BaseAlgorithm):
                 self.architecture,
                 target=self.target,
                 metric=self.metric,
-                constraint=self.resource_loss)
+                constraint=self.resource_loss,
+                fall=self.schedule.fall)
         return self.search.preflight()
 
     def set_length(self,

@@ -1,9 +1,11 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """The resource loss as a module that configs can name."""
+from typing import Union
+
 from mmrazor.registry import MODELS
 from torch import Tensor, nn
 
-from ..core.budget import check_weight, constraint_loss
+from ..core.budget import AUTO, check_weight, constraint_loss
 
 
 @MODELS.register_module()
@@ -11,14 +13,15 @@ class ResourceConstraintLoss(nn.Module):
     """λ_res·L_res: log(r_c / r_t) above the target, else 0 (eq. 6, 7).
 
     Args:
-        loss_weight (float): λ_res; the paper uses 0.1 to 10.
-            Defaults to 1.
+        loss_weight (float | str): λ_res; the paper uses 0.1 to 10. Defaults
+            to 'auto': each step takes the one that meets the target exactly,
+            see :mod:`dms_razor.core.multiplier`.
 
     Raises:
-        ValueError: If the weight is below 0 or no number.
+        ValueError: If the weight is below 0, or neither a number nor 'auto'.
     """
 
-    def __init__(self, loss_weight: float = 1.) -> None:
+    def __init__(self, loss_weight: Union[float, str] = AUTO) -> None:
         super().__init__()
         self.loss_weight = check_weight(loss_weight)
 

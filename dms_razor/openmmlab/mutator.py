@@ -33,7 +33,8 @@ class DMSMutator(ChannelMutator):
             :func:`dms_razor.trace.trace`.
         importance, decay, selector, seed: What elements are ranked by and
             what is learnt, see :class:`dms_razor.core.Bank`.
-        lr (float): Step size of the ratios. Defaults to 5e-3.
+        lr (float | str): Step size of the ratios. Defaults to 'auto', see
+            :class:`dms_razor.Search`.
         channel_unit_cfg (dict): ``dict(type='DiffTopkChannelUnit')`` or a
             subclass; in ``units`` it may carry choices, as
             :meth:`config_template` writes them.
@@ -52,7 +53,7 @@ class DMSMutator(ChannelMutator):
                  importance: Union[None, str, Callable] = None,
                  decay: Optional[float] = None,
                  selector: Union[None, str, Callable] = None,
-                 lr: Optional[float] = None,
+                 lr: Union[None, float, str] = None,
                  seed: Optional[int] = None,
                  channel_unit_cfg: dict = dict(type='DiffTopkChannelUnit'),
                  depth_unit_cfg: dict = dict(type='DiffTopkDepthUnit'),

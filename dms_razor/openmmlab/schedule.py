@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import NamedTuple, Optional
 
+from ..core.budget import FALL, check_fall
 from ..errors import check_number
 
 
@@ -23,9 +24,10 @@ class Steps(NamedTuple):
 class SearchSchedule:
     """Length of a search; give epochs or iterations, not both.
 
-    The target falls from the supernet's cost to the budget until ``epochs``
-    are over (paper, eq. 10). Then depth is frozen and only widths move, for
-    ``width_only_epochs`` and as long as the training lasts.
+    The target falls from the supernet's cost to the budget in the first
+    ``fall`` of the ``epochs`` (paper, eq. 10, where ``fall`` is 1). Then depth
+    is frozen and only widths move, for ``width_only_epochs`` and as long as
+    the training lasts.
 
     Args:
         epochs (int, optional): Length of the search proper, warm-up
@@ -37,6 +39,8 @@ class SearchSchedule:
         iters (int, optional): As ``epochs``.
         width_only_iters (int): As ``width_only_epochs``.
         warmup_iters (int): As ``warmup_epochs``.
+        fall (float): Share of the search proper, without its warm-up, in
+            which the target falls. Defaults to a third.
 
     Raises:
         ValueError: If a length is negative or both units are used.
@@ -47,10 +51,12 @@ class SearchSchedule:
     iters: Optional[int] = None
     width_only_iters: int = 0
     warmup_iters: int = 0
+    fall: float = FALL
 
     def __post_init__(self) -> None:
+        check_fall(self.fall)
         for name, length in vars(self).items():
-            if length is not None:
+            if length is not None and name != 'fall':
                 check_number(f'search.{name}', length, whole=True)
         if self.by_epoch and (self.iters is not None or self.width_only_iters
                               or self.warmup_iters):

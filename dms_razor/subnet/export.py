@@ -17,6 +17,7 @@ from typing import Any, Callable, Iterable, Optional, Tuple, Union
 
 from torch import Tensor, nn
 
+from ..core.decision import Decision
 from ..core.resource import METRICS
 from ..counting import count_each
 from ..network import to_device_of
@@ -64,6 +65,7 @@ def export_subnet(out_dir: Union[str, Path],
                   bn_data: Optional[Iterable] = None,
                   bn_batches: int = 20,
                   bn_forward: Optional[Callable] = None,
+                  decision: Optional[Decision] = None,
                   picture: bool = True) -> Export:
     """Cut out a subnet, check what it costs, and write it down.
 
@@ -81,6 +83,8 @@ def export_subnet(out_dir: Union[str, Path],
         retrain (RetrainConfig, optional): What makes retrain.py, if any.
         bn_data, bn_batches, bn_forward: What the BatchNorm statistics, which
             are else the supernet's, are taken from: see :func:`recalibrate`.
+        decision (Decision, optional): Who decided the selection, for the
+            report.
         picture (bool): Whether to draw structure.png, with matplotlib.
 
     Returns:
@@ -97,10 +101,11 @@ def export_subnet(out_dir: Union[str, Path],
     texts = {} if retrain is None else retrain.files()
     subnet, report = _cut(model, space, selection, inputs, forward, metric,
                           target)
+    report.decision = decision
     picture = picture and _can_draw(report)
-    if bn_data is not None and training_norms(subnet):
-        used = recalibrate(subnet, bn_data, bn_batches, bn_forward)
-        report.notes.append(f'BatchNorm statistics are from {used} batches.')
+    if training_norms(subnet):
+        report.notes.append(
+            _take_statistics(subnet, bn_data, bn_batches, bn_forward))
     texts['report.md'] = report.to_markdown()
     texts['report.json'] = report.to_json()
     with whole_folder(out_dir, FILES) as folder:
@@ -111,6 +116,17 @@ def export_subnet(out_dir: Union[str, Path],
         if picture:
             draw_structure(report.to_dict(), folder / 'structure.png')
     return Export(Path(out_dir), subnet, report.manifest, report)
+
+
+def _take_statistics(subnet: nn.Module, data: Optional[Iterable], batches: int,
+                     forward: Optional[Callable]) -> str:
+    """Recalibrate if there is data; in any case say whose statistics it has."""
+    if data is None:
+        return ('BatchNorm statistics are those of the soft supernet, which '
+                'this network is not: evaluated as it is, it can lose many '
+                'points. Train it, or export with bn_data=.')
+    used = recalibrate(subnet, data, batches, forward)
+    return f'BatchNorm statistics are from {used} batches.'
 
 
 def _can_draw(report: Report) -> bool:

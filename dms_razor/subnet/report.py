@@ -7,6 +7,7 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 from torch import nn
 
 from ..core.budget import format_amount
+from ..core.decision import Decision
 from ..core.resource import METRICS
 from ..counting import Count
 from .manifest import Manifest
@@ -112,12 +113,14 @@ class Report:
         full_width (list[dict]): ``{'module', 'reason'}`` of what was not
             searched.
         notes (list[str]): Anything else the reader must know.
+        decision (Decision, optional): Who decided the structure.
     """
     manifest: Manifest
     layers: List[Layer]
     counter: str
     full_width: List[Dict[str, str]] = field(default_factory=list)
     notes: List[str] = field(default_factory=list)
+    decision: Optional[Decision] = None
 
     def to_dict(self) -> Dict[str, Any]:
         """The report as plain data.
@@ -127,7 +130,8 @@ class Report:
             and ``params`` (``supernet``, ``searched``, ``counted``),
             ``others`` (the same of other metrics, if there are any),
             ``counter``, ``units`` (name, kind, kept and total per group),
-            ``layers``, ``removed``, ``full_width`` and ``notes``.
+            ``layers``, ``removed``, ``full_width``, ``notes`` and, of a
+            search, ``decision``.
         """
         manifest = self.manifest
         target = manifest.target
@@ -148,7 +152,9 @@ class Report:
             layers=[asdict(layer) for layer in self.layers],
             removed=manifest.removed,
             full_width=self.full_width,
-            notes=self.notes)
+            notes=self.notes,
+            **(dict(
+                decision=self.decision.to_dict()) if self.decision else {}))
 
     def to_json(self) -> str:
         """The content of report.json."""
@@ -158,7 +164,7 @@ class Report:
         """The content of report.md."""
         return '\n\n'.join([
             '# Searched subnet',
-            self._costs(), *self.notes, '## Layers',
+            self._costs(), *self.notes, *self._decided(), '## Layers',
             self._layers(), '## Removed blocks',
             self._removed(), '## At full width',
             table(
@@ -188,6 +194,14 @@ class Report:
                      'exported network, convolutions, linear layers and '
                      f'matrix products, for {share}an input of '
                      f'{first_shape(manifest.inputs)}.')
+
+    def _decided(self) -> List[str]:
+        if self.decision is None:
+            return []
+        return [
+            '## Who decided',
+            self.decision.text(), *self.decision.doubts()
+        ]
 
     def _layers(self) -> str:
         return table(

@@ -19,8 +19,10 @@ class StructureLogHook(Hook):
     Scalars go through mmengine's Visualizer, hence to TensorBoard and the
     like: ``dms/asked``, ``dms/current`` and ``dms/hard`` as shares of the
     supernet's cost, ``dms/kept/<stage>`` and ``dms/blocks/<stage>`` as shares
-    of the stage. The first two are in the log line as well. A table goes into
-    the log now and then.
+    of the stage, ``dms/moved_by_task``, ``dms/moved_by_resource`` and
+    ``dms/resource_on`` (:class:`~dms_razor.core.account.Account`). The first
+    two are in the log line as well. A table goes into the log now and then,
+    with a sentence on who decides.
 
     Args:
         interval (int): Iterations between scalars. Defaults to 50.
@@ -72,6 +74,11 @@ class StructureLogHook(Hook):
         runner.logger.info(
             f'Structure after {step} iterations, {search.metric}: {costs}\n'
             f'{structure_table(search.structure())}')
+        if search.bank.account.steps:
+            decided = search.decision()
+            runner.logger.info(decided.text())
+            for doubt in decided.doubts() if step >= runner.max_iters else ():
+                runner.logger.warning(doubt)
 
 
 def structure_scalars(search: Search) -> Dict[str, float]:
@@ -85,10 +92,14 @@ def structure_scalars(search: Search) -> Dict[str, float]:
     """
     whole = search.preflight().supernet[search.metric]
     stages = by_stage(search.structure())
+    account = search.bank.account
     return {
         'dms/asked': search.current_target / whole,
         'dms/current': search.current() / whole,
         'dms/hard': search.current(hard=True) / whole,
+        'dms/moved_by_task': float(account.task.abs().mean()),
+        'dms/moved_by_resource': float(account.resource.abs().mean()),
+        'dms/resource_on': float(account.resource_on) / max(1, account.steps),
         **{
             f'dms/kept/{stage.name}': stage.kept / stage.channels
             for stage in stages if stage.channels

@@ -1,0 +1,126 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""Who decided a structure: the task, the resource alone, or the projection.
+
+A search in which the task has no say ends in a structure that can be computed
+without data (:mod:`.descent`); one that is too short ends in what the
+projection onto the budget makes of it. Both look like a result.
+"""
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Dict, List
+
+import torch
+from torch import Tensor
+
+from .account import Account
+from .layout import Layout
+
+SAME = .05  # structures this near to each other are called the same
+PROJECTED = .1  # share of the cut that projection may do unnoticed
+SETTLED = 100  # steps in which importances average, at a decay of 0.99
+
+
+@dataclass
+class Decision:
+    """What decided a structure.
+
+    A distance between structures is the mean over all units that can change
+    of the difference between their kept shares, 0 to 1.
+
+    Attributes:
+        steps (int): Steps that moved ratios.
+        moved_by_task (float): Mean of what the task moved a ratio, without
+            sign.
+        moved_by_resource (float): The same of the resource.
+        resource_on (float): Share of the steps in which the resource moved
+            something.
+        from_resource_only (float): Distance from the structure to which the
+            resource alone leads.
+        from_even (float): Distance from the network of the same budget that
+            is narrowed evenly.
+        by_projection (float): Share of the cut, in logarithms of the cost,
+            that the projection onto the budget did, in either direction.
+    """
+    steps: int
+    moved_by_task: float
+    moved_by_resource: float
+    resource_on: float
+    from_resource_only: float
+    from_even: float
+    by_projection: float
+
+    def to_dict(self) -> Dict[str, Any]:
+        """As plain data, the content of the JSON."""
+        return asdict(self)
+
+    def text(self) -> str:
+        """One sentence of figures."""
+        return (
+            f'In {self.steps:,} steps the task moved a ratio by '
+            f'{self.moved_by_task:.3g}, the resource by '
+            f'{self.moved_by_resource:.3g} on average (in '
+            f'{self.resource_on:.0%} of the steps). The structure differs by '
+            f'{self.from_resource_only:.1%} of a unit from the one that the '
+            f'resource alone gives and by {self.from_even:.1%} from the even '
+            f'one; projection did {self.by_projection:.1%} of the cut.')
+
+    def doubts(self) -> List[str]:
+        """What speaks against calling the structure searched; often none."""
+        doubts = []
+        if self.from_resource_only < SAME:
+            doubts.append(
+                'The resource alone decided this structure: it could have '
+                'been computed without data. Search longer or with a larger '
+                "lr of the ratios, or leave lr and loss_weight at 'auto'.")
+        if self.by_projection > PROJECTED:
+            doubts.append(
+                f'{self.by_projection:.0%} of the cut was done by the '
+                'projection onto the budget and not by the search. Search '
+                "longer, or leave lr and loss_weight at 'auto'.")
+        if self.steps < SETTLED:
+            doubts.append(
+                f'{self.steps} steps are few: importances average over about '
+                f'{SETTLED}. Search longer.')
+        return doubts
+
+
+def decision(layout: Layout, account: Account, kept: Tensor,
+             resource_only: Tensor, even: Tensor,
+             by_projection: float) -> Decision:
+    """Sum up an account, and compare three structures of one budget.
+
+    Args:
+        layout (Layout): The units.
+        account (Account): Of the search.
+        kept, resource_only, even (Tensor): Kept counts ``[U]``.
+        by_projection (float): See :class:`Decision`.
+    """
+    layout = layout.to('cpu')
+    moves = layout.least < layout.most
+
+    def mean(values: Tensor) -> float:
+        return float(values.detach().cpu().double().abs()[moves].mean())
+
+    def distance(other: Tensor) -> float:
+        return mean((kept.cpu() - other.cpu()).double() / layout.size)
+
+    return Decision(account.steps, mean(account.task), mean(account.resource),
+                    float(account.resource_on) / max(1, account.steps),
+                    distance(resource_only), distance(even), by_projection)
+
+
+def share_of_cut(before: float, after: float, supernet: float) -> float:
+    """What part of the way from the supernet to ``after`` the last step is.
+
+    Args:
+        before (float): Cost before the projection.
+        after (float): Cost after it.
+        supernet (float): Cost at the start.
+    """
+    cut = math.log(supernet / after)
+    return abs(math.log(before / after)) / cut if cut > 0 else 0.
+
+
+def even_ratios(layout: Layout) -> Tensor:
+    """Ratios whose projection narrows all widths alike, float64 ``[U]``."""
+    return torch.zeros(layout.U, dtype=torch.float64, device=layout.device)
