@@ -25,11 +25,13 @@ experiment = Experiment(
     network=partial(ResNet, (8, 16), (2, 2)),
     budgets={'small': partial(ResNet, (4, 8), (2, 2)), '50%': .5},
     rows=[
-        Row('dms'),
+        Row('dms', search=dict(lr=1.)),
         Row('hand', 'network', network=partial(ResNet, (4, 8), (2, 2)),
             budgets=['small']),
-        Row('sweep', one_search=True, after='none'),
+        Row('sweep', search=dict(lr=1.), one_search=True, after='none'),
         Row('tuned', after='finetune', search=dict(depth=False)),
+        Row('evolved', 'evolution', after='none', budgets=['50%'],
+            options=dict(population=3, generations=2, batches=1)),
         Row('bad', 'broken', budgets=['50%']),
     ],
     references=['hand'],
@@ -67,13 +69,13 @@ def runs(tmp_path):
 
 def test_the_whole_way(call, tmp_path, capsys):
     assert call('--dry-run') is None
-    assert 'Runs      8, of which 0 are finished' in capsys.readouterr().out
+    assert 'Runs      9, of which 0 are finished' in capsys.readouterr().out
     assert not (tmp_path / 'out').exists()
     problem = call()
     assert problem == ('1 runs failed (bad__50pct__s0): '
                        'RuntimeError: out of luck')
     found = runs(tmp_path)
-    assert len(found) == 7
+    assert len(found) == 8
     hand = found['hand', 'small', 0]
     # 3·9·4 + four 3x3 convolutions 4·4 at 8x8 and 8·8 at 4x4 (one 4·8), the
     # 1x1 shortcut, the head
@@ -91,6 +93,13 @@ def test_the_whole_way(call, tmp_path, capsys):
     assert found['sweep', 'small', 0]['structure'] == found['dms', 'small',
                                                             0]['structure']
     assert dms['trace'][0]['step'] == 0 and dms['trace'][-1]['step'] == 14
+    masks = dms['trace'][-1]['masks']
+    assert len(masks) == 16 and masks == sorted(masks)
+    evolved = found['evolved', '50%', 0]
+    assert .97 < evolved['share_of_budget'] <= 1
+    # two generations of three: one batch to score, four for statistics
+    assert evolved['search_steps'] == 6
+    assert evolved['search_images'] == 6 * 5 * 32
     assert len(dms['trace'][0]['kept']) == len(dms['structure'])
     assert dms['layers']['head'] == 10
     last = json.loads(

@@ -19,13 +19,24 @@ def test_mask_curve_is_the_paper_s():
     torch.testing.assert_close(slopes, -20 * expected * (1 - expected))
 
 
+def test_other_selectors_in_the_same_picture():
+    masks, slopes = mask_curve('get', 10)
+    assert masks.tolist() == [0.] * 5 + [1.] * 5
+    assert slopes.tolist() == [-1.] * 10
+    # importances are the normalised ranks here, so it is the paper's curve
+    for found, expected in zip(
+            mask_curve('unnormalised', 20), mask_curve('dms', 20)):
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-3)
+
+
 @pytest.fixture
 def experiment():
     return Experiment(
         print, [
             Row('dms'),
             Row('even', 'uniform'),
-            Row('other', search=dict(selector='none'))
+            Row('other', search=dict(selector='mes')),
+            Row('third', search=dict(selector='unnormalised'))
         ],
         budgets=('50%', '30%'))
 
@@ -38,7 +49,9 @@ def searched(label, macs):
             soft=macs,
             hard=macs,
             ratios=[.1 * step, 0.],
-            kept=[10 - step, 3]) for step in range(2)
+            kept=[10 - step, 3],
+            widest='width',
+            masks=[0., .5, 1.]) for step in range(2)
     ]
     structure = [
         dict(name=kind, kind=kind, kept=9, total=10)
@@ -69,7 +82,7 @@ def test_everything_that_is_there_is_drawn(experiment, tmp_path, capsys):
 
 def test_selectors_of_rows_that_ran(experiment):
     assert used_selectors(experiment, {'dms', 'even'}) == ['dms']
-    assert used_selectors(experiment, {'dms', 'other'}) == ['dms', 'none']
+    assert used_selectors(experiment, {'third', 'other'}) == ['unnormalised']
 
 
 def test_without_matplotlib_there_are_tables_alone(experiment, tmp_path,

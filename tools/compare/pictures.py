@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dms_razor.core.layout import Layout, Unit
-from dms_razor.core.selectors import SELECTORS
+from dms_razor.core.selectors import SELECTORS, Selector
 from tools.compare.experiment import Experiment, slug
 from tools.compare.results import grouped, mean_spread
 
@@ -86,9 +86,9 @@ def draw_accuracy(groups: Dict[Tuple[str, str], List[Run]],
 
 
 def draw_structure(run: Run, path: Path) -> None:
-    """Cost, ratios of widths and remaining blocks over a search."""
-    axes, save = _canvas(path, 1, 3, (13., 4.2))
-    cost, widths, depth = axes[0]
+    """Cost, widths and blocks over a search, and masks of its widest unit."""
+    axes, save = _canvas(path, 2, 2, (10., 8.))
+    cost, widths, depth, masks = axes.flat
     trace = run['trace']
     steps = [point['step'] for point in trace]
     for key in ('target', 'soft', 'hard'):
@@ -108,39 +108,67 @@ def draw_structure(run: Run, path: Path) -> None:
     depth.set(xlabel='step', ylabel='removable blocks that stay')
     if depth.get_legend_handles_labels()[0]:
         depth.legend(fontsize='small')
-    axes[0, 1].set_title(f"{run['row']}, {run['budget']}, seed {run['seed']}")
+    for number in range(0, len(trace), max(1, len(trace) // 5)):
+        values = trace[number]['masks']
+        masks.plot([(i + .5) / len(values) for i in range(len(values))],
+                   values,
+                   label=f'step {steps[number]}')
+    masks.set(
+        xlabel=f"elements of {trace[0]['widest']}, by mask",
+        ylabel='mask',
+        ylim=(-.05, 1.05))
+    masks.legend(fontsize='small')
+    cost.set_title(f"{run['row']}, {run['budget']}, seed {run['seed']}")
     save()
 
 
 def used_selectors(experiment: Experiment, rows: Set[str]) -> List[str]:
-    """Names of the selectors with which these rows were searched."""
+    """Selectors with one number a unit with which these rows were searched.
+
+    The masks of others have no curve over the rank; what they were is in the
+    picture of each search.
+    """
     names = [
         row.search.get('selector') or 'dms' for row in experiment.rows
         if row.method == 'dms' and row.name in rows
     ]
-    return [name for name in dict.fromkeys(names) if isinstance(name, str)]
+    return [
+        name for name in dict.fromkeys(names)
+        if isinstance(name, str) and len(_one_unit(name).numbers) == 1
+    ]
 
 
-def mask_curve(name: str, size: int = 100) -> Tuple[Tensor, Tensor]:
-    """Masks of one unit that keeps half, and their slope in its numbers.
+def _one_unit(name: str, size: int = 100) -> Selector:
+    """A selector over one unit, of which half stays.
 
-    Elements are in the order of their rank, the least important first (paper,
-    Figure 2).
-
-    Returns:
-        tuple[Tensor, Tensor]: Mask m and, where all elements share one
-        number, dm/da of each; else the slope in the element's own. ``[E]``.
+    Importances are evenly spread, for selectors that look at them.
     """
     layout = Layout([Unit('width', 'width', size)])
     selector = SELECTORS.find(name)(layout)
+    selector.score((torch.arange(size).double() + .5) / size)
     selector.set_kept(torch.tensor([size // 2]), torch.tensor([True]))
+    return selector
+
+
+def mask_curve(name: str, size: int = 100) -> Tuple[Tensor, Tensor]:
+    """Masks of one unit that keeps half, and their slopes (paper, Figure 2).
+
+    Args:
+        name (str): A selector with one number a unit.
+        size (int): Elements of the unit. Defaults to 100.
+
+    Returns:
+        tuple[Tensor, Tensor]: Masks m and dm/da, both ``[E]``, the least
+        important element first.
+    """
+    selector = _one_unit(name, size)
     numbers = selector.numbers.clone().requires_grad_()
     masks = selector.soft(numbers, torch.arange(size))
-    slopes = []
-    for element, mask in enumerate(masks):
-        slope, = torch.autograd.grad(mask, numbers, retain_graph=True)
-        slopes.append(slope[element if len(slope) == size else 0])
-    return masks.detach(), torch.stack(slopes)
+    slopes = [
+        torch.autograd.grad(mask, numbers, retain_graph=True)[0]
+        for mask in masks
+    ]
+    return masks.detach(), torch.cat(slopes)
 
 
 def draw_masks(names: Sequence[str], path: Path) -> None:

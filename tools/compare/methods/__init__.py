@@ -8,7 +8,7 @@ registers its own::
     def mine(job):
         return Found(my_network(job.supernet(), job.amount))
 """
-from . import narrow, search, torch_pruning  # noqa: F401  (they register)
+from . import evolution, narrow, search, torch_pruning  # noqa: F401
 from .job import METHODS, Found, Job
 
 __all__ = ['METHODS', 'Found', 'Job']

@@ -76,6 +76,11 @@ class Job:
         return self.row.recipe or self.experiment.search
 
     @property
+    def search_data(self) -> int:
+        """Seed of the batches of a search: not those of the training."""
+        return 1000 + self.seed
+
+    @property
     def recalibrates(self) -> bool:
         """Whether the found network's statistics are wanted."""
         return self.row.recalibrate and self.row.after != 'scratch'

@@ -10,8 +10,8 @@ from tools.compare.training import Clock, train
 
 #: Points of a search that its trace holds, about.
 POINTS = 20
-#: Added to a run's seed for the batches of its search.
-SEARCH_DATA = 1000
+#: Values of one unit's masks that a point holds, at most.
+MASKS = 32
 
 
 @METHODS.register('network')
@@ -64,7 +64,7 @@ def run_search(
         supernet,
         job.images,
         recipe,
-        SEARCH_DATA + job.seed,
+        job.search_data,
         job.machine,
         f'{job.what} search',
         steps=steps + extra,
@@ -74,8 +74,15 @@ def run_search(
 
 
 def point(search: Search, step: int, task: float) -> Dict[str, Any]:
-    """Where a search stands; ratios and kept are in the order of its units."""
+    """Where a search stands, as results.json has it.
+
+    ``ratios`` and ``kept`` are in the order of its units; ``masks`` are those
+    of the first widest unit, ascending.
+    """
     structure = search.structure()
+    layout = search.space.layout
+    widest = max(range(layout.U), key=lambda unit: layout.units[unit].size)
+    masks = search.bank.current[layout.slice_of(widest)].detach().sort()[0]
     return dict(
         step=step,
         loss=round(task, 4),
@@ -83,7 +90,9 @@ def point(search: Search, step: int, task: float) -> Dict[str, Any]:
         soft=round(search.current()),
         hard=round(search.current(hard=True)),
         ratios=[round(unit['ratio'], 4) for unit in structure],
-        kept=[unit['kept'] for unit in structure])
+        kept=[unit['kept'] for unit in structure],
+        widest=structure[widest]['name'],
+        masks=[round(m, 3) for m in masks[::-(-len(masks) // MASKS)].tolist()])
 
 
 def _from_one_search(job: Job) -> Found:
