@@ -96,6 +96,8 @@ def test_the_whole_way(call, tmp_path, capsys):
     masks = dms['trace'][-1]['masks']
     assert len(masks) == 16 and masks == sorted(masks)
     evolved = found['evolved', '50%', 0]
+    assert evolved['decision'] == {} == hand['decision']
+    assert 10 < dms['decision']['steps'] <= 15
     assert .97 < evolved['share_of_budget'] <= 1
     # two generations of three: one batch to score, four for statistics
     assert evolved['search_steps'] == 6

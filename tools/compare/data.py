@@ -78,7 +78,7 @@ class Images:
         images, side = self.normal(images), images.shape[-1]
         pad = round(side * self.settings.shift)
         if pad:
-            down, right = torch.randint(
+            right, down = torch.randint(
                 0, 2 * pad + 1, (2, ), generator=generator).tolist()
             images = F.pad(images, (pad, ) * 4)
             images = images[:, :, down:down + side, right:right + side]

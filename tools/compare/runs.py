@@ -228,6 +228,7 @@ class Bench:
             } for unit in found.structure],
             layers=layers(found.network),
             trace=found.trace,
+            decision=found.decision,
             settings=self.settings(job.row),
             versions=versions(),
             threads=self.machine.threads,

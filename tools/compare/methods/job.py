@@ -27,6 +27,8 @@ class Found:
         structure (list[dict]): Units with name, kind, kept and total, where
             the method has units.
         trace (list[dict]): Points of the search.
+        decision (dict): Who decided the structure, see
+            :class:`dms_razor.core.decision.Decision`.
         clock (Clock): What it took; pretraining is not in it.
         steps, images (int): Steps of the search and images it saw.
         recalibrated (bool): Whether BatchNorm statistics are its own.
@@ -34,6 +36,7 @@ class Found:
     network: nn.Module
     structure: List[Dict[str, Any]] = field(default_factory=list)
     trace: List[Dict[str, Any]] = field(default_factory=list)
+    decision: Dict[str, Any] = field(default_factory=dict)
     clock: Clock = field(default_factory=Clock)
     steps: int = 0
     images: int = 0
@@ -105,6 +108,8 @@ class Job:
         """Cut out what a search stands at for this budget."""
         structure = search.space.layout.structure(
             search.project(float(self.amount)), search.bank.ratios)
+        searched = search.bank.account.steps > 0
+        decision = search.decision().to_dict() if searched else {}
         bn_data = self.images.plain_batches(self.recipe.batch, self.seed) \
             if self.recalibrates else None
         export = search.export(
@@ -113,7 +118,11 @@ class Job:
             bn_data=bn_data,
             picture=False)
         return Found(
-            export.model, structure, recalibrated=self.recalibrates, **found)
+            export.model,
+            structure,
+            decision=decision,
+            recalibrated=self.recalibrates,
+            **found)
 
 
 def cost(network: nn.Module, example: Tensor, metric: str = 'macs') -> int:
