@@ -18,10 +18,14 @@ from .algorithm import DMS  # noqa: E402
 from .autoformer import DMSStaticSupernet  # noqa: E402
 from .digits import DigitsDataset  # noqa: E402
 from .enlarge import DMSSupernet  # noqa: E402
+from .evolution import DMSEvolutionLoop  # noqa: E402
 from .hooks import (  # noqa: E402
-    DMSHook, ExportSubnetHook, StructureLogHook, SubnetCheckpointHook)
+    DMSHook, ExportSubnetHook, SearchCostHook, StructureLogHook,
+    SubnetCheckpointHook)
 from .loss import ResourceConstraintLoss  # noqa: E402
 from .mutator import DMSMutator  # noqa: E402
+from .one_shot import DMSOneShot  # noqa: E402
+from .predictor import DMSMetricPredictor  # noqa: E402
 from .retrain import RetrainConfig, standard_base  # noqa: E402
 from .schedule import SearchSchedule, Steps  # noqa: E402
 from .submodel import DMSSubModel  # noqa: E402
@@ -30,9 +34,10 @@ from .units import (  # noqa: E402
 # isort: on
 
 __all__ = [
-    'BankUnit', 'DMS', 'DMSHook', 'DMSMutator', 'DMSStaticSupernet',
-    'DMSSubModel', 'DMSSupernet', 'DiffTopkChannelUnit', 'DiffTopkDepthUnit',
-    'DigitsDataset', 'ExportSubnetHook', 'ResourceConstraintLoss',
-    'RetrainConfig', 'SearchSchedule', 'Steps', 'StructureLogHook',
+    'BankUnit', 'DMS', 'DMSEvolutionLoop', 'DMSHook', 'DMSMetricPredictor',
+    'DMSMutator', 'DMSOneShot', 'DMSStaticSupernet', 'DMSSubModel',
+    'DMSSupernet', 'DiffTopkChannelUnit', 'DiffTopkDepthUnit', 'DigitsDataset',
+    'ExportSubnetHook', 'ResourceConstraintLoss', 'RetrainConfig',
+    'SearchCostHook', 'SearchSchedule', 'Steps', 'StructureLogHook',
     'SubnetCheckpointHook', 'standard_base'
 ]

@@ -161,11 +161,14 @@ class DMSMutator(ChannelMutator):
             KeyError: If there is no unit of that name.
             ValueError: If a unit cannot keep that many.
         """
-        self.bank.set_kept(self._counts(choices))
+        self.bank.set_kept(self.counts_of(choices))
         self.bank.mode = 'hard'
 
-    def _counts(self, choices: Dict[str, int]) -> Tensor:
-        """Kept elements per group, int64 (U, ), with ``choices`` made."""
+    def counts_of(self, choices: Dict[str, int]) -> Tensor:
+        """Kept elements per group, int64 (U, ), with ``choices`` made.
+
+        Errors are those of :meth:`set_choices`.
+        """
         counts = self.bank.kept()
         for name, choice in choices.items():
             if name not in self._name2unit:
@@ -175,6 +178,17 @@ class DMSMutator(ChannelMutator):
             unit = self._name2unit[name]
             counts[unit.index] = unit.elements_of(choice)
         return counts
+
+    def choices_of(self, kept: Tensor) -> Dict[str, int]:
+        """What :meth:`counts_of` takes, of each unit that can change.
+
+        Args:
+            kept (Tensor): Kept elements per group, int64 (U, ).
+        """
+        return {
+            unit.name: unit.choice_of(int(kept[unit.index]))
+            for unit in self.mutable_units
+        }
 
     def sample_choices(self, kind: str = 'random') -> Dict[str, int]:
         """A random choice for each unit that can change.
@@ -207,7 +221,7 @@ class DMSMutator(ChannelMutator):
         Returns:
             float: In units of the metric.
         """
-        counts = self._counts(choices)
+        counts = self.counts_of(choices)
         return float(
             self.space.resource(counts.double(),
                                 self.bank.hard(counts).double(), metric))

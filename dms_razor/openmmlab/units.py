@@ -109,9 +109,18 @@ class BankUnit(MutableChannelUnit):
                 f'from {self.min_choice} to {self.max_choice}')
         return int(kept)
 
+    def choice_of(self, kept: int) -> int:
+        """Channels (or blocks) of ``kept`` elements in each group."""
+        return kept * self._grain
+
+    @property
+    def candidate_choices(self) -> List[int]:
+        """Every choice, ascending: what MMRazor's predictor reads."""
+        return [self.choice_of(kept) for kept in self.spec.allowed]
+
     def sample_choice(self) -> int:
         """A random choice, uniform over what the unit may keep."""
-        return random.choice(self.spec.allowed) * self._grain
+        return self.choice_of(random.choice(self.spec.allowed))
 
     def fix_chosen(self, choice: Optional[int] = None) -> None:
         """Write ``choice``; without one the present counts stay."""

@@ -6,6 +6,7 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
 from mmengine.runner import BaseLoop, IterBasedTrainLoop, Runner
+from mmrazor.engine.runner import EvolutionSearchLoop
 from mmrazor.registry import HOOKS
 from torch import Tensor
 
@@ -165,8 +166,9 @@ class DMSHook(Hook):
                 f'{runner._load_from or "the checkpoint"} holds no search to '
                 'resume; resume from a checkpoint of this search, or give a '
                 'plain model to load_from without resume')
-        if state is not None and (
-                resumes or not isinstance(runner._train_loop, BaseLoop)):
+        learns = isinstance(runner._train_loop, BaseLoop) and not isinstance(
+            runner._train_loop, EvolutionSearchLoop)
+        if state is not None and (resumes or not learns):
             model.search.load_state_dict(state)
         if resumes:
             self._random_state = state['random']

@@ -1,0 +1,46 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+# Evolution instead of a gradient search, in the same space and to the same
+# half of the MACs; the supernet is that of oneshot-resnet34_digits.py.
+_base_ = './resnet34_digits.py'
+
+model = dict(
+    _delete_=True,
+    type='mmrazor.DMS',
+    architecture=_base_.model,
+    target='50%',
+    mutator=dict(
+        units={
+            'backbone.conv1': dict(least=4),
+            'backbone.layer1.?.conv?': dict(least=4),
+            'backbone.layer2.?.conv?': dict(least=8),
+            'backbone.layer3.?.conv?': dict(least=16),
+        }),
+    input_shape=(1, 8, 8))
+load_from = 'work_dirs/oneshot-resnet34_digits/epoch_30.pth'
+
+train_cfg = dict(
+    _delete_=True,
+    type='mmrazor.DMSEvolutionLoop',
+    # the third of the training images that the supernet has not seen
+    dataloader=dict(
+        batch_size=400,
+        num_workers=0,
+        dataset=dict(
+            type='DigitsDataset',
+            split='train',
+            indices=-400,
+            test_mode=True,
+            pipeline=[dict(type='PackInputs')]),
+        sampler=dict(type='DefaultSampler', shuffle=False)),
+    evaluator=_base_.val_evaluator,
+    max_epochs=8,
+    num_candidates=20,
+    top_k=5,
+    num_mutation=10,
+    num_crossover=8,
+    calibrate_sample_num=256)
+
+custom_hooks = [
+    dict(type='mmrazor.DMSHook'),
+    dict(type='mmrazor.ExportSubnetHook'),
+]
