@@ -36,12 +36,20 @@ SEARCHES = [
     path for path in FILES
     if path.stem.startswith('dms-') and path not in RETRAINS
 ]
-PLAIN = [path for path in FILES if path not in RETRAINS + SEARCHES]
+EVOLUTIONS = [
+    path for path in FILES
+    if path.stem.startswith('ea-') and path not in RETRAINS
+]
+PLAIN = [
+    path for path in FILES if path not in RETRAINS + SEARCHES + EVOLUTIONS
+]
 
 # What the paper and the standard models say: the supernet's MACs at the
 # config's input size (published figures, 3 digits) and the target.
 BUDGETS = {
     'dms-resnet34-50p_digits': (None, '50%'),
+    'dms-resnet34-50p-pretrained_digits': (None, '50%'),
+    'dms-resnet34-80p-200i-pretrained_digits': (None, '80%'),
     'dms-resnet152-4g_8xb32-10e_in1k': (11.5e9, 4.0e9),
     'dms-resnet50-1g_8xb32-10e_in1k': (4.09e9, 1.0e9),
     'dms-resnet50-1600m-width_8xb32-10e-pretrained_in1k': (4.09e9, 1.6e9),
@@ -108,20 +116,30 @@ def shrink(cfg, images, work_dir):
     cfg.experiment_name = Path(cfg.filename).stem
     cfg.default_hooks.checkpoint.update(interval=-1, save_last=False)
     cfg.log_level = 'WARNING'
-    for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
-        loader = cfg[name]
+    loaders = [cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader]
+    if 'dataloader' in cfg.train_cfg:  # an evolution's
+        loaders.append(cfg.train_cfg.dataloader)
+    for loader in loaders:
         loader.update(batch_size=2, num_workers=0, persistent_workers=False)
         if loader.dataset.type == 'DigitsDataset':
             loader.dataset.indices = 2
             continue
         loader.dataset.update(
-            data_root=str(images), split='', ann_file='list.txt')
+            data_root=str(images), split='', ann_file='list.txt', indices=None)
         for transform in loader.dataset.pipeline:
             for key in ('scale', 'crop_size'):
                 if key in transform:
                     edge = transform['type'] == 'ResizeEdge'
                     transform[key] = 40 if edge and side == 32 else side
-    if cfg.train_cfg.get('by_epoch'):
+    if 'dataloader' in cfg.train_cfg:
+        cfg.train_cfg.update(
+            max_epochs=2,
+            num_candidates=3,
+            top_k=2,
+            num_mutation=1,
+            num_crossover=1,
+            calibrate_sample_num=2)
+    elif cfg.train_cfg.get('by_epoch'):
         cfg.train_cfg.update(max_epochs=2, val_interval=2)
         for scheduler in as_list(cfg.param_scheduler):
             for key, last in (('begin', 1), ('end', 2)):
@@ -141,8 +159,9 @@ def search(path, images, work_dir):
     unit = 'epochs' if cfg.train_cfg.get('by_epoch') else 'iters'
     cfg.model.search = {unit: 1, f'width_only_{unit}': 1}
     if cfg.get('load_from'):
-        # the published checkpoint's place is taken by a random network's
-        assert cfg.load_from.startswith('https://download.openmmlab.com/')
+        # the checkpoint's place is taken by a random network's
+        assert cfg.load_from.startswith(
+            ('https://download.openmmlab.com/', 'work_dirs/'))
         init_default_scope('mmpretrain')
         plain = MODELS.build(cfg.model.architecture)
         cfg.load_from = str(work_dir / 'plain.pth')
@@ -156,6 +175,8 @@ def retrain(path, subnet, images, work_dir):
     """The training of an exported subnet, two iterations; the runner."""
     cfg = shrink(config(path), images, work_dir)
     cfg.model.subnet = str(subnet)
+    if cfg.model.get('checkpoint'):
+        cfg.model.checkpoint = str(subnet.with_name('subnet.pth'))
     runner = Runner.from_cfg(cfg)
     runner.train()
     return runner
@@ -207,6 +228,40 @@ def test_search_export_and_retrain(path, images, tmp_path):
     assert plain_dict(exported.model.cfg) in models
 
 
+@pytest.mark.parametrize('path', EVOLUTIONS, ids=lambda path: path.stem)
+def test_evolution_export_and_retrain(path, images, tmp_path):
+    """From the checkpoint of the one-shot training that `load_from` names."""
+    cfg = config(path)
+    folder = cfg.load_from.split('/')[1]
+    one_shot = config(path.with_name(f'{folder}.py'))
+    assert cfg.load_from == (
+        f'work_dirs/{folder}/epoch_{one_shot.train_cfg.max_epochs}.pth')
+    # the same space, and the same elements kept by the same counts
+    assert plain_dict(one_shot.model.mutator) == plain_dict(cfg.model.mutator)
+    shape = one_shot.model.input_shape
+    trained = MODELS.build(dict(one_shot.model, _scope_='mmpretrain'))
+    cfg = shrink(cfg, images, tmp_path)
+    cfg.model.input_shape = shape
+    cfg.load_from = str(tmp_path / 'supernet.pth')
+    torch.save(dict(state_dict=trained.state_dict()), cfg.load_from)
+    if 'predictor_cfg' in cfg.train_cfg:
+        cfg.train_cfg.predictor_cfg.update(train_samples=3)
+        cfg.train_cfg.predictor_cfg.handler_cfg.update(num_trees=2)
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    counted = json.loads((tmp_path / 'subnet/report.json').read_text())
+    target = runner.model.search.target
+    assert .99 * target <= counted['macs']['counted'] <= target
+    (file, ) = retrains_of(path)
+    again = retrain(file, tmp_path / 'subnet/subnet.json', images,
+                    tmp_path / 'retrain')
+    assert sum(
+        p.numel()
+        for p in again.model.parameters()) == counted['params']['counted']
+    exported = Config.fromfile(tmp_path / 'subnet/retrain.py')
+    assert plain_dict(exported.model.cfg) == plain_dict(read(file).model.cfg)
+
+
 @pytest.mark.parametrize('path', PLAIN, ids=lambda path: path.stem)
 def test_plain_configs_train(path, images, tmp_path):
     runner = Runner.from_cfg(shrink(config(path), images, tmp_path))
@@ -237,11 +292,11 @@ def test_rsb_a1_is_another_recipe(images, tmp_path):
 def test_every_retrain_config_has_its_search():
     searches = {
         f'work_dirs/{path.stem}/subnet/subnet.json'
-        for path in SEARCHES
+        for path in SEARCHES + EVOLUTIONS
     }
     for path in RETRAINS:
         assert config(path).model.subnet in searches, path
-    for path in SEARCHES:
+    for path in SEARCHES + EVOLUTIONS:
         assert retrains_of(path), path
     assert set(BUDGETS) == {path.stem for path in SEARCHES}
 

@@ -16,5 +16,6 @@ model = dict(
 custom_hooks = [
     dict(type='mmrazor.DMSHook'),
     dict(type='mmrazor.StructureLogHook', interval=19, table_interval=95),
+    dict(type='mmrazor.SearchCostHook'),
     dict(type='mmrazor.ExportSubnetHook'),
 ]

@@ -1,21 +1,9 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 # Evolution instead of a gradient search, in the same space and to the same
 # half of the MACs; the supernet is that of oneshot-resnet34_digits.py.
-_base_ = './resnet34_digits.py'
+_base_ = './oneshot-resnet34_digits.py'
 
-model = dict(
-    _delete_=True,
-    type='mmrazor.DMS',
-    architecture=_base_.model,
-    target='50%',
-    mutator=dict(
-        units={
-            'backbone.conv1': dict(least=4),
-            'backbone.layer1.?.conv?': dict(least=4),
-            'backbone.layer2.?.conv?': dict(least=8),
-            'backbone.layer3.?.conv?': dict(least=16),
-        }),
-    input_shape=(1, 8, 8))
+model = dict(type='mmrazor.DMS', target='50%')
 load_from = 'work_dirs/oneshot-resnet34_digits/epoch_30.pth'
 
 train_cfg = dict(

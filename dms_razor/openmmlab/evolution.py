@@ -22,6 +22,7 @@ from ..baselines.evolution import CountsInBudget
 from ..core.budget import format_amount
 from ..core.projection import ENOUGH
 from ..subnet.statistics import recalibrate, training_norms
+from .calibration import predict, training_loader
 from .candidates import NAME, read_state, write_state
 from .hooks.cost import images_in, report_cost
 from .hooks.export import ExportSubnetHook
@@ -126,8 +127,7 @@ class DMSEvolutionLoop(EvolutionSearchLoop):
         self._since = time.time()
         self.space = CountsInBudget(self.model.search, least=self.least)
         self._resume()
-        if self.calibrate_sample_num > 0:
-            self._batches = self._training_batches(self.calibrate_sample_num)
+        self._batches = self._training_batches()
         if self.predictor_cfg is not None:
             self._init_predictor()
         while self._epoch < self._max_epochs:
@@ -225,24 +225,21 @@ class DMSEvolutionLoop(EvolutionSearchLoop):
         loader, which is that of the validation images; it is not used.
         """
         recalibrate(
-            self.model,
-            self._batches,
-            len(self._batches),
-            forward=lambda model, batch: model.val_step(batch))
+            self.model, self._batches, len(self._batches), forward=predict)
         for norm in training_norms(self.model):
             all_reduce(norm.running_mean, 'mean')
             all_reduce(norm.running_var, 'mean')
         self.cost['images'] += get_world_size() * sum(
             map(images_in, self._batches))
 
-    def _training_batches(self, images: int) -> List[Any]:
-        """Batches of the training loader with so many images in all."""
-        loader = self.runner._train_dataloader
-        if isinstance(loader, dict):
-            loader = self.runner.build_dataloader(loader, seed=self.seed)
-        set_random_seed(self.seed)
-        number = math.ceil(images / (loader.batch_size * get_world_size()))
-        return list(islice(loader, number))
+    def _training_batches(self) -> List[Any]:
+        """Training images to calibrate on; none without calibration."""
+        with training_loader(self.runner) as loader:
+            set_random_seed(self.seed)
+            number = math.ceil(
+                max(self.calibrate_sample_num, 0) /
+                (loader.batch_size * get_world_size()))
+            return list(islice(loader, number))
 
     def _init_predictor(self) -> None:
         """Score random networks, unless resumed, and learn from them."""

@@ -1,7 +1,7 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """Writes the subnets that a search finds."""
 import os.path as osp
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Dict, Iterator, Optional, Sequence, Union
 
 from mmengine.dist import master_only
@@ -10,6 +10,8 @@ from mmengine.runner import Runner
 from mmrazor.registry import HOOKS
 
 from ...core.budget import format_amount
+from ...errors import check_number
+from ..calibration import predict, training_loader
 from ..retrain import retrain_config
 from .search import dms_of
 
@@ -41,6 +43,9 @@ class ExportSubnetHook(Hook):
             config, e.g. ``dict(train_dataloader=dict(batch_size=64))``.
         finetune (bool): Whether the retrain config starts from the searched
             weights and not from scratch. Defaults to False.
+        bn_batches (int): Training batches of which the subnet takes its
+            BatchNorm statistics anew, for a subnet that is used or finetuned
+            as it is; 0 leaves those of the supernet. Defaults to 0.
         picture (bool): Whether to draw the structure. Defaults to True.
     """
 
@@ -53,14 +58,16 @@ class ExportSubnetHook(Hook):
                  retrain_base: Optional[str] = None,
                  retrain_overrides: Optional[dict] = None,
                  finetune: bool = False,
+                 bn_batches: int = 0,
                  picture: bool = True) -> None:
+        check_number('bn_batches of ExportSubnetHook', bn_batches, whole=True)
         self.out_dir = out_dir
         self.budgets = tuple(budgets)
         self.retrain_args = dict(
             base=retrain_base,
             overrides=retrain_overrides,
             from_search=finetune)
-        self.picture = picture
+        self.bn_batches, self.picture = bn_batches, picture
         self._retrain = None
         self._amounts: Dict[Budget, float] = {}
 
@@ -111,12 +118,19 @@ class ExportSubnetHook(Hook):
             target (float, optional): In units of the metric; defaults to the
                 search's own.
         """
-        with averaged_weights(runner):
+        with averaged_weights(runner), ExitStack() as stack:
+            statistics = {}
+            if self.bn_batches:
+                statistics = dict(
+                    bn_data=stack.enter_context(training_loader(runner)),
+                    bn_batches=self.bn_batches,
+                    bn_forward=predict)
             export = dms_of(runner).search.export(
                 osp.join(runner.work_dir, out_dir),
                 target,
                 retrain=self._retrain,
-                picture=self.picture)
+                picture=self.picture,
+                **statistics)
         costs = {
             metric: (cost.get('counted', cost['searched']), cost['supernet'])
             for metric, cost in export.manifest.costs.items()

@@ -1,4 +1,5 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
+import copy
 import json
 from pathlib import Path
 
@@ -9,6 +10,9 @@ from mmengine.registry import DefaultScope
 from mmrazor.registry import MODELS
 from toy_models import classifier
 from toy_runs import run, toy_config
+
+from dms_razor.openmmlab.calibration import training_loader
+from dms_razor.subnet import recalibrate
 
 SEARCH = """
 _base_ = 'mmpretrain::resnet/resnet18_8xb16_cifar10.py'
@@ -107,6 +111,39 @@ def test_averaged_weights_are_exported(tmp_path):
     assert not torch.equal(averaged, runner.model.architecture.head.fc.bias)
 
 
+def test_statistics_are_those_of_the_subnet(tmp_path, runner):
+    """Against the exported network itself, run on training images."""
+    cfg = export_config(tmp_path, budgets=('80%', ), export=dict(bn_batches=3))
+    again = run(cfg)
+    assert torch.equal(again.model.search.bank.ratios,
+                       runner.model.search.bank.ratios)
+    states = []
+    for folder in (tmp_path, Path(runner.work_dir)):
+        subnet = MODELS.build(
+            dict(
+                type='DMSSubModel',
+                cfg=classifier(),
+                subnet=str(folder / 'subnet/subnet.json'),
+                checkpoint=str(folder / 'subnet/subnet.pth')))
+        states.append(copy.deepcopy(subnet.state_dict()))
+    with training_loader(again) as loader:
+        recalibrate(
+            subnet,
+            loader,
+            3,
+            forward=lambda model, batch: model(
+                torch.stack([*batch['inputs']])))
+    own, other = states[0], subnet.state_dict()
+    for name in own:
+        # the toy images are drawn with noise of a tenth
+        if name.endswith(('running_mean', 'running_var')):
+            torch.testing.assert_close(
+                own[name], other[name], atol=.05, rtol=.05)
+            assert not torch.equal(own[name], states[1][name])
+        else:
+            assert torch.equal(own[name], other[name]) or 'num_b' in name
+
+
 @pytest.mark.parametrize('export, schedule', [
     (dict(), 'MultiStepLR'),
     (dict(retrain_base='mmpretrain::resnet/'
@@ -141,6 +178,7 @@ def test_retrain_config_builds_the_subnet(tmp_path, export, schedule):
     (dict(budgets=(1., )), 'does not lie between'),
     (dict(budgets=('120%', )), 'above the supernet'),
     (dict(budgets=('some', )), 'cannot be read'),
+    (dict(export=dict(bn_batches=-1)), 'bn_batches'),
     (dict(export=dict(retrain_base='mmpretrain::resnet/no.py')), 'no.py'),
 ])
 def test_bad_settings_end_before_the_first_step(tmp_path, settings, message):
