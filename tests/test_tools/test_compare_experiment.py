@@ -1,5 +1,6 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """tools/compare: what an experiment is, and what is refused."""
+import sys
 from functools import partial
 
 import pytest
@@ -55,9 +56,17 @@ def test_a_file_without_an_experiment(tmp_path):
     path.write_text('experiment = 3')
     with pytest.raises(ExperimentError, match='mine.py defines no experim'):
         load(str(path))
-    path.write_text('from tools.compare.experiment import Experiment, Row\n'
-                    "experiment = Experiment(print, [Row('dms')])")
-    assert load(str(path))[0] == 'mine'
+
+
+def test_a_file_may_import_what_lies_beside_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, 'path', list(sys.path))
+    (tmp_path / 'my_own_networks.py').write_text('def net(classes): pass')
+    path = tmp_path / 'mine.py'
+    path.write_text('from my_own_networks import net\n'
+                    'from tools.compare.experiment import Experiment, Row\n'
+                    "experiment = Experiment(net, [Row('dms')])")
+    name, found = load(str(path))
+    assert name == 'mine' and found.network.__name__ == 'net'
 
 
 def test_settings_are_plain():

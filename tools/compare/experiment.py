@@ -13,6 +13,7 @@ logits ``[B, classes]``.
 import functools
 import importlib.util
 import math
+import sys
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
@@ -279,6 +280,8 @@ def shipped() -> List[str]:
 def load(name: str) -> Tuple[str, Experiment]:
     """An experiment and its name, from a file or from those shipped.
 
+    The file may import modules that lie beside it.
+
     Raises:
         ExperimentError: There is no such file, or it defines no experiment.
     """
@@ -289,6 +292,9 @@ def load(name: str) -> Tuple[str, Experiment]:
         raise ExperimentError(
             f'there is no experiment "{name}": give a Python file, or one of '
             f'{", ".join(shipped())}')
+    folder = str(path.resolve().parent)
+    if folder not in sys.path and path.parent != SHIPPED:
+        sys.path.append(folder)
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -88,7 +88,7 @@ def memory_format(network: nn.Module) -> torch.memory_format:
     channels last; a network that has one stays as it is.
     """
     for module in network.modules():
-        if isinstance(module, nn.Conv2d) and module.in_channels < 8 \
+        if isinstance(module, nn.Conv2d) and module.in_channels < 8 * module.groups \
                 and set(module.kernel_size) == {1} and max(module.stride) > 1:
             return torch.contiguous_format
     return torch.channels_last
