@@ -88,8 +88,9 @@ def memory_format(network: nn.Module) -> torch.memory_format:
     channels last; a network that has one stays as it is.
     """
     for module in network.modules():
-        if isinstance(module, nn.Conv2d) and module.in_channels < 8 * module.groups \
-                and set(module.kernel_size) == {1} and max(module.stride) > 1:
+        if not isinstance(module, nn.Conv2d) or module.kernel_size != (1, 1):
+            continue
+        if max(module.stride) > 1 and module.in_channels < 8 * module.groups:
             return torch.contiguous_format
     return torch.channels_last
 
