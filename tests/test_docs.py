@@ -12,6 +12,8 @@ from mmengine.config import Config
 from torch import nn
 
 from dms_razor import Search
+from dms_razor.baselines import METHODS
+from dms_razor.counting import count_macs
 from dms_razor.openmmlab.from_config import preflight_of_config
 
 REPO = Path(__file__).resolve().parents[1]
@@ -111,6 +113,30 @@ def test_a_subnet_is_built_again(names):
     exec(python_blocks('docs/en/subnet.md')[1], names)
     images = names['images']
     torch.testing.assert_close(names['model'].eval()(images), exported(images))
+
+
+def test_a_network_is_narrowed(names):
+    names['search'].close()
+    model = names['model']
+    model.pool = nn.Sequential(nn.BatchNorm2d(96), model.pool)
+    with torch.no_grad():
+        model.pool[0].weight.copy_(torch.linspace(2, 1, 96))
+    names['loader'] = [(names['images'], torch.tensor([3, 4]))]
+    names['criterion'] = nn.functional.cross_entropy
+    first, own = python_blocks('docs/en/baselines.md')
+    try:
+        for code in (first, own):
+            exec(code, names)
+            search = names['search']
+            cost = search.current(hard=True)
+            assert .99 * search.target <= cost <= search.target
+    finally:
+        METHODS.pop('bn_scale', None)
+    macs = count_macs(names['subnet'], names['images'][:1]).total
+    assert .99 * search.target <= macs <= search.target
+    place = search.space.layout.index('backbone.layer4.1')
+    stay = search.space.rows(search.keep())[place][0].tolist()
+    assert stay == sorted(stay, reverse=True) and not all(stay)
 
 
 @pytest.mark.parametrize('page', [

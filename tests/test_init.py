@@ -4,7 +4,7 @@ import pytest
 
 import dms_razor
 
-PLAIN = ('core', 'tracing', 'masking', 'subnet', 'search')
+PLAIN = ('core', 'tracing', 'masking', 'subnet', 'search', 'baselines')
 FORBID = '''
 import importlib
 import sys

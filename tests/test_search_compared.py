@@ -16,7 +16,7 @@ def data():
 
 
 def searched(name, net, data, steps, **settings):
-    settings = dict(dict(lr=RATES[name], loss_weight=1.), **settings)
+    settings = dict(dict(lr=RATES[name]), **settings)
     search = make_search(net, selector=name, target=.6, **settings)
     optimizer = torch.optim.SGD(net.parameters(), lr=.05)
     search.attach(optimizer)
@@ -24,13 +24,18 @@ def searched(name, net, data, steps, **settings):
     return search, optimizer
 
 
+@pytest.mark.parametrize('loss_weight', [1., 'auto'])
 @pytest.mark.parametrize('name', RATES)
-def test_it_searches_meets_its_budget_and_is_exported(name, data, tmp_path):
+def test_it_searches_meets_its_budget_and_is_exported(name, loss_weight, data,
+                                                      tmp_path):
     net = plain_net()
-    search, _ = searched(name, net, data, 36, width_only_steps=6)
+    search, _ = searched(
+        name, net, data, 36, width_only_steps=6, loss_weight=loss_weight)
     bank = search.bank
     assert bank.depth_frozen and search.at_target
     assert search.current() < .8 * search.resource.supernet()
+    if loss_weight == 'auto':  # every step ends on the target
+        assert abs(search.current() / search.target - 1) < 1e-3
     kept, selection = search.project(), search.keep()
     cost = search.resource(kept.double(), selection.double()).item()
     assert .99 * search.target <= cost <= search.target

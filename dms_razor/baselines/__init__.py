@@ -5,5 +5,12 @@ What the paper compares its search with; plain PyTorch, like
 :class:`dms_razor.Search`, whose units, costs, masks and export they use.
 """
 from .evolution import Candidate, CountsInBudget, Evolution, evolve
+from .magnitude import l1
+from .methods import METHODS, comparable
+from .narrowing import narrow
+from .sensitivity import taylor
 
-__all__ = ['Candidate', 'CountsInBudget', 'Evolution', 'evolve']
+__all__ = [
+    'Candidate', 'CountsInBudget', 'Evolution', 'METHODS', 'comparable',
+    'evolve', 'l1', 'narrow', 'taylor'
+]
