@@ -436,7 +436,7 @@ class Search:
                 'ratios are where they began. Call search.attach(optimizer) '
                 'before the loop, or search.step() after each backward.')
         budget = self.budget(target)
-        searched = self.bank.updates > 0 and budget == self.target
+        searched = self.bank.account.steps > 0 and budget == self.target
         return export_subnet(
             out_dir,
             self.model,

@@ -71,7 +71,7 @@ def test_a_resumed_search_is_the_unbroken_one(name, data, tmp_path):
 
 @pytest.mark.parametrize('name', RATES)
 def test_the_preflight_knows_it(name):
-    search = make_search(plain_net(), selector=name)
+    search = make_search(plain_net(), selector=name, loss_weight=1.)
     assert search.preflight().problem is None
     assert search.preflight().steps not in (None, make_search(
         plain_net()).preflight().steps)

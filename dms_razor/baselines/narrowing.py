@@ -39,7 +39,8 @@ def narrow(search: Search,
     Afterwards ``search.export(folder)`` writes the network, and
     ``search.masks('subnet')`` shows it. A search that begins or goes on from
     here does so at this structure, and with the scores as importances until
-    its own have replaced them.
+    its own have replaced them; unless the clock is moved first
+    (:meth:`Search.advance`), its target still falls from the supernet's cost.
 
     Args:
         search (Search): Space, budget and network; its bank is changed.

@@ -180,20 +180,36 @@ def test_a_selector_with_a_ranking_of_its_own():
         narrow(make_search(selector='mes'), 'l1')
 
 
-def test_a_search_begins_from_there():
-    search = make_search(lr=.05)
-    search.loss(loss(search.model, INPUTS))  # and no step: export would refuse
-    kept = narrow(search, 'l1', scope='global')
+def steps(search, number):
+    """Of a loop; how far each ratio has moved."""
+    before = search.bank.ratios.clone()
     optimizer = torch.optim.SGD(search.model.parameters(), lr=.05)
     search.attach(optimizer)
-    before = search.bank.ratios.clone()
-    torch.testing.assert_close(before,
-                               (1 - kept / search.space.layout.size).double())
-    for _ in range(3):
+    for _ in range(number):
         optimizer.zero_grad()
         out = F.mse_loss(search.model(INPUTS), torch.ones(6, 4))
         search.loss(out).backward()
         optimizer.step()
+    return (search.bank.ratios - before).abs()
+
+
+@pytest.mark.parametrize('loss_weight', [1., 'auto'])
+def test_a_search_begins_from_there(loss_weight, tmp_path):
+    search = make_search(lr=.005, loss_weight=loss_weight)
+    search.loss(loss(search.model, INPUTS))  # and no step
+    kept = narrow(search, 'l1', scope='global')
+    export = search.export(tmp_path / 'subnet', picture=False)
+    assert export.report.decision is None  # no search has decided
+    torch.testing.assert_close(search.bank.ratios,
+                               1 - kept.double() / search.space.layout.size)
+    search.advance(10)  # the target has fallen
+    assert 0 < steps(search, 3).max() < .05
     assert search.bank.updates == 4
-    moved = (search.bank.ratios - before).abs()
-    assert 0 < moved.max() < .2
+    assert search.current(hard=True) < 1.05 * search.target
+
+
+def test_before_the_target_has_fallen_an_exact_search_grows_back():
+    search = make_search(lr=.005, loss_weight='auto')
+    narrow(search, 'l1', scope='global')
+    steps(search, 1)
+    assert search.current() > .95 * search.resource.supernet()
