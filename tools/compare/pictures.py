@@ -13,6 +13,8 @@ from tools.compare.experiment import Experiment, slug
 from tools.compare.results import grouped, mean_spread
 
 Run = Dict[str, Any]
+#: Colours come ten at a time; after ten rows the marker changes.
+MARKERS = 'osd^'
 
 
 def draw(experiment: Experiment, runs: List[Run], folder: Path) -> List[Path]:
@@ -67,21 +69,22 @@ def draw_accuracy(groups: Dict[Tuple[str, str], List[Run]],
                   label: str,
                   unit: float = 1.) -> None:
     """Top-1 over a field of the runs: a line a row, a point a budget."""
-    axes, save = _canvas(path)
+    axes, save = _canvas(path, size=(8.4, 4.2))
     axes = axes[0, 0]
-    for row in dict.fromkeys(row for _, row in groups):
+    for number, row in enumerate(dict.fromkeys(row for _, row in groups)):
         points = sorted((statistics.fmean(run[key] for run in group) / unit,
                          *mean_spread([run['top1'] for run in group]))
                         for (_, name), group in groups.items() if name == row)
         axes.errorbar([point[0] for point in points],
                       [point[1] for point in points],
                       [point[2] or 0. for point in points],
-                      marker='o',
+                      color=f'C{number % 10}',
+                      marker=MARKERS[number // 10 % len(MARKERS)],
                       capsize=3,
                       label=row)
     axes.set(xlabel=label, ylabel='top-1 (%), mean ± deviation over seeds')
     axes.grid(alpha=.3)
-    axes.legend()
+    axes.figure.legend(loc='outside right upper')
     save()
 
 
@@ -106,6 +109,7 @@ def draw_structure(run: Run, path: Path) -> None:
         ylabel='share of each width that stays',
         ylim=(-.02, 1.02))
     depth.set(xlabel='step', ylabel='removable blocks that stay')
+    depth.yaxis.get_major_locator().set_params(integer=True)
     if depth.get_legend_handles_labels()[0]:
         depth.legend(fontsize='small')
     for number in range(0, len(trace), max(1, len(trace) // 5)):
