@@ -32,6 +32,9 @@ experiment = Experiment(
         Row('tuned', after='finetune', search=dict(depth=False)),
         Row('evolved', 'evolution', after='none', budgets=['50%'],
             options=dict(population=3, generations=2, batches=1)),
+        Row('even', 'uniform', after='none', budgets=['50%']),
+        Row('scored', 'taylor', options=dict(scope='global', batches=2),
+            after='none', budgets=['50%']),
         Row('bad', 'broken', budgets=['50%']),
     ],
     references=['hand'],
@@ -69,13 +72,13 @@ def runs(tmp_path):
 
 def test_the_whole_way(call, tmp_path, capsys):
     assert call('--dry-run') is None
-    assert 'Runs      9, of which 0 are finished' in capsys.readouterr().out
+    assert 'Runs      11, of which 0 are finished' in capsys.readouterr().out
     assert not (tmp_path / 'out').exists()
     problem = call()
     assert problem == ('1 runs failed (bad__50pct__s0): '
                        'RuntimeError: out of luck')
     found = runs(tmp_path)
-    assert len(found) == 8
+    assert len(found) == 10
     hand = found['hand', 'small', 0]
     # 3·9·4 + four 3x3 convolutions 4·4 at 8x8 and 8·8 at 4x4 (one 4·8), the
     # 1x1 shortcut, the head
@@ -95,6 +98,16 @@ def test_the_whole_way(call, tmp_path, capsys):
     assert dms['trace'][0]['step'] == 0 and dms['trace'][-1]['step'] == 14
     masks = dms['trace'][-1]['masks']
     assert len(masks) == 16 and masks == sorted(masks)
+    even = found['even', '50%', 0]
+    shares = [
+        u['kept'] / u['total'] for u in even['structure']
+        if u['kind'] == 'width'
+    ]
+    assert max(shares) - min(shares) < .2  # all but rounded alike
+    assert even['search_images'] == 0
+    scored = found['scored', '50%', 0]
+    assert scored['search_images'] == 2 * 32
+    assert scored['structure'] != even['structure']
     evolved = found['evolved', '50%', 0]
     assert evolved['decision'] == {} == hand['decision']
     assert 10 < dms['decision']['steps'] <= 15

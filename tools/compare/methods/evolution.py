@@ -1,7 +1,7 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """Evolution over the space of a search, with one supernet's weights."""
 from dms_razor import Search
-from dms_razor.baselines import evolve
+from dms_razor.baselines import evolve, narrow
 from dms_razor.subnet import recalibrate
 from tools.compare.methods.job import METHODS, Found, Job
 from tools.compare.training import Clock, train
@@ -43,6 +43,8 @@ def evolution(job: Job) -> Found:
             return sum(right)
 
         search = job.search(supernet)
+        # A count keeps the elements with the largest weights.
+        narrow(search, 'l1', depth=True)
         made = evolve(search, evaluate, **options)
         found = job.exported(search)
     found.clock, found.steps = clock, made.evaluations

@@ -2,6 +2,7 @@
 """Structures without a search, on the same space and for the same budget."""
 from functools import partial
 
+from dms_razor import baselines
 from tools.compare.methods.job import METHODS, Found, Job, task_loss
 from tools.compare.training import Clock
 
@@ -15,8 +16,6 @@ def narrow(method: str, job: Job) -> Found:
     Options: ``scope`` ('local' or 'global'), ``batches``, a number, and
     whatever else ``dms_razor.baselines.narrow`` takes.
     """
-    # Late while that package is being written.
-    from dms_razor import baselines
     options = dict(job.row.options)
     number = options.pop('batches', BATCHES)
     clock, scored = Clock(), method == 'taylor'
