@@ -6,6 +6,8 @@ import pytest
 import torch
 from toy_nets import make_search, plain_data, plain_net, train
 
+from dms_razor.core import SELECTORS
+
 # Their numbers live on scales of their own, and so do steps.
 RATES = dict(get=.1, mes=20., sns=20., unnormalised=.1)
 
@@ -75,3 +77,16 @@ def test_the_preflight_knows_it(name):
     assert search.preflight().problem is None
     assert search.preflight().steps not in (None, make_search(
         plain_net()).preflight().steps)
+
+
+@pytest.mark.parametrize('name', ['mes', 'sns'])
+def test_leaps_of_the_preflight_are_fine_enough(name, monkeypatch):
+    """Against leaps of a hundredth of a logit."""
+
+    def steps():
+        search = make_search(plain_net(), selector=name, loss_weight=1.)
+        return search.preflight().steps
+
+    leaps = steps()
+    monkeypatch.setattr(SELECTORS[name], 'span', 1.)
+    assert leaps == pytest.approx(steps(), rel=.2)

@@ -18,7 +18,7 @@ from .selectors import Selector, make_selector
 from .topk import initial_order, ranks_from_order
 
 UNREACHED = 1_000_000  # more steps than any search has: "not in sight"
-STRIDE = 0.01  # largest change of a ratio in one leap
+STRIDE = 0.01  # largest change in one leap, of a number's span
 
 
 class Descent(NamedTuple):
@@ -43,8 +43,9 @@ def descend(layout: Layout,
     """Follow ``a ← a − speed·∂log(r_c)/∂a`` from a = 0 to the target.
 
     METHOD: sections 3 and 4, eq. 7, without the gradient of the task. Many
-    updates are taken in one leap while no ratio moves by more than 0.01, so a
-    slow speed costs no more than a fast one.
+    updates are taken in one leap while no ratio moves by more than 0.01, and no
+    other number by more than that share of its span, so a slow speed costs no
+    more than a fast one.
 
     Args:
         layout (Layout): The units.
@@ -81,7 +82,8 @@ def descend(layout: Layout,
         fastest = float(move.masked_fill(blocked, 0.).abs().max())
         if fastest == 0.:
             break
-        before, leap = now, max(1., math.floor(STRIDE / fastest))
+        before, leap = now, max(1.,
+                                math.floor(STRIDE * selector.span / fastest))
         numbers = (numbers + leap * move).clamp(low, high)
         steps += leap
     return Descent(None, selector.ratios_of(numbers.detach()))

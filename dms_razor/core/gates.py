@@ -41,6 +41,7 @@ class ElementGates(Selector):
     # Beyond, a gate would hardly have a gradient to come back by. Of 40,000
     # elements at a bound a quarter is expected to be on the other side.
     low, high = -12., 12.
+    span = 24.
 
     def __init__(self,
                  layout: Layout,

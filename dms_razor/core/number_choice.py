@@ -103,6 +103,7 @@ class NumberChoice(Selector):
     Raises:
         ValueError: If ``tau`` is not positive.
     """
+    span = 24.
 
     def __init__(self, layout: Layout, seed: int = 0, tau: float = 1.) -> None:
         check_number('tau of the choices', tau, above=True)

@@ -47,6 +47,8 @@ class Selector:
         numbers (Tensor): The learnable numbers, float64 ``[n]``.
         low, high (Tensor | float): Bounds of the numbers, ``[n]`` or one for
             all. Without bounds by default.
+        span (float): About what a number moves by from all to nothing: 1,
+            as ratios, by default.
         state_name (str): What a saved search calls the numbers.
         possible (tuple): Where numbers of a saved search lie. The bounds are
             no measure, they may change when a search is resumed.
@@ -54,6 +56,7 @@ class Selector:
     numbers: Tensor
     low: Any = -float('inf')
     high: Any = float('inf')
+    span = 1.
     state_name = 'numbers'
     possible = (torch.finfo(torch.float64).min, torch.finfo(torch.float64).max)
 
