@@ -43,9 +43,9 @@ def descend(layout: Layout,
     """Follow ``a ← a − speed·∂log(r_c)/∂a`` from a = 0 to the target.
 
     METHOD: sections 3 and 4, eq. 7, without the gradient of the task. Many
-    updates are taken in one leap while no ratio moves by more than 0.01, and no
-    other number by more than that share of its span, so a slow speed costs no
-    more than a fast one.
+    updates are taken in one leap while no ratio moves by more than 0.01, and
+    no other number by more than that share of its span, so a slow speed costs
+    no more than a fast one.
 
     Args:
         layout (Layout): The units.

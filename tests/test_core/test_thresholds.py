@@ -42,9 +42,3 @@ def test_counts_fall_with_the_importances():
     bank.importance = bank.importance / 10
     bank.refresh()
     assert bank.masks.max() < .5 and (bank.counts() < before).all()
-
-
-def test_it_follows_the_network():
-    bank = made(.5, .25)
-    bank.selector.to(LAYOUT.to('meta'))
-    assert bank.selector.importance.device.type == 'meta'
