@@ -6,8 +6,10 @@ from functools import partial
 import pytest
 from torch import nn
 
+from dms_razor.core import IMPORTANCES, SELECTORS
 from tools.compare.experiment import (Data, Experiment, ExperimentError,
                                       Recipe, Row, load, plain, shipped, slug)
+from tools.compare.methods import METHODS
 
 
 def linear(classes):
@@ -86,8 +88,14 @@ def test_names_of_files():
 
 
 @pytest.mark.parametrize('name', shipped())
-def test_what_is_shipped_can_be_read(name):
-    assert load(name)[1].title
+def test_what_is_shipped_names_what_there_is(name):
+    found = load(name)[1]
+    assert found.title
+    for row in found.rows:
+        METHODS.find(row.method)
+        SELECTORS.find(row.search.get('selector', 'dms'))
+        IMPORTANCES.find(row.search.get('importance', 'taylor'))
+    assert isinstance(found.network(classes=7), nn.Module)
 
 
 def test_something_is_shipped():

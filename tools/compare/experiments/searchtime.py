@@ -12,6 +12,7 @@ experiment = replace(
           for epochs in (.5, 1, 2, 4, 8)] + [
               Row('random local', 'random', options=dict(scope='local')),
               Row('random global', 'random', options=dict(scope='global')),
+              Row('evolution', 'evolution'),
               base.row('even'),
               base.row('hand')
           ])
