@@ -1,6 +1,7 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """What the pages show is there, and runs."""
 import ast
+import copy
 import importlib
 import re
 import textwrap
@@ -14,6 +15,7 @@ from torch import nn
 from dms_razor import Search
 from dms_razor.baselines import METHODS
 from dms_razor.counting import count_macs
+from dms_razor.masking import unmask
 from dms_razor.openmmlab.from_config import preflight_of_config
 
 REPO = Path(__file__).resolve().parents[1]
@@ -106,6 +108,69 @@ def test_patterns(names):
     assert wide.size == 3, '96 channels in steps of 32'
     hidden, = (unit for name, unit in units.items() if 'head' in name)
     assert hidden.least == 64
+
+
+@pytest.fixture
+def pretrained(names):
+    """A network with norms, some batches and a loss."""
+    torch.manual_seed(0)
+    model = Net()
+    model.pool = nn.Sequential(nn.BatchNorm2d(96), model.pool)
+    batches = [(torch.randn(4, 3, 8, 8), torch.arange(4)) for _ in range(6)]
+    return dict(
+        names,
+        model=model,
+        loader=batches,
+        held_out=batches[:2],
+        criterion=nn.functional.cross_entropy)
+
+
+def shares(model, subnet, images):
+    """MACs and parameters of a subnet as shares of its network."""
+    macs = [count_macs(net, images).total for net in (subnet, unmask(model))]
+    return macs[0] / macs[1]
+
+
+def test_prune_my_pretrained_network(pretrained):
+    before = copy.deepcopy(pretrained['model'])
+    exec(python_blocks('docs/en/pipelines.md')[0], pretrained)
+    model, subnet = pretrained['model'], pretrained['subnet']
+    assert .49 < shares(model, subnet, torch.zeros(1, 3, 8, 8)) <= .5
+    # inherited, then finetuned: the weights of the search are near, not equal
+    searched = torch.load('subnet/subnet.pth', weights_only=True)
+    searched = searched.get('state_dict', searched)
+    own = subnet.state_dict()
+    for name in searched:
+        if name.endswith('.weight'):
+            assert not torch.equal(own[name], searched[name])
+            torch.testing.assert_close(
+                own[name], searched[name], atol=.2, rtol=0)
+    assert not torch.equal(model.head[1].weight, before.head[1].weight)
+
+
+def test_ratios_alone(pretrained):
+    before = copy.deepcopy(pretrained['model'])
+    exec(python_blocks('docs/en/pipelines.md')[1], pretrained)
+    model, subnet = pretrained['model'], pretrained['subnet']
+    assert .79 < shares(model, subnet, torch.zeros(1, 3, 8, 8)) <= .8
+    assert pretrained['search'].bank.ratios.any()
+    for one, other in zip(model.parameters(), before.parameters()):
+        assert torch.equal(one, other) and one.grad is None
+
+
+def test_evolve_as_printed(pretrained):
+    code = python_blocks('docs/en/pipelines.md')[2]
+    code = code.replace('population=50, generations=20',
+                        'population=4, generations=2')
+    pretrained['search'] = Search(pretrained['model'],
+                                  pretrained['images'][:1])
+    exec(code, pretrained)
+    found, subnet = pretrained['found'], pretrained['subnet']
+    assert found.evaluations == 8
+    assert found.best.score == max(c.score for c in sum(found.history, []))
+    assert shares(pretrained['model'], subnet, torch.zeros(
+        1, 3, 8, 8)) * 2 == pytest.approx(found.best.cost /
+                                          pretrained['search'].target)
 
 
 def test_a_subnet_is_built_again(names):
