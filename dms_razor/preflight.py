@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .core.budget import (AUTO, TargetError, check_target, format_amount,
                           parse_target)
+from .core.decision import SETTLED
 from .core.descent import descend
 from .core.layout import KINDS
 from .core.selectors import Selector
@@ -46,7 +47,7 @@ class Preflight:
         steps (int, optional): About how many ratio updates the target needs;
             None when no target is given or when it is not in sight.
         total_steps (int, optional): How many updates the search has.
-        lr (float): Step size of the ratios that ``steps`` assumes.
+        lr (float | str): Step size of the ratios that ``steps`` assumes.
         exact (bool): Whether each step meets the target by itself, so that
             ``steps`` has no meaning.
         resource_only (Tensor, optional): Pruning ratios to which the resource
@@ -61,7 +62,7 @@ class Preflight:
     problem: Optional[str] = None
     steps: Optional[int] = None
     total_steps: Optional[int] = None
-    lr: float = 5e-3
+    lr: Union[float, str] = AUTO
     exact: bool = False
     resource_only: Optional[Tensor] = None
 
@@ -163,10 +164,21 @@ class Preflight:
             yield 'reachable', 'yes'
             yield 'steps', self._advice()
 
+    def _hint(self) -> str:
+        """What speaks against the length of the search; often nothing."""
+        if self.total_steps is None or self.total_steps >= SETTLED:
+            return ''
+        return (f'{self.total_steps} are few: importances average over about '
+                f'{SETTLED}, so the structure will be decided by chance; '
+                'search longer')
+
     def _advice(self) -> str:
         """How many steps the target takes, and what to do if too many."""
         if self.exact:
-            return 'each step meets the target that the schedule has reached'
+            return self._hint() or ('each step meets the target that the '
+                                    'schedule has reached')
+        if self.lr == AUTO:
+            return 'as many as the gradients of the task allow'
         if self.steps is None:
             return ('the ratios alone do not get there; the projection at '
                     'export will')
@@ -196,7 +208,7 @@ def preflight(space: Space,
               target: Union[None, str, float] = None,
               metric: str = 'macs',
               *,
-              lr: float = 5e-3,
+              lr: Union[float, str] = AUTO,
               loss_weight: Union[float, str] = AUTO,
               total_steps: Optional[int] = None,
               selector: Union[str, Callable, Selector] = 'dms') -> Preflight:
@@ -206,7 +218,7 @@ def preflight(space: Space,
         space (Space): What :func:`dms_razor.trace` returned.
         target (str | float, optional): See :func:`.parse_target`.
         metric (str): What it limits; :data:`dms_razor.core.METRICS`.
-        lr (float): Step size of the ratios.
+        lr (float | str): Step size of the ratios.
         loss_weight (float | str): λ_res, or 'auto'.
         total_steps (int, optional): Ratio updates that the search has.
         selector (str | Callable | Selector): What the search learns.
@@ -242,6 +254,7 @@ def preflight(space: Space,
             f'{" (" + reasons + ")" if reasons else ""}; allow width or depth '
             'and free some units of `units`, or search another network')
     elif target is not None:
+        known = AUTO not in (lr, loss_weight)
         try:
             report.target = parse_target(target, report.supernet[metric],
                                          metric)
@@ -252,9 +265,9 @@ def preflight(space: Space,
                 resource,
                 metric,
                 report.target,
-                speed=lr * (1. if report.exact else loss_weight),
+                speed=loss_weight * lr if known else 1e-3,
                 selector=selector)
-            report.steps = None if report.exact else steps
+            report.steps = steps if known else None
         except TargetError as error:
             report.problem = str(error)
     return report

@@ -119,6 +119,7 @@ class Search:
             'space', space, example_inputs=example_inputs, **tracing)
         learning = dict(importance=importance, decay=decay, selector=selector)
         learning = refuse_beside('bank', bank, lr=lr, seed=seed, **learning)
+        learning = dict(dict(lr=AUTO), **learning)
         refuse_beside('constraint', constraint, loss_weight=loss_weight)
         if target is None:
             raise ValueError('a search needs a target: a share (0.5, "50%") '
@@ -168,6 +169,7 @@ class Search:
                                        self.target, total_steps, warmup_steps,
                                        self.fall)
         self.total_steps, self.width_only_steps = total_steps, width_only_steps
+        self.bank.auto.length = total_steps - warmup_steps
         self.step_count = 0
         self._report.total_steps = total_steps - warmup_steps
 

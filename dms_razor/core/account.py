@@ -1,6 +1,6 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """Who moved the pruning ratios: the task, or the resource."""
-from typing import Any, Dict
+from typing import Dict
 
 import torch
 from torch import Tensor
@@ -67,10 +67,3 @@ class Account:
         self.task = self.task.to(layout.device)
         self.resource = self.resource.to(layout.device)
         self.resource_on = self.resource_on.to(layout.device)
-
-
-def with_account(state: Any, layout: Layout) -> Any:
-    """A saved state with an empty account if it is older than accounts."""
-    if not isinstance(state, dict):
-        return state
-    return {**Account(layout).state(), **state}

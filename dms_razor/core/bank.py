@@ -29,13 +29,15 @@ from typing import Any, Callable, Dict, List, Optional, Union
 import torch
 from torch import Tensor, nn
 
-from .account import Account, with_account
+from .account import Account
+from .budget import AUTO
 from .gradient import check_gradient, mean_over_ranks
 from .importance import Importance, make_importance
 from .layout import Layout
 from .multiplier import meet_budget
 from .selectors import Selector, check_lr, make_selector
 from .state import check_state
+from .step_size import AutoStep
 from .topk import hard_masks, initial_order, rank_order, ranks_from_order
 
 # (counts [U], masks [E]) -> loss, a scalar that is differentiable in both.
@@ -63,8 +65,8 @@ class Bank(nn.Module):
             it has none. Defaults to the paper's 0.99.
         selector (str | Callable | Selector): What is learnt, see
             :mod:`.selectors`. Defaults to 'dms'.
-        lr (float): Learning rate of the selector's numbers, the ratios.
-            Defaults to 5e-3.
+        lr (float | str): Step size of the selector's numbers, the ratios, or
+            'auto', see :mod:`.step_size`. Defaults to the paper's 5e-3.
         seed (int): Seed of the order of elements before the first update.
             Defaults to 0.
         dtype (torch.dtype): Type of the masks that layers read. Defaults to
@@ -82,7 +84,8 @@ class Bank(nn.Module):
         updates (int): Number of importance updates so far.
         depth_frozen (bool): Whether :meth:`freeze_depth` was called.
         account (Account): Who moved the ratios, task or resource.
-        lr (float): May be changed during a search.
+        auto (AutoStep): What ``lr='auto'`` goes by.
+        lr (float | str): May be changed during a search.
 
     Raises:
         ValueError: If importance, decay, selector, lr or dtype is out of
@@ -95,7 +98,7 @@ class Bank(nn.Module):
                  importance: Union[str, Importance] = 'taylor',
                  decay: Optional[float] = None,
                  selector: Union[str, Callable, Selector] = 'dms',
-                 lr: float = 5e-3,
+                 lr: Union[float, str] = 5e-3,
                  seed: int = 0,
                  dtype: torch.dtype = torch.float32) -> None:
         check_lr(lr)
@@ -106,6 +109,7 @@ class Bank(nn.Module):
         self.importance_name = importance
         self._new_importance = make_importance(importance, layout, decay)
         self.selector = make_selector(selector, layout, seed)
+        self.auto = AutoStep(self.selector.numbers)
         self.importance = torch.zeros(
             layout.E, dtype=torch.float64, device=layout.device)
         self.order = initial_order(layout, seed)
@@ -338,8 +342,7 @@ class Bank(nn.Module):
             return False
         # Before the order changes, in which the gradient was taken.
         task = slope if resource_loss is None else self._slope(grad, None)
-        before = self.selector.numbers
-        lr = self.lr if self.updates else 0.
+        before, lr = self.selector.numbers, self._step_sizes(task)
         self.selector.step(slope, lr)
         if self.depth_frozen:
             # Its ratios have no gradient. Its importances rest too: a new
@@ -351,11 +354,20 @@ class Bank(nn.Module):
         if excess is not None and self.updates:
             self.selector.numbers = meet_budget(
                 self.selector.numbers, self.selector.low, self.selector.high,
-                partial(self._of_numbers, excess))
+                partial(self._of_numbers, excess), lr)
         self._keep_account(before, before - lr * task)
         self.updates += 1
         self._mask()
         return True
+
+    def _step_sizes(self, task: Tensor) -> Union[float, Tensor]:
+        """Step sizes, one or ``[n]``; 0 in the first update."""
+        if not self.updates:
+            return 0.
+        if self.lr != AUTO:
+            return self.lr
+        self.auto.see(task)
+        return self.auto.sizes()
 
     def _of_numbers(self, resource: ResourceLoss, numbers: Tensor) -> Tensor:
         """``resource`` of what these numbers keep, differentiable in them."""
@@ -396,6 +408,7 @@ class Bank(nn.Module):
             self.layout = self.layout.to(probe.device)
             self.selector.to(self.layout)
             self.account.to(self.layout)
+            self.auto.to(self.layout)
             self.importance = self.importance.to(probe.device)
             self.order = self.order.to(probe.device)
             self.refresh()
@@ -417,6 +430,7 @@ class Bank(nn.Module):
             importance=self.importance.clone(),
             order=self.order.clone(),
             **self.account.state(),
+            **self.auto.state(),
             updates=torch.tensor(self.updates),
             depth_frozen=torch.tensor(self.depth_frozen))
 
@@ -429,7 +443,7 @@ class Bank(nn.Module):
                 The bank is unchanged then.
         """
         try:
-            state = with_account(state, self.layout)
+            state = self._completed(state)
             check_state(state, self.state_dict(), self.layout)
             self.selector.load(state)
         except ValueError as error:
@@ -440,9 +454,20 @@ class Bank(nn.Module):
             state[name].detach().to(self.layout.device, copy=True)
             for name in ('importance', 'order'))
         self.account.load(state)
+        self.auto.load(state)
         self.updates = int(state['updates'])
         self.depth_frozen = bool(state['depth_frozen'])
         self.refresh()
+
+    def _completed(self, state: Any) -> Any:
+        """A state that is older than accounts and automatic steps."""
+        if not isinstance(state, dict):
+            return state
+        return {
+            **Account(self.layout).state(),
+            **AutoStep(self.selector.numbers).state(),
+            **state
+        }
 
     def extra_repr(self) -> str:
         """What ``print`` shows beside the name."""

@@ -10,9 +10,11 @@ of the resource after which the network costs what the schedule asks for:
     a ← a − lr·g_task,   a ← a − s·∂log(r_c)/∂a   with s so that r_c = r_t
 
 ``s = lr·λ``, the Lagrange multiplier of the step. It may be negative: a
-network that came out below its target grows back to it.
+network that came out below its target grows back to it. Where numbers have
+step sizes of their own, both moves are scaled by them; so ratios rest where
+the task gains as much from a unit of resource as in every other unit.
 """
-from typing import Callable, Optional, Tuple
+from typing import Callable, Optional, Tuple, Union
 
 import torch
 from torch import Tensor
@@ -21,8 +23,11 @@ CLOSE = 1e-6  # of log(r_c / r_t)
 _TRIES = 40
 
 
-def meet_budget(numbers: Tensor, low, high,
-                excess: Callable[[Tensor], Tensor]) -> Tensor:
+def meet_budget(numbers: Tensor,
+                low: Union[float, Tensor],
+                high: Union[float, Tensor],
+                excess: Callable[[Tensor], Tensor],
+                scale: Union[float, Tensor] = 1.) -> Tensor:
     """Shift numbers by the least that makes them cost what they may.
 
     Args:
@@ -30,6 +35,8 @@ def meet_budget(numbers: Tensor, low, high,
         low, high (Tensor | float): Bounds of the numbers.
         excess (Callable): ``numbers -> log(r_c / r_t)``, a scalar that is
             differentiable in the numbers.
+        scale (float | Tensor): Relative size of the numbers' steps, ``[n]``
+            or one for all. Defaults to 1.
 
     Returns:
         Tensor: The shifted numbers, ``[n]``, with ``|excess| < CLOSE``; where
@@ -38,17 +45,16 @@ def meet_budget(numbers: Tensor, low, high,
     numbers = numbers.clamp(low, high)
     over, slope = _value_and_slope(excess, numbers)
     way = 1. if over > 0 else -1.
+    direction = slope * scale
     # What a bound blocks takes no part in the first guess.
-    blocked = ((numbers <= low) if way > 0 else (numbers >= high)) & (
-        slope > 0)
-    blocked |= ((numbers >= high) if way > 0 else (numbers <= low)) & (
-        slope < 0)
-    steep = float(slope.masked_fill(blocked, 0.).square().sum())
+    ahead = numbers - way * torch.finfo(slope.dtype).eps * direction.sign()
+    free = (ahead >= low) & (ahead <= high)
+    steep = float((slope * direction)[free].sum())
     if abs(over) < CLOSE or steep == 0.:
         return numbers
 
     def at(shift: float) -> Tuple[float, Tensor]:
-        moved = (numbers - shift * slope).clamp(low, high)
+        moved = (numbers - shift * direction).clamp(low, high)
         return float(excess(moved)), moved
 
     return _root(at, over, over / steep)

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from ..errors import check_number
+from .budget import AUTO
 from .layout import Layout
 from .registry import Registry
 from .topk import nearest_counts, ratio_bounds, soft_masks
@@ -123,13 +124,13 @@ class Selector:
         """
         return importance
 
-    def step(self, grad: Tensor, lr: float) -> None:
+    def step(self, grad: Tensor, lr: Union[float, Tensor]) -> None:
         """Plain SGD within the bounds (paper, appendix A.3.5).
 
         Args:
             grad (Tensor): Gradient of both losses in the numbers, ``[n]``.
-            lr (float): Step size; 0 in the first update, before there is an
-                importance.
+            lr (float | Tensor): Step size, one for all or ``[n]``; 0 in the
+                first update, before there is an importance.
         """
         self.numbers = (self.numbers - lr * grad).clamp(self.low, self.high)
 
@@ -208,9 +209,10 @@ class DifferentiableTopk(Selector):
         self.numbers = ratios
 
 
-def check_lr(lr: float) -> None:
-    """Raise ValueError if ``lr`` is not positive and finite."""
-    check_number('lr of the ratios', lr, above=True)
+def check_lr(lr: Union[float, str]) -> None:
+    """Raise ValueError unless ``lr`` is 'auto', or positive and finite."""
+    if lr != AUTO:
+        check_number('lr of the ratios, unless it is "auto",', lr, above=True)
 
 
 def make_selector(selector: Union[str, Callable, Selector], layout: Layout,

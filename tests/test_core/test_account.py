@@ -2,7 +2,7 @@
 """Who moved the ratios, added up by hand."""
 import torch
 
-from dms_razor.core.account import Account, with_account
+from dms_razor.core.account import Account
 from dms_razor.core.bank import Bank
 from dms_razor.core.layout import Layout, Unit
 
@@ -62,4 +62,3 @@ def test_it_is_saved_and_older_states_have_none():
     }
     other.load_state_dict(old)
     assert other.account.steps == 0 and other.updates == 3
-    assert with_account(None, LAYOUT) is None  # refused elsewhere, by name
