@@ -5,7 +5,6 @@
 of OpenMMLab is needed; the OpenMMLab algorithm uses the same class.
 """
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Optional, Union
 
@@ -14,8 +13,9 @@ from torch import Tensor, nn
 
 from .core.bank import Bank
 from .core.budget import (AUTO, FALL, TargetSchedule, check_fall, check_weight,
-                          constraint_loss, format_amount, no_schedule)
-from .core.decision import Decision, decision, even_ratios, share_of_cut
+                          no_schedule)
+from .core.constraint import Constraint
+from .core.decision import Decision, decide, share_of_projection
 from .core.gradient import drop_stale_gradient
 from .core.projection import project
 from .core.resource import ResourceModel
@@ -26,6 +26,7 @@ from .preflight import Preflight, preflight
 from .space import Space
 from .subnet.checks import check_counts
 from .subnet.export import Export, export_subnet
+from .subnet.structure import describe
 from .trace import trace
 
 __getattr__ = moved_names(__name__)
@@ -48,16 +49,12 @@ class Search:
         total_steps (int, optional): Steps of the search proper, warm-up
             included. May come later, by :meth:`set_length`.
         warmup_steps (int): Leading steps with the supernet's cost as target.
-        width_only_steps (int): Steps after ``total_steps`` in which depth is
-            frozen and hard and only widths move. Used to know whether depth
-            freezes; the search goes on as long as the loop does.
-        lr (float | str): Step size of the ratios; by default ``'auto'``,
-            worked out from the length of the search and the size of the
-            gradients, see :mod:`dms_razor.core.step_size`. The paper's is
-            5e-3, for 50,000 steps.
-        loss_weight (float | str): λ_res, weight of the resource loss; by
-            default ``'auto'``: each step takes the one that meets the target
-            exactly, see :mod:`dms_razor.core.multiplier`. The paper's is 1.
+        width_only_steps (int): If not 0, depth freezes after ``total_steps``
+            and only widths move, as long as the loop goes on.
+        lr (float | str): Step size of the ratios. By default 'auto', see
+            :mod:`dms_razor.core.step_size`; the paper's is 5e-3.
+        loss_weight (float | str): λ_res. By default 'auto', see
+            :mod:`dms_razor.core.multiplier`; the paper's is 1.
         fall (float): Share of the search proper in which the target falls;
             then it rests. By default a third; 1 in the paper.
         importance, decay, selector, seed: What elements are ranked by and
@@ -113,13 +110,24 @@ class Search:
                  constraint: Optional[Callable] = None,
                  space: Optional[Space] = None,
                  bank: Optional[Bank] = None) -> None:
-        tracing = dict(
-            units=units, depth=depth, width=width, heads=heads, qk=qk, v=v)
         tracing = refuse_beside(
-            'space', space, example_inputs=example_inputs, **tracing)
-        learning = dict(importance=importance, decay=decay, selector=selector)
-        learning = refuse_beside('bank', bank, lr=lr, seed=seed, **learning)
-        learning = dict(dict(lr=AUTO), **learning)
+            'space',
+            space,
+            example_inputs=example_inputs,
+            units=units,
+            depth=depth,
+            width=width,
+            heads=heads,
+            qk=qk,
+            v=v)
+        learning = refuse_beside(
+            'bank',
+            bank,
+            importance=importance,
+            decay=decay,
+            selector=selector,
+            lr=lr,
+            seed=seed)
         refuse_beside('constraint', constraint, loss_weight=loss_weight)
         if target is None:
             raise ValueError('a search needs a target: a share (0.5, "50%") '
@@ -128,19 +136,21 @@ class Search:
         check_fall(fall)
         refuse_masked(model)
         self.model, self.forward, self.metric = model, forward, metric
-        self.constraint = constraint or partial(constraint_loss, weight=weight)
-        weight = getattr(constraint, 'loss_weight', weight)
-        self.exact, self.fall = weight == AUTO, fall
+        self.fall = fall
         self.space = space or trace(model, forward=forward, **tracing)
         self.resource: ResourceModel = self.space.resource
+        self.constraint = Constraint(self.resource, metric, constraint, weight)
         check_counts(model, self.space)
-        self.bank = make_bank(model, self.space, bank, **learning)
+        self.bank = make_bank(model, self.space, bank, **{
+            'lr': AUTO,
+            **learning
+        })
         self._report = preflight(
             self.space,
             target,
             metric,
             lr=self.bank.lr,
-            loss_weight=weight,
+            loss_weight=self.constraint.weight,
             selector=self.bank.selector).check()
         self.target = self._report.target
         self._weights: List[Tensor] = []
@@ -169,7 +179,7 @@ class Search:
                                        self.target, total_steps, warmup_steps,
                                        self.fall)
         self.total_steps, self.width_only_steps = total_steps, width_only_steps
-        self.bank.auto.length = total_steps - warmup_steps
+        self.bank.motion.auto.length = total_steps - warmup_steps
         self.step_count = 0
         self._report.total_steps = total_steps - warmup_steps
 
@@ -189,12 +199,8 @@ class Search:
     def current(self,
                 hard: bool = False,
                 metric: Optional[str] = None) -> float:
-        """Cost of the network as it stands.
-
-        Args:
-            hard (bool): Of the counts k, not of the continuous (1 − a)·N.
-            metric (str, optional): Defaults to the search's own.
-        """
+        """Cost of the network as it stands, in the search's metric or
+        another; ``hard``: of the counts k, not of the continuous (1 − a)·N."""
         return float(
             self.resource(
                 self.bank.counts(hard), self.bank.resource_masks(hard), metric
@@ -292,18 +298,11 @@ class Search:
         self._gave_loss = True
         drop_stale_gradient(self.bank, self._weights)
         with torch.no_grad():
-            value = self._resource_loss(self.bank.counts(),
-                                        self.bank.resource_masks())
+            value = self.constraint.loss(self.current_target,
+                                         self.bank.counts(),
+                                         self.bank.resource_masks())
         anchor = self.bank.loss_anchor()
         return value.to(anchor.dtype) + anchor
-
-    def _resource_loss(self, counts: Tensor, masks: Tensor) -> Tensor:
-        cost = self.resource(counts, masks, self.metric)
-        return self.constraint(cost, self.current_target)
-
-    def _excess(self, counts: Tensor, masks: Tensor) -> Tensor:
-        cost = self.resource(counts, masks, self.metric)
-        return torch.log(cost / self.current_target)
 
     def step(self) -> bool:
         """Update importance and ratios from the gradients of one step.
@@ -314,21 +313,16 @@ class Search:
         Returns:
             bool: False if the gradient was not finite and was dropped.
         """
-        done = (
-            self.bank.update(excess=self._excess)
-            if self.exact else self.bank.update(self._resource_loss))
+        done = self.constraint.update(self.bank, self.current_target)
         if self.own_clock:
             self.advance(self.step_count + 1)
         return done
 
     def advance(self, step: int) -> None:
-        """Set the clock of the target schedule, and freeze depth in time.
+        """Set the clock to so many steps, and freeze depth in time.
 
         A loop that counts something else than steps of the optimizer, such as
         epochs, sets ``search.own_clock = False`` and calls this.
-
-        Args:
-            step (int): Steps that lie behind.
         """
         self.step_count = step
         if (self.width_only_steps and step >= self.total_steps
@@ -338,36 +332,15 @@ class Search:
     def freeze_depth(self) -> None:
         """Project onto the budget; from here on only widths move."""
         kept = self.project()
-        self._projected = self._by_projection(kept)
+        self._projected = share_of_projection(self.bank, self.resource,
+                                              self.metric, kept)
         self.bank.set_kept(kept)
         self.bank.freeze_depth()
 
-    def _by_projection(self, kept: Tensor) -> float:
-        """Share of the cut that lies between what the ratios round to and
-        the network that was projected."""
-        after = self.space.cost(self.bank.hard(kept), self.metric)
-        return share_of_cut(
-            self.current(hard=True), after, self._report.supernet[self.metric])
-
     def decision(self) -> Decision:
-        """Who decided the structure, as it would be exported now.
-
-        Three networks are projected onto the budget for it, mostly in
-        milliseconds.
-        """
-        kept = self.project()
-        others = (
-            project(
-                self.space.layout,
-                self.resource,
-                ratios,
-                self.metric,
-                self.target,
-                ranks=self.bank.ranks)
-            for ratios in (self._report.resource_only,
-                           even_ratios(self.space.layout)))
-        return decision(self.space.layout, self.bank.account, kept, *others,
-                        self._projected + self._by_projection(kept))
+        """Who decided the structure that would be exported now."""
+        return decide(self.bank, self.resource, self.metric, self.target,
+                      self._report.resource_only, self._projected)
 
     def state_dict(self) -> Dict[str, Any]:
         """Everything a resumed search needs, in tensors."""
@@ -389,10 +362,7 @@ class Search:
         """Kept elements a group of the best network in a budget, ``[U]``.
 
         See :func:`dms_razor.core.project`, which also says what is raised.
-
-        Args:
-            target (float, optional): In units of the metric; by default the
-                search's final target.
+        ``target`` is in units of the metric, by default the search's own.
         """
         return project(
             self.space.layout,
@@ -404,12 +374,8 @@ class Search:
             depth_kept=self.bank.frozen_kept)
 
     def keep(self, kept: Optional[Tensor] = None) -> Tensor:
-        """The selection, bool ``[E]``: the k most important of each group.
-
-        Args:
-            kept (Tensor, optional): k, int64 ``[U]``; by default those of
-                :meth:`project`.
-        """
+        """The selection, bool ``[E]``: the k most important of each group;
+        k is ``kept``, int64 ``[U]``, by default that of :meth:`project`."""
         return self.bank.hard(self.project() if kept is None else kept)
 
     def export(self,
@@ -438,7 +404,7 @@ class Search:
                 'ratios are where they began. Call search.attach(optimizer) '
                 'before the loop, or search.step() after each backward.')
         budget = self.budget(target)
-        searched = self.bank.account.steps > 0 and budget == self.target
+        searched = self.bank.motion.account.steps > 0 and budget == self.target
         return export_subnet(
             out_dir,
             self.model,
@@ -451,19 +417,4 @@ class Search:
             **kwargs)
 
     def __repr__(self) -> str:
-        whole = self._report.supernet[self.metric]
-        lines = [
-            f'Search of {type(self.model).__name__}: {self.bank.layout!r}',
-            f'  {self.metric}: supernet {format_amount(whole)}, asked '
-            f'{format_amount(self.target)} ({self.target / whole:.1%}), now '
-            f'{self.current() / whole:.1%}, rounded '
-            f'{self.current(hard=True) / whole:.1%}',
-            f'  step {self.step_count:,} of '
-            f'{self.total_steps + self.width_only_steps:,}'
-        ]
-        if self.bank.account.steps:
-            decided = self.decision()
-            lines += [
-                f'  {text}' for text in (decided.text(), *decided.doubts())
-            ]
-        return '\n'.join(lines)
+        return describe(self)

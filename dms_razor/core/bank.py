@@ -29,15 +29,12 @@ from typing import Any, Callable, Dict, List, Optional, Union
 import torch
 from torch import Tensor, nn
 
-from .account import Account
-from .budget import AUTO
-from .gradient import check_gradient, mean_over_ranks
+from .gradient import at_numbers, check_gradient, mean_over_ranks, slope_of
 from .importance import Importance, make_importance
 from .layout import Layout
-from .multiplier import meet_budget
+from .motion import Motion
 from .selectors import Selector, check_lr, make_selector
-from .state import check_state
-from .step_size import AutoStep
+from .state import restore, saved
 from .topk import hard_masks, initial_order, rank_order, ranks_from_order
 
 # (counts [U], masks [E]) -> loss, a scalar that is differentiable in both.
@@ -83,8 +80,7 @@ class Bank(nn.Module):
         scale (Tensor): Leaf behind :meth:`loss_anchor`, a scalar.
         updates (int): Number of importance updates so far.
         depth_frozen (bool): Whether :meth:`freeze_depth` was called.
-        account (Account): Who moved the ratios, task or resource.
-        auto (AutoStep): What ``lr='auto'`` goes by.
+        motion (Motion): How the numbers move, and who moved them.
         lr (float | str): May be changed during a search.
 
     Raises:
@@ -105,16 +101,15 @@ class Bank(nn.Module):
         if not dtype.is_floating_point:
             raise ValueError(f'masks cannot be {dtype}, use a float type')
         super().__init__()
-        self.layout, self.lr, self._dtype = layout, lr, dtype
+        self.layout, self._dtype = layout, dtype
         self.importance_name = importance
         self._new_importance = make_importance(importance, layout, decay)
         self.selector = make_selector(selector, layout, seed)
-        self.auto = AutoStep(self.selector.numbers)
+        self.motion = Motion(self.selector, layout, lr)
         self.importance = torch.zeros(
             layout.E, dtype=torch.float64, device=layout.device)
         self.order = initial_order(layout, seed)
         self.updates, self.depth_frozen, self._mode = 0, False, 'soft'
-        self.account = Account(layout)
         self.refresh()
 
     @property
@@ -128,6 +123,15 @@ class Bank(nn.Module):
     @ratios.setter
     def ratios(self, ratios: Tensor) -> None:
         self.selector.ratios = ratios
+
+    @property
+    def lr(self) -> Union[float, str]:
+        """Step size of the numbers, or 'auto'."""
+        return self.motion.lr
+
+    @lr.setter
+    def lr(self, lr: Union[float, str]) -> None:
+        self.motion.lr = lr
 
     @property
     def mode(self) -> str:
@@ -182,7 +186,7 @@ class Bank(nn.Module):
 
     def _mask(self) -> None:
         with torch.inference_mode(False), torch.no_grad():
-            masks, _ = self._both()
+            masks, _ = self.both_masks()
             masks = torch.where((masks > 0) & (masks < _TINY), _TINY, masks)
             self.masks = masks.to(self._dtype).requires_grad_()
             # Loss scales exceed float16: the anchor is never below float32.
@@ -236,11 +240,11 @@ class Bank(nn.Module):
         They are not the leaf that the network reads, so a gradient of the
         resource loss never reaches the importances.
         """
-        return self._both(hard, ratios)[1]
+        return self.both_masks(hard, ratios)[1]
 
-    def _both(self,
-              hard: bool = False,
-              numbers: Optional[Tensor] = None) -> List[Tensor]:
+    def both_masks(self,
+                   hard: bool = False,
+                   numbers: Optional[Tensor] = None) -> List[Tensor]:
         """Masks of the network and of the resource, ``[E]`` each."""
         numbers = self.selector.numbers if numbers is None else numbers
         soft = self.selector.soft(numbers, self.ranks)
@@ -331,7 +335,7 @@ class Bank(nn.Module):
         masks = self.masks.detach().double()
         self.drop_gradient()
 
-        slope = self._slope(grad, resource_loss)
+        slope = slope_of(self, grad, resource_loss)
         # One collective for both, so that ratios are the same bit by bit on
         # all ranks even where a device adds up in no fixed order.
         grad, slope = mean_over_ranks(torch.cat((grad, slope))).split(
@@ -341,9 +345,8 @@ class Bank(nn.Module):
         if not torch.isfinite(torch.cat((importance, slope))).all():
             return False
         # Before the order changes, in which the gradient was taken.
-        task = slope if resource_loss is None else self._slope(grad, None)
-        before, lr = self.selector.numbers, self._step_sizes(task)
-        self.selector.step(slope, lr)
+        task = slope if resource_loss is None else slope_of(self, grad)
+        self.motion.along(self.selector, slope, task, still=not self.updates)
         if self.depth_frozen:
             # Its ratios have no gradient. Its importances rest too: a new
             # order would swap blocks.
@@ -352,52 +355,11 @@ class Bank(nn.Module):
         self.importance = importance
         self._rank()
         if excess is not None and self.updates:
-            self.selector.numbers = meet_budget(
-                self.selector.numbers, self.selector.low, self.selector.high,
-                partial(self._of_numbers, excess), lr)
-        self._keep_account(before, before - lr * task)
+            self.motion.meet(self.selector, partial(at_numbers, self, excess))
+        self.motion.book(self.selector)
         self.updates += 1
         self._mask()
         return True
-
-    def _step_sizes(self, task: Tensor) -> Union[float, Tensor]:
-        """Step sizes, one or ``[n]``; 0 in the first update."""
-        if not self.updates:
-            return 0.
-        if self.lr != AUTO:
-            return self.lr
-        self.auto.see(task)
-        return self.auto.sizes()
-
-    def _of_numbers(self, resource: ResourceLoss, numbers: Tensor) -> Tensor:
-        """``resource`` of what these numbers keep, differentiable in them."""
-        return resource(
-            self.counts(ratios=numbers), self.resource_masks(ratios=numbers))
-
-    def _keep_account(self, before: Tensor, task: Tensor) -> None:
-        """Add up how task and resource have moved the ratios.
-
-        Args:
-            before (Tensor): The numbers before the step, ``[n]``.
-            task (Tensor): Where the task alone would have moved them.
-        """
-        task = task.clamp(self.selector.low, self.selector.high)
-        self.account.add(
-            *map(self.selector.ratios_of, (before, task,
-                                           self.selector.numbers)))
-
-    def _slope(self, grad: Tensor,
-               resource_loss: Optional[ResourceLoss]) -> Tensor:
-        """∂(L_task + λ_res·L_res)/∂a, of all numbers, float64 ``[n]``."""
-        with torch.inference_mode(False), torch.enable_grad():
-            leaf = self.selector.numbers.clone().requires_grad_()
-            masks, expected = self._both(numbers=leaf)
-            outputs, grads = [masks], [grad]
-            if resource_loss is not None:
-                loss = resource_loss(self.counts(ratios=leaf), expected)
-                if loss.requires_grad:
-                    outputs, grads = [masks, loss], [grad, None]
-            return torch.autograd.grad(outputs, [leaf], grads)[0]
 
     def _apply(self, fn: Callable, *args: Any, **kwargs: Any) -> 'Bank':
         """Follow the network: device and float type, but the state's."""
@@ -407,8 +369,7 @@ class Bank(nn.Module):
             self._dtype = probe.dtype
             self.layout = self.layout.to(probe.device)
             self.selector.to(self.layout)
-            self.account.to(self.layout)
-            self.auto.to(self.layout)
+            self.motion.to(self.layout)
             self.importance = self.importance.to(probe.device)
             self.order = self.order.to(probe.device)
             self.refresh()
@@ -418,21 +379,10 @@ class Bank(nn.Module):
                    destination: Optional[Dict[str, Tensor]] = None,
                    *args: Any,
                    **kwargs: Any) -> Dict[str, Tensor]:
-        """Copies of the state of the search, tensors only.
-
-        Beside a network's weights, never among them: there it adds nothing.
-        """
+        """Copies of the state of the search; nothing among weights."""
         if destination is not None:
             return destination
-        return dict(
-            layout=self.layout.fingerprint(),
-            **self.selector.state(),
-            importance=self.importance.clone(),
-            order=self.order.clone(),
-            **self.account.state(),
-            **self.auto.state(),
-            updates=torch.tensor(self.updates),
-            depth_frozen=torch.tensor(self.depth_frozen))
+        return saved(self)
 
     def load_state_dict(self, state: Dict[str, Tensor], *args: Any,
                         **kwargs: Any) -> None:
@@ -442,32 +392,8 @@ class Bank(nn.Module):
             ValueError: If the state is not that of a bank with these units.
                 The bank is unchanged then.
         """
-        try:
-            state = self._completed(state)
-            check_state(state, self.state_dict(), self.layout)
-            self.selector.load(state)
-        except ValueError as error:
-            raise ValueError(
-                f'{error}; load a checkpoint of this search, made from the '
-                'same model and the same unit settings') from None
-        self.importance, self.order = (
-            state[name].detach().to(self.layout.device, copy=True)
-            for name in ('importance', 'order'))
-        self.account.load(state)
-        self.auto.load(state)
-        self.updates = int(state['updates'])
-        self.depth_frozen = bool(state['depth_frozen'])
+        restore(self, state)
         self.refresh()
-
-    def _completed(self, state: Any) -> Any:
-        """A state that is older than accounts and automatic steps."""
-        if not isinstance(state, dict):
-            return state
-        return {
-            **Account(self.layout).state(),
-            **AutoStep(self.selector.numbers).state(),
-            **state
-        }
 
     def extra_repr(self) -> str:
         """What ``print`` shows beside the name."""

@@ -12,8 +12,9 @@ from typing import Any, Dict, List
 import torch
 from torch import Tensor
 
-from .account import Account
-from .layout import Layout
+from .bank import Bank
+from .projection import project
+from .resource import ResourceModel
 
 SAME = .05  # structures this near to each other are called the same
 PROJECTED = .1  # share of the cut that projection may do unnoticed
@@ -84,29 +85,62 @@ class Decision:
         return doubts
 
 
-def decision(layout: Layout, account: Account, kept: Tensor,
-             resource_only: Tensor, even: Tensor,
-             by_projection: float) -> Decision:
+def decide(bank: Bank, resource: ResourceModel, metric: str, target: float,
+           resource_only: Tensor, projected: float) -> Decision:
     """Sum up an account, and compare three structures of one budget.
 
     Args:
-        layout (Layout): The units.
-        account (Account): Of the search.
-        kept, resource_only, even (Tensor): Kept counts ``[U]``.
-        by_projection (float): See :class:`Decision`.
+        bank (Bank): Of the search.
+        resource (ResourceModel): Costs of the network.
+        metric (str): What the target limits.
+        target (float): In units of the metric.
+        resource_only (Tensor): Ratios to which the resource alone leads.
+        projected (float): Share of the cut that projection has done before.
     """
-    layout = layout.to('cpu')
+    layout, account = bank.layout.to('cpu'), bank.motion.account
     moves = layout.least < layout.most
+
+    def onto(ratios: Tensor, **kwargs: Tensor) -> Tensor:
+        return project(
+            bank.layout,
+            resource,
+            ratios,
+            metric,
+            target,
+            ranks=bank.ranks,
+            **kwargs)
+
+    kept = onto(bank.ratios, depth_kept=bank.frozen_kept)
 
     def mean(values: Tensor) -> float:
         return float(values.detach().cpu().double().abs()[moves].mean())
 
-    def distance(other: Tensor) -> float:
-        return mean((kept.cpu() - other.cpu()).double() / layout.size)
+    def distance(ratios: Tensor) -> float:
+        return mean((kept - onto(ratios)).double() / layout.size)
 
-    return Decision(account.steps, mean(account.task), mean(account.resource),
-                    float(account.resource_on) / max(1, account.steps),
-                    distance(resource_only), distance(even), by_projection)
+    return Decision(
+        account.steps,
+        mean(account.task),
+        mean(account.resource),
+        float(account.resource_on) / max(1, account.steps),
+        distance(resource_only),
+        # Ratios of 0: the projection narrows all widths alike.
+        distance(torch.zeros_like(bank.ratios)),
+        projected + share_of_projection(bank, resource, metric, kept))
+
+
+def share_of_projection(bank: Bank, resource: ResourceModel, metric: str,
+                        kept: Tensor) -> float:
+    """Share of the cut from what a bank rounds to, to what was projected."""
+
+    def cost(kept: Tensor) -> float:
+        return float(
+            resource(kept.to(bank.ratios),
+                     bank.hard(kept).double(), metric))
+
+    return share_of_cut(
+        cost(bank.kept()), cost(kept.to(bank.ratios.device)),
+        resource.supernet(metric))
 
 
 def share_of_cut(before: float, after: float, supernet: float) -> float:
@@ -119,8 +153,3 @@ def share_of_cut(before: float, after: float, supernet: float) -> float:
     """
     cut = math.log(supernet / after)
     return abs(math.log(before / after)) / cut if cut > 0 else 0.
-
-
-def even_ratios(layout: Layout) -> Tensor:
-    """Ratios whose projection narrows all widths alike, float64 ``[U]``."""
-    return torch.zeros(layout.U, dtype=torch.float64, device=layout.device)

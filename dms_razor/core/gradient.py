@@ -1,7 +1,8 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """The gradient of the masks: where it comes from, and when it is stale."""
-from typing import Iterable
+from typing import Callable, Iterable, Optional
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 
@@ -20,6 +21,36 @@ def check_gradient(bank) -> None:
             'search.loss(loss) instead of the loss; with a bank alone, '
             'add bank.loss_anchor() to it (it is 0, its gradient is the '
             'scale)')
+
+
+def slope_of(bank,
+             grad: Tensor,
+             resource_loss: Optional[Callable] = None) -> Tensor:
+    """∂(L_task + λ_res·L_res)/∂a, of all numbers that a bank learns.
+
+    Args:
+        bank (Bank): The search's state.
+        grad (Tensor): ∂L_task/∂m, float64 ``[E]``.
+        resource_loss (callable, optional): See :meth:`.bank.Bank.update`.
+
+    Returns:
+        Tensor: float64 ``[n]``.
+    """
+    with torch.inference_mode(False), torch.enable_grad():
+        leaf = bank.selector.numbers.clone().requires_grad_()
+        masks, expected = bank.both_masks(numbers=leaf)
+        outputs, grads = [masks], [grad]
+        if resource_loss is not None:
+            loss = resource_loss(bank.counts(ratios=leaf), expected)
+            if loss.requires_grad:
+                outputs, grads = [masks, loss], [grad, None]
+        return torch.autograd.grad(outputs, [leaf], grads)[0]
+
+
+def at_numbers(bank, resource: Callable, numbers: Tensor) -> Tensor:
+    """``resource`` of what such numbers keep, differentiable in them."""
+    return resource(
+        bank.counts(ratios=numbers), bank.resource_masks(ratios=numbers))
 
 
 def mean_over_ranks(vector: Tensor) -> Tensor:

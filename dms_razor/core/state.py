@@ -1,6 +1,6 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
-"""What the saved state of a search must look like."""
-from typing import Dict
+"""The saved state of a search: what is in it, and what it must look like."""
+from typing import Any, Dict
 
 import torch
 from torch import Tensor
@@ -55,3 +55,38 @@ def check_state(state: Dict[str, Tensor], own: Dict[str, Tensor],
             and rows[order].equal(rows)):
         raise ValueError('"order" of the saved search does not name every '
                          'element of every unit once')
+
+
+def saved(bank) -> Dict[str, Tensor]:
+    """Copies of everything that a resumed search needs of a bank."""
+    return dict(
+        layout=bank.layout.fingerprint(),
+        **bank.selector.state(),
+        importance=bank.importance.clone(),
+        order=bank.order.clone(),
+        **bank.motion.state(),
+        updates=torch.tensor(bank.updates),
+        depth_frozen=torch.tensor(bank.depth_frozen))
+
+
+def restore(bank, state: Any) -> None:
+    """Put a state that :func:`saved` gave into a bank.
+
+    Raises:
+        ValueError: If it is not that of a bank with these units. Nothing is
+            changed then.
+    """
+    try:
+        state = bank.motion.completed(state)
+        check_state(state, saved(bank), bank.layout)
+        bank.selector.load(state)
+    except ValueError as error:
+        raise ValueError(
+            f'{error}; load a checkpoint of this search, made from the '
+            'same model and the same unit settings') from None
+    bank.importance, bank.order = (
+        state[name].detach().to(bank.layout.device, copy=True)
+        for name in ('importance', 'order'))
+    bank.motion.load(state)
+    bank.updates = int(state['updates'])
+    bank.depth_frozen = bool(state['depth_frozen'])

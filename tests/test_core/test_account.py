@@ -29,18 +29,20 @@ def test_task_and_resource_are_told_apart():
         step(bank, grad, resource_loss=lambda counts, masks: counts.sum() / 12)
         moves.append((task - before, bank.ratios - task))
     task, resource = (sum(part) for part in zip(*moves))
-    torch.testing.assert_close(bank.account.task, task, atol=1e-6, rtol=1e-5)
     torch.testing.assert_close(
-        bank.account.resource, resource, atol=1e-6, rtol=1e-5)
-    assert bank.account.steps == 4 and bank.account.resource_on == 3
+        bank.motion.account.task, task, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(
+        bank.motion.account.resource, resource, atol=1e-6, rtol=1e-5)
+    assert bank.motion.account.steps == 4 and bank.motion.account.resource_on == 3
 
 
 def test_without_a_resource_all_is_the_tasks():
     bank = Bank(LAYOUT, lr=.1)
     for _ in range(3):
         step(bank, torch.ones(LAYOUT.E))
-    assert bank.account.task.equal(bank.ratios) and bank.ratios.any()
-    assert not bank.account.resource.any() and bank.account.resource_on == 0
+    assert bank.motion.account.task.equal(bank.ratios) and bank.ratios.any()
+    assert not bank.motion.account.resource.any(
+    ) and bank.motion.account.resource_on == 0
 
 
 def test_it_is_saved_and_older_states_have_none():
@@ -53,12 +55,12 @@ def test_it_is_saved_and_older_states_have_none():
     state = bank.state_dict()
     other = Bank(LAYOUT)
     other.load_state_dict(state)
-    assert other.account.task.equal(bank.account.task)
-    assert other.account.resource_on == bank.account.resource_on == 2
+    assert other.motion.account.task.equal(bank.motion.account.task)
+    assert other.motion.account.resource_on == bank.motion.account.resource_on == 2
     old = {
         name: value
         for name, value in state.items()
         if name not in Account(LAYOUT).state()
     }
     other.load_state_dict(old)
-    assert other.account.steps == 0 and other.updates == 3
+    assert other.motion.account.steps == 0 and other.updates == 3

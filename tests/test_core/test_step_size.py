@@ -65,7 +65,7 @@ def test_the_scale_of_the_loss_is_no_matter():
 
     def found(scale):
         bank = Bank(LAYOUT, lr='auto', dtype=torch.float64)
-        bank.auto.length = 20
+        bank.motion.auto.length = 20
         noise = torch.Generator().manual_seed(3)
         for _ in range(20):
             bank.masks.grad = scale * torch.randn(
@@ -89,7 +89,7 @@ def test_it_is_resumed():
 
     noise = torch.Generator().manual_seed(3)
     whole, resumed = (Bank(LAYOUT, lr='auto') for _ in range(2))
-    whole.auto.length = resumed.auto.length = 20
+    whole.motion.auto.length = resumed.motion.auto.length = 20
     steps(whole, 7, noise)
     state, at = whole.state_dict(), noise.get_state()
     steps(whole, 7, noise)

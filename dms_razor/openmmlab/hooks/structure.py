@@ -74,7 +74,7 @@ class StructureLogHook(Hook):
         runner.logger.info(
             f'Structure after {step} iterations, {search.metric}: {costs}\n'
             f'{structure_table(search.structure())}')
-        if search.bank.account.steps:
+        if search.bank.motion.account.steps:
             decided = search.decision()
             runner.logger.info(decided.text())
             for doubt in decided.doubts() if step >= runner.max_iters else ():
@@ -92,7 +92,7 @@ def structure_scalars(search: Search) -> Dict[str, float]:
     """
     whole = search.preflight().supernet[search.metric]
     stages = by_stage(search.structure())
-    account = search.bank.account
+    account = search.bank.motion.account
     return {
         'dms/asked': search.current_target / whole,
         'dms/current': search.current() / whole,

@@ -1,0 +1,52 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""The resource's part in a search: a loss, or a condition met exactly."""
+from functools import partial
+from typing import Callable, Optional, Union
+
+import torch
+from torch import Tensor
+
+from .bank import Bank
+from .budget import AUTO, check_weight, constraint_loss
+from .resource import ResourceModel
+
+
+class Constraint:
+    """What holds a network to its target.
+
+    Args:
+        resource (ResourceModel): Costs of the network.
+        metric (str): What the target limits.
+        loss (callable, optional): ``loss(current, target)``, in place of the
+            paper's. Its ``loss_weight``, if it has one, is the weight.
+        weight (float | str, optional): λ_res, or 'auto'. Defaults to 'auto'.
+
+    Attributes:
+        weight (float | str): λ_res; with 'auto', each step finds it.
+
+    Raises:
+        ValueError: If the weight is below 0, or neither number nor 'auto'.
+    """
+
+    def __init__(self, resource: ResourceModel, metric: str,
+                 loss: Optional[Callable], weight: Union[None, float,
+                                                         str]) -> None:
+        weight = check_weight(AUTO if weight is None else weight)
+        self.resource, self.metric = resource, metric
+        self._loss = loss or partial(constraint_loss, weight=weight)
+        self.weight = getattr(loss, 'loss_weight',
+                              weight if loss is None else 1.)
+
+    def loss(self, target: float, counts: Tensor, masks: Tensor) -> Tensor:
+        """λ_res·L_res of kept counts ``[U]`` and masks ``[E]``."""
+        return self._loss(self.resource(counts, masks, self.metric), target)
+
+    def excess(self, target: float, counts: Tensor, masks: Tensor) -> Tensor:
+        """log(r_c / r_t) of kept counts ``[U]`` and masks ``[E]``."""
+        return torch.log(self.resource(counts, masks, self.metric) / target)
+
+    def update(self, bank: Bank, target: float) -> bool:
+        """Move a bank's ratios under this constraint; see Bank.update."""
+        if self.weight == AUTO:
+            return bank.update(excess=partial(self.excess, target))
+        return bank.update(partial(self.loss, target))
