@@ -254,23 +254,29 @@ def preflight(space: Space,
             f'{" (" + reasons + ")" if reasons else ""}; allow width or depth '
             'and free some units of `units`, or search another network')
     elif target is not None:
-        known = AUTO not in (lr, loss_weight)
         try:
             report.target = parse_target(target, report.supernet[metric],
                                          metric)
             check_target(report.target, report.supernet[metric],
                          report.minimum[metric], metric)
-            steps, report.resource_only = descend(
-                space.layout,
-                resource,
-                metric,
-                report.target,
-                speed=loss_weight * lr if known else 1e-3,
-                selector=selector)
-            report.steps = steps if known else None
+            _descend(report, space, loss_weight, selector)
         except TargetError as error:
             report.problem = str(error)
     return report
+
+
+def _descend(report: Preflight, space: Space, loss_weight: Union[float, str],
+             selector: Union[str, Callable, Selector]) -> None:
+    """Where the resource alone leads, and in how many steps."""
+    known = AUTO not in (report.lr, loss_weight)
+    steps, report.resource_only = descend(
+        space.layout,
+        space.resource,
+        report.metric,
+        report.target,
+        speed=report.lr * loss_weight if known else 1e-3,
+        selector=selector)
+    report.steps = steps if known else None
 
 
 def steps_to_target(

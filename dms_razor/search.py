@@ -215,11 +215,8 @@ class Search:
         return self._report
 
     def budget(self, target: Union[None, float, str] = None) -> float:
-        """A target in units of the metric; by default the search's own.
-
-        Raises:
-            TargetError: If it is unreadable or out of reach.
-        """
+        """A target in units of the metric, by default the search's own;
+        TargetError if it is unreadable or out of reach."""
         return self.target if target is None else self._report.amount(target)
 
     def attach_masks(self) -> None:
@@ -232,12 +229,8 @@ class Search:
 
     @contextmanager
     def masks(self, mode: str = 'hard') -> Iterator[None]:
-        """Run the network with other masks for a while.
-
-        Args:
-            mode (str): One of :attr:`Bank.mode`, or ``'subnet'``, the network
-                as it would be exported.
-        """
+        """Run the network with other masks for a while: one of
+        :attr:`Bank.mode`, or 'subnet', as it would be exported."""
         if mode == 'subnet' and not self.bank.given:
             self.bank.give(self.keep())
         before = self.bank.mode
@@ -266,9 +259,6 @@ class Search:
         """Let every ``optimizer.step()`` update the ratios first.
 
         A step that a ``GradScaler`` skips for infinite gradients skips them.
-
-        Args:
-            optimizer (torch.optim.Optimizer): The weights', not the ratios'.
         """
         self._release()
         self._weights = [
@@ -283,11 +273,8 @@ class Search:
         return self
 
     def loss(self, task_loss: Tensor) -> Tensor:
-        """The loss to call backward on (paper, eq. 5): L_task + λ_res·L_res.
-
-        Scalars both. L_res is in it as a number; its gradient goes to the
-        ratios in closed form.
-        """
+        """The loss to call backward on (paper, eq. 5), L_task + λ_res·L_res.
+        L_res is a mere number in it: the ratios get its gradient directly."""
         return task_loss + self.resource_term().to(task_loss.dtype)
 
     def resource_term(self) -> Tensor:
@@ -308,10 +295,8 @@ class Search:
         """Update importance and ratios from the gradients of one step.
 
         Called by the optimizer's hook; by hand, after backward, only in a loop
-        without an optimizer (ratios alone, the paper's DMS_p-).
-
-        Returns:
-            bool: False if the gradient was not finite and was dropped.
+        without an optimizer (ratios alone, the paper's DMS_p-). False if the
+        gradient was not finite and was dropped.
         """
         done = self.constraint.update(self.bank, self.current_target)
         if self.own_clock:

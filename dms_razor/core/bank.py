@@ -386,12 +386,7 @@ class Bank(nn.Module):
 
     def load_state_dict(self, state: Dict[str, Tensor], *args: Any,
                         **kwargs: Any) -> None:
-        """Continue from :meth:`state_dict`.
-
-        Raises:
-            ValueError: If the state is not that of a bank with these units.
-                The bank is unchanged then.
-        """
+        """Continue from :meth:`state_dict`; see :func:`.state.restore`."""
         restore(self, state)
         self.refresh()
 

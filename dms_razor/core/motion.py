@@ -2,6 +2,7 @@
 """How the numbers of a search move in a step, and who moved them."""
 from typing import Any, Callable, Dict, Optional, Tuple, Union
 
+import torch
 from torch import Tensor
 
 from .account import Account
@@ -72,8 +73,14 @@ class Motion:
         return {**self.account.state(), **self.auto.state()}
 
     def completed(self, state: Any) -> Any:
-        """A saved state, with what one of dms_razor 0.1 lacks."""
-        return {**self.state(), **state} if isinstance(state, dict) else state
+        """A saved state, with nothing in place of what 0.1 did not save."""
+        if not isinstance(state, dict):
+            return state
+        nothing = {
+            name: torch.zeros_like(value)
+            for name, value in self.state().items()
+        }
+        return {**nothing, **state}
 
     def load(self, state: Dict[str, Tensor]) -> None:
         """Go on from :meth:`state`."""

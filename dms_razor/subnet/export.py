@@ -83,8 +83,7 @@ def export_subnet(out_dir: Union[str, Path],
         retrain (RetrainConfig, optional): What makes retrain.py, if any.
         bn_data, bn_batches, bn_forward: What the BatchNorm statistics, which
             are else the supernet's, are taken from: see :func:`recalibrate`.
-        decision (Decision, optional): Who decided the selection, for the
-            report.
+        decision (Decision, optional): Who decided, for the report.
         picture (bool): Whether to draw structure.png, with matplotlib.
 
     Returns:
@@ -103,9 +102,7 @@ def export_subnet(out_dir: Union[str, Path],
                           target)
     report.decision = decision
     picture = picture and _can_draw(report)
-    if training_norms(subnet):
-        report.notes.append(
-            _take_statistics(subnet, bn_data, bn_batches, bn_forward))
+    _take_statistics(subnet, report, bn_data, bn_batches, bn_forward)
     texts['report.md'] = report.to_markdown()
     texts['report.json'] = report.to_json()
     with whole_folder(out_dir, FILES) as folder:
@@ -118,15 +115,20 @@ def export_subnet(out_dir: Union[str, Path],
     return Export(Path(out_dir), subnet, report.manifest, report)
 
 
-def _take_statistics(subnet: nn.Module, data: Optional[Iterable], batches: int,
-                     forward: Optional[Callable]) -> str:
+def _take_statistics(subnet: nn.Module, report: Report,
+                     data: Optional[Iterable], batches: int,
+                     forward: Optional[Callable]) -> None:
     """Recalibrate if there is data; in any case say whose statistics it has."""
+    if not training_norms(subnet):
+        return
     if data is None:
-        return ('BatchNorm statistics are those of the soft supernet, which '
-                'this network is not: evaluated as it is, it can lose many '
-                'points. Train it, or export with bn_data=.')
+        report.notes.append(
+            'BatchNorm statistics are those of the soft supernet, which this '
+            'network is not: evaluated as it is, it can lose many points. '
+            'Train it, or export with bn_data=.')
+        return
     used = recalibrate(subnet, data, batches, forward)
-    return f'BatchNorm statistics are from {used} batches.'
+    report.notes.append(f'BatchNorm statistics are from {used} batches.')
 
 
 def _can_draw(report: Report) -> bool:

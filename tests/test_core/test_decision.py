@@ -1,57 +1,69 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """What is said of a structure: distances by hand, doubts where they belong."""
+from dataclasses import replace
+
 import pytest
 import torch
 
-from dms_razor.core.account import Account
-from dms_razor.core.decision import decision, share_of_cut
-from dms_razor.core.layout import Layout, Unit
+from dms_razor.core import Axis, Cost, Layout, ResourceModel, Term, Unit
+from dms_razor.core.bank import Bank
+from dms_razor.core.decision import Decision, decide, share_of_cut
 
-LAYOUT = Layout([
-    Unit('a', 'width', 4),
-    Unit('b', 'width', 10),
-    Unit('fixed', 'width', 5, least=5),
-    Unit('stage', 'depth', 2, least=0)
-])
+SOUND = Decision(200, .2, .3, .25, .1, .3, .02)
 
 
-def made(kept, resource_only, even, by_projection=0., steps=200):
-    account = Account(LAYOUT)
-    account.task = torch.tensor([.1, -.2, 0., .3], dtype=torch.float64)
-    account.steps, account.resource_on = steps, torch.tensor(steps // 4)
-    return decision(
-        LAYOUT, account,
-        *(torch.tensor(counts) for counts in (kept, resource_only, even)),
-        by_projection)
+def vector(*values):
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def decided(ratios, resource_only):
+    """Two widths of 10 that cost the same, at half their cost."""
+    layout = Layout([
+        Unit('a', 'width', 10),
+        Unit('b', 'width', 10),
+        Unit('fixed', 'width', 5, least=5)
+    ])
+    axes = [Axis((Term(1, (1 + i, )), )) for i in range(2)]
+    costs = [Cost(f'c{i}', 'Conv2d', 'macs', 1, (i, )) for i in range(2)]
+    bank = Bank(layout)
+    bank.ratios = vector(*ratios, 0.)
+    bank.refresh()
+    account = bank.motion.account
+    account.task, account.steps = vector(.1, -.2, 0.), 200
+    account.resource, account.resource_on = vector(.3, .3,
+                                                   9.), torch.tensor(50)
+    return decide(bank, ResourceModel(axes, costs, layout), 'macs', 10.,
+                  vector(*resource_only, 0.), 0.)
 
 
 def test_figures_by_hand():
-    told = made((2, 5, 5, 1), (3, 5, 5, 1), (2, 7, 5, 2))
-    assert told.from_resource_only == pytest.approx(.25 / 3)
-    assert told.from_even == pytest.approx((.2 + .5) / 3)
-    assert told.moved_by_task == pytest.approx(.2)
-    assert told.moved_by_resource == 0 and told.resource_on == .25
+    told = decided((.8, .2), (.7, .3))
+    assert told.from_resource_only == pytest.approx(.1)
+    assert told.from_even == pytest.approx(.3)
+    assert told.moved_by_task == pytest.approx(.15)
+    assert told.moved_by_resource == pytest.approx(.3)  # units that can move
+    assert told.resource_on == .25 and told.by_projection == 0.
     assert not told.doubts()
-    for part in ('200 steps', '0.2', '25%', '8.3%', '23.3%'):
+    for part in ('200 steps', '0.15', '25%', '10.0%', '30.0%'):
         assert part in told.text(), told.text()
     assert told.to_dict()['steps'] == 200
 
 
+def test_what_projection_did_is_told():
+    """From 16 of 20 to 10: log(16/10) of log(2)."""
+    told = decided((.2, .2), (.7, .3))
+    assert told.by_projection == pytest.approx(.678, abs=1e-3)
+    assert told.from_even == 0.
+
+
 @pytest.mark.parametrize('change, message', [
-    (dict(resource_only=(2, 5, 5, 1)), 'resource alone decided'),
+    (dict(from_resource_only=.01), 'resource alone decided'),
     (dict(by_projection=.4), '40% of the cut was done by the projection'),
     (dict(steps=30), '30 steps are few'),
 ])
 def test_each_doubt(change, message):
-    told = made(
-        **{
-            **dict(
-                kept=(2, 5, 5, 1),
-                resource_only=(3, 5, 5, 1),
-                even=(2, 7, 5, 2)),
-            **change
-        })
-    doubt, = told.doubts()
+    assert not SOUND.doubts()
+    doubt, = replace(SOUND, **change).doubts()
     assert message in doubt and 'Search longer' in doubt
 
 
