@@ -7,8 +7,11 @@ model = dict(
     type='mmrazor.DMS',
     architecture=_base_.model,
     target='1.8G',
-    search=dict(epochs=30, warmup_epochs=20, width_only_epochs=2),
+    search=dict(epochs=30, warmup_epochs=20, width_only_epochs=2, fall=1.),
+    # the paper's settings; without them: 'auto', see docs/en/method.md
+    resource_loss=dict(loss_weight=1.),
     mutator=dict(
+        lr=5e-3,
         units={
             '*.patch_embed.projection': dict(choices=[192, 216, 240]),
             '*.attn.heads': dict(choices=[3, 4]),

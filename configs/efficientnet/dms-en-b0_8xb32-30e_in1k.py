@@ -10,7 +10,10 @@ model = dict(
     type='mmrazor.DMS',
     architecture=_base_.model,
     target='0.39G',
-    search=dict(epochs=30, width_only_epochs=2))
+    search=dict(epochs=30, width_only_epochs=2, fall=1.),
+    # the paper's settings; without them: 'auto', see docs/en/method.md
+    resource_loss=dict(loss_weight=1.),
+    mutator=dict(lr=5e-3))
 
 # the recipe of the supernet in about a third of its epochs
 train_cfg = dict(max_epochs=32)

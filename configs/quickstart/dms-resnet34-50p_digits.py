@@ -9,8 +9,6 @@ model = dict(
     target='50%',
     # 15 epochs in all, as many as the plain training has
     search=dict(epochs=12, width_only_epochs=3),
-    # 228 steps are few: the ratios take larger ones than the default 5e-3
-    mutator=dict(lr=0.02),
     input_shape=(1, 8, 8))
 
 custom_hooks = [

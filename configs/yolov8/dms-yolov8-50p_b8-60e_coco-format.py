@@ -10,11 +10,7 @@ model = dict(
     type='mmrazor.DMS',
     architecture=_base_.model,
     target='50%',
-    search=dict(epochs=48, width_only_epochs=12),
-    # mmyolo multiplies its losses by the batch size, 8: so does λ_res, and the
-    # step size is divided by it (1,200 steps are few: 0.02 instead of 5e-3)
-    mutator=dict(lr=0.02 / 8),
-    resource_loss=dict(loss_weight=8.))
+    search=dict(epochs=48, width_only_epochs=12))
 
 custom_hooks = [
     *_base_.custom_hooks,

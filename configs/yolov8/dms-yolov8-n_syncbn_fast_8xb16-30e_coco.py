@@ -18,7 +18,8 @@ model = dict(
     # λ_res, and the step size of the ratios is divided by it
     mutator=dict(lr=5e-3 / 128),
     resource_loss=dict(loss_weight=128.),
-    search=dict(epochs=search_epochs, width_only_epochs=width_only_epochs))
+    search=dict(
+        epochs=search_epochs, width_only_epochs=width_only_epochs, fall=1.))
 
 # mmyolo's recipe in fewer epochs; mosaic is off in the width-only epochs
 default_hooks = dict(param_scheduler=dict(max_epochs=max_epochs))

@@ -30,7 +30,7 @@ class Motion:
     def __init__(self, selector: Selector, layout: Layout,
                  lr: Union[float, str]) -> None:
         self.lr = lr
-        self.auto = AutoStep(selector.numbers)
+        self.auto = AutoStep(selector.numbers, selector.span)
         self.account = Account(layout)
         self._sizes: Union[float, Tensor] = 0.
         self._booked: Optional[Tuple[Tensor, Tensor]] = None

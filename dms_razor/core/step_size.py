@@ -32,6 +32,8 @@ class AutoStep:
 
     Args:
         numbers (Tensor): What is learnt, ``[n]``; for the shape.
+        span (float): About what a number moves by from all to nothing; 1 of
+            a ratio.
 
     Attributes:
         length (int, optional): T, steps of the search.
@@ -39,7 +41,8 @@ class AutoStep:
         seen (int): Gradients in it.
     """
 
-    def __init__(self, numbers: Tensor) -> None:
+    def __init__(self, numbers: Tensor, span: float = 1.) -> None:
+        self.span = span
         self.length: Optional[int] = None
         self.square = torch.zeros_like(numbers)
         self.seen = 0
@@ -55,7 +58,7 @@ class AutoStep:
             raise RuntimeError(
                 "lr='auto' needs the length of the search: give "
                 'total_steps, call set_length, or give an lr')
-        return TRAVEL / max(1, self.length)
+        return TRAVEL * self.span / max(1, self.length)
 
     def see(self, grad: Tensor) -> None:
         """Take a gradient of the task, ``[n]``, into the average."""

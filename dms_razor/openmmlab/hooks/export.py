@@ -45,7 +45,7 @@ class ExportSubnetHook(Hook):
             weights and not from scratch. Defaults to False.
         bn_batches (int): Training batches of which the subnet takes its
             BatchNorm statistics anew, for a subnet that is used or finetuned
-            as it is; 0 leaves those of the supernet. Defaults to 0.
+            as it is; 0 leaves those of the supernet. Defaults to 20.
         picture (bool): Whether to draw the structure. Defaults to True.
     """
 
@@ -58,7 +58,7 @@ class ExportSubnetHook(Hook):
                  retrain_base: Optional[str] = None,
                  retrain_overrides: Optional[dict] = None,
                  finetune: bool = False,
-                 bn_batches: int = 0,
+                 bn_batches: int = 20,
                  picture: bool = True) -> None:
         check_number('bn_batches of ExportSubnetHook', bn_batches, whole=True)
         self.out_dir = out_dir

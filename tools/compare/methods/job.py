@@ -108,7 +108,7 @@ class Job:
         """Cut out what a search stands at for this budget."""
         structure = search.space.layout.structure(
             search.project(float(self.amount)), search.bank.ratios)
-        searched = search.bank.account.steps > 0
+        searched = search.bank.motion.account.steps > 0
         decision = search.decision().to_dict() if searched else {}
         bn_data = self.images.plain_batches(self.recipe.batch, self.seed) \
             if self.recalibrates else None
