@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from .core.bank import Bank
-from .core.budget import (AUTO, FALL, TargetSchedule, check_fall, check_weight,
-                          no_schedule)
+from .core.budget import FALL, TargetSchedule, check_fall, no_schedule
 from .core.constraint import Constraint
 from .core.decision import Decision, decide, share_of_projection
 from .core.gradient import drop_stale_gradient
@@ -110,41 +109,25 @@ class Search:
                  constraint: Optional[Callable] = None,
                  space: Optional[Space] = None,
                  bank: Optional[Bank] = None) -> None:
+        tracing = dict(
+            units=units, depth=depth, width=width, heads=heads, qk=qk, v=v)
         tracing = refuse_beside(
-            'space',
-            space,
-            example_inputs=example_inputs,
-            units=units,
-            depth=depth,
-            width=width,
-            heads=heads,
-            qk=qk,
-            v=v)
-        learning = refuse_beside(
-            'bank',
-            bank,
-            importance=importance,
-            decay=decay,
-            selector=selector,
-            lr=lr,
-            seed=seed)
+            'space', space, example_inputs=example_inputs, **tracing)
+        learning = dict(importance=importance, decay=decay, selector=selector)
+        learning = refuse_beside('bank', bank, lr=lr, seed=seed, **learning)
         refuse_beside('constraint', constraint, loss_weight=loss_weight)
         if target is None:
             raise ValueError('a search needs a target: a share (0.5, "50%") '
                              'or an amount ("2.0G", 4.1e9)')
-        weight = check_weight(AUTO if loss_weight is None else loss_weight)
-        check_fall(fall)
         refuse_masked(model)
         self.model, self.forward, self.metric = model, forward, metric
-        self.fall = fall
+        self.fall = check_fall(fall)
         self.space = space or trace(model, forward=forward, **tracing)
         self.resource: ResourceModel = self.space.resource
-        self.constraint = Constraint(self.resource, metric, constraint, weight)
+        self.constraint = Constraint(self.resource, metric, constraint,
+                                     loss_weight)
         check_counts(model, self.space)
-        self.bank = make_bank(model, self.space, bank, **{
-            'lr': AUTO,
-            **learning
-        })
+        self.bank = make_bank(model, self.space, bank, **learning)
         self._report = preflight(
             self.space,
             target,
@@ -154,8 +137,7 @@ class Search:
             selector=self.bank.selector).check()
         self.target = self._report.target
         self._weights: List[Tensor] = []
-        self._handle, self._gave_loss = None, False
-        self._projected = 0.
+        self._handle, self._gave_loss, self._projected = None, False, 0.
         self.own_clock, self.schedule = True, no_schedule
         self.step_count = self.total_steps = self.width_only_steps = 0
         if total_steps is not None or warmup_steps or width_only_steps:
@@ -166,10 +148,8 @@ class Search:
                    total_steps: int,
                    warmup_steps: int = 0,
                    width_only_steps: int = 0) -> None:
-        """Start the target schedule, or start it again with other lengths.
-
-        Args and errors: as for the constructor.
-        """
+        """Start the target schedule, or again with other lengths; arguments
+        and errors as for the constructor."""
         for name, steps in dict(
                 total_steps=total_steps,
                 warmup_steps=warmup_steps,
@@ -256,15 +236,11 @@ class Search:
         return self._handle is not None
 
     def attach(self, optimizer: torch.optim.Optimizer) -> 'Search':
-        """Let every ``optimizer.step()`` update the ratios first.
-
-        A step that a ``GradScaler`` skips for infinite gradients skips them.
-        """
+        """Let every ``optimizer.step()`` update the ratios first, unless a
+        ``GradScaler`` skips it."""
         self._release()
-        self._weights = [
-            weight for group in optimizer.param_groups
-            for weight in group['params'] if weight.requires_grad
-        ]
+        weights = sum((g['params'] for g in optimizer.param_groups), [])
+        self._weights = [w for w in weights if w.requires_grad]
 
         def hook(optimizer, args, kwargs) -> None:
             self.step()
@@ -337,8 +313,9 @@ class Search:
     def load_state_dict(self, state: Dict[str, Any]) -> None:
         """Take up a state that :meth:`state_dict` gave; else ValueError."""
         if not {'bank', 'step_count'} <= set(state):
-            raise ValueError('the search state lacks "bank" or "step_count"; '
-                             'load the dict that Search.state_dict() returned')
+            raise ValueError(
+                'this is no state of a search: load the dict that '
+                'Search.state_dict() returned')
         self.bank.load_state_dict(state['bank'])
         self.step_count = int(state['step_count'])
         self._projected = float(state.get('projected', 0.))
@@ -385,9 +362,8 @@ class Search:
         """
         if self._gave_loss and self.bank.updates == 0:
             raise RuntimeError(
-                'this search has given losses and has not made a step: its '
-                'ratios are where they began. Call search.attach(optimizer) '
-                'before the loop, or search.step() after each backward.')
+                'this search has given losses and made no step. Call search.'
+                'attach(optimizer) before the loop, or step() after backward.')
         budget = self.budget(target)
         searched = self.bank.motion.account.steps > 0 and budget == self.target
         return export_subnet(

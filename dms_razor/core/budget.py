@@ -163,12 +163,13 @@ def no_schedule(step: float) -> float:
                        'before the loop')
 
 
-def check_fall(fall: float) -> None:
-    """Raise ValueError if ``fall`` lies outside (0, 1]."""
+def check_fall(fall: float) -> float:
+    """``fall``, or ValueError if it lies outside (0, 1]."""
     check_number('fall', fall, above=True)
     if fall > 1:
         raise ValueError(f'fall is {fall}, it is the share of the search in '
                          'which the target falls: give at most 1')
+    return fall
 
 
 AUTO = 'auto'  # as a setting: the search works it out

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.bank import Bank
+from ..core.budget import AUTO
 from ..space import Space
 from .layers import InputMask, LayerMasks, MaskedLayer, masked_type
 
@@ -161,8 +162,9 @@ def make_bank(model: nn.Module,
         model (nn.Module): The supernet.
         space (Space): Its space.
         bank (Bank, optional): A bank of this space, instead of a new one.
-        **settings: ``importance``, ``decay``, ``selector``, ``lr``, ``seed``;
-            see :class:`~dms_razor.core.bank.Bank`.
+        **settings: ``importance``, ``decay``, ``selector``, ``lr`` (here by
+            default 'auto'), ``seed``; see
+            :class:`~dms_razor.core.bank.Bank`.
 
     Raises:
         ValueError: The bank is one of other units.
@@ -175,4 +177,5 @@ def make_bank(model: nn.Module,
     weight = next(model.parameters())
     # Low precision is for activations: masks stay in float32 at least.
     dtype = torch.promote_types(weight.dtype, torch.float32)
+    settings = {'lr': AUTO, **settings}
     return Bank(space.layout, dtype=dtype, **settings).to(weight.device)

@@ -100,8 +100,7 @@ def export_subnet(out_dir: Union[str, Path],
     texts = {} if retrain is None else retrain.files()
     subnet, report = _cut(model, space, selection, inputs, forward, metric,
                           target)
-    report.decision = decision
-    picture = picture and _can_draw(report)
+    report.decision, picture = decision, picture and _can_draw(report)
     _take_statistics(subnet, report, bn_data, bn_batches, bn_forward)
     texts['report.md'] = report.to_markdown()
     texts['report.json'] = report.to_json()
@@ -118,7 +117,7 @@ def export_subnet(out_dir: Union[str, Path],
 def _take_statistics(subnet: nn.Module, report: Report,
                      data: Optional[Iterable], batches: int,
                      forward: Optional[Callable]) -> None:
-    """Recalibrate if there is data; in any case say whose statistics it has."""
+    """Recalibrate if there is data; say whose statistics it has anyway."""
     if not training_norms(subnet):
         return
     if data is None:

@@ -33,7 +33,8 @@ def test_task_and_resource_are_told_apart():
         bank.motion.account.task, task, atol=1e-6, rtol=1e-5)
     torch.testing.assert_close(
         bank.motion.account.resource, resource, atol=1e-6, rtol=1e-5)
-    assert bank.motion.account.steps == 4 and bank.motion.account.resource_on == 3
+    account = bank.motion.account
+    assert account.steps == 4 and account.resource_on == 3
 
 
 def test_without_a_resource_all_is_the_tasks():
@@ -56,7 +57,8 @@ def test_it_is_saved_and_older_states_have_none():
     other = Bank(LAYOUT)
     other.load_state_dict(state)
     assert other.motion.account.task.equal(bank.motion.account.task)
-    assert other.motion.account.resource_on == bank.motion.account.resource_on == 2
+    assert bank.motion.account.resource_on == 2
+    assert other.motion.account.resource_on == 2
     old = {
         name: value
         for name, value in state.items()

@@ -1,5 +1,5 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
-"""The smallest shift that meets a budget, against values worked out by hand."""
+"""The smallest shift that meets a budget, against values found by hand."""
 import math
 
 import pytest
