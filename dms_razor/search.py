@@ -6,7 +6,8 @@ of OpenMMLab is needed; the OpenMMLab algorithm uses the same class.
 """
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Optional, Union
+from typing import (Any, Callable, Dict, Iterator, List, Optional, Tuple,
+                    Union)
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ from .core.resource import ResourceModel
 from .errors import check_number, refuse_beside
 from .masking.attach import attach, make_bank, refuse_masked, unmask
 from .moved import moved_names
+from .network import untouched
 from .preflight import Preflight, preflight
 from .space import Space
 from .subnet.checks import check_counts
@@ -219,6 +221,18 @@ class Search:
             yield
         finally:
             self.bank.mode = before
+
+    def soft_and_hard(self, loss: Callable[[], Any]) -> Tuple[float, float]:
+        """``loss()`` of the network that trains, and of the one that it is
+        rounded to (from the target on, the subnet). As in training, on the
+        statistics of the batch; nothing is changed."""
+        flags, found = [(m, m.training) for m in self.model.modules()], []
+        for mode in ('soft', 'subnet' if self.at_target else 'hard'):
+            with untouched(self.model), self.masks(mode):
+                for module, flag in flags:
+                    module.training = flag
+                found.append(float(loss()))
+        return found[0], found[1]
 
     def close(self) -> nn.Module:
         """Let go of optimizer and network; the network is plain again."""

@@ -194,7 +194,7 @@ def test_adapter(tmp_path):
     kinds = {unit.kind for unit in search.space.units}
     search.close()
     exec(adapter, names)
-    search = Search(net, images, total_steps=20)
+    search = Search(net, images, total_steps=20, lr=5e-3, loss_weight=1.)
     assert {unit.kind for unit in search.space.units} == kinds | {'qk', 'v'}
     run(search)
     export = check_export(search, tmp_path / 'subnet')

@@ -52,7 +52,7 @@ def test_json_is_the_dict(space):
 
 
 def test_text_says_it_all(space):
-    text = preflight(space, .5, total_steps=3, loss_weight=1.).text()
+    text = preflight(space, .5, total_steps=3, lr=5e-3, loss_weight=1.).text()
     for part in ('ratios', '14 elements', 'smallest', '50.0%', 'yes',
                  'output of the network', 'the search has 3'):
         assert part in text

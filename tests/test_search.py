@@ -161,5 +161,31 @@ def test_other_bad_input(net):
         make_search(torch.compile(net, backend='eager'))
     with pytest.raises(ValueError, match='scripted'):
         make_search(torch.jit.trace(net, torch.zeros(1, 3, 8, 8)))
-    with pytest.raises(ValueError, match='step_count'):
+    with pytest.raises(ValueError, match='no state of a search'):
         make_search(net).load_state_dict(dict(bank={}))
+
+
+def test_soft_and_hard_losses_beside_each_other(net, data):
+    """Against forwards by hand; nothing of the search is touched."""
+    search = make_search(net, total_steps=6, lr=.3)
+    optimizer = torch.optim.SGD(net.parameters(), lr=.05)
+    search.attach(optimizer)
+    train(search, optimizer, data, 4)
+    net.train()
+    before = copy.deepcopy(net.state_dict())
+    state, random = search.state_dict(), torch.get_rng_state()
+
+    def loss():
+        return F.cross_entropy(net(data[0]), data[1])
+
+    soft, hard = search.soft_and_hard(loss)
+    assert soft != hard and net.training and search.bank.mode == 'soft'
+    for name, value in net.state_dict().items():
+        assert value.equal(before[name]), name
+    assert torch.get_rng_state().equal(random)
+    for name, value in search.state_dict()['bank'].items():
+        assert value.equal(state['bank'][name]), name
+    with torch.no_grad():
+        assert loss().item() == pytest.approx(soft, rel=1e-6)
+        with search.masks('subnet'):
+            assert loss().item() == pytest.approx(hard, rel=1e-6)

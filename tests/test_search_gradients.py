@@ -56,7 +56,12 @@ def test_ratio_gradients_are_finite_differences(activation, loss_weight):
     net = network(activation)
     images, labels = torch.randn(8, 3, 8, 8).double(), torch.arange(8) % 4
     search = Search(
-        net, images, target=.3, total_steps=30, loss_weight=loss_weight)
+        net,
+        images,
+        target=.3,
+        total_steps=30,
+        lr=5e-3,
+        loss_weight=loss_weight)
     search.own_clock, bank = False, search.bank
     kinds = {unit.kind for unit in bank.layout.units}
     assert kinds == {'width', 'depth'}

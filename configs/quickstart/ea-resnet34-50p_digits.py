@@ -30,5 +30,6 @@ train_cfg = dict(
 
 custom_hooks = [
     dict(type='mmrazor.DMSHook'),
-    dict(type='mmrazor.ExportSubnetHook'),
+    # with the statistics with which it was scored
+    dict(type='mmrazor.ExportSubnetHook', bn_batches=0),
 ]

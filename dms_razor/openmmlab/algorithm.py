@@ -2,7 +2,7 @@
 """The DMS algorithm: a network in which training also searches."""
 import copy
 from contextlib import nullcontext
-from typing import Any, Dict, List, Optional, Sequence, Union
+from typing import (Any, ContextManager, Dict, List, Optional, Sequence, Union)
 
 from mmengine.model import BaseModel
 from mmrazor.models.algorithms import BaseAlgorithm
@@ -179,15 +179,19 @@ class DMS(BaseAlgorithm):
                 data_samples: Optional[List[Any]] = None,
                 mode: str = 'tensor') -> Any:
         """Losses of the search, or what the evaluated network gives."""
-        search, masks = self.search, nullcontext()
-        if mode != 'loss' and search is not None:
-            # Choices that somebody set, e.g. an evolution, are not projected.
-            projected = (
-                self.eval_masks == 'hard' and search.at_target
-                and search.bank.mode != 'hard')
-            masks = search.masks('subnet' if projected else self.eval_masks)
-        with masks:
+        with nullcontext() if mode == 'loss' else self.evaluated():
             return super().forward(inputs, data_samples, mode)
+
+    def evaluated(self) -> ContextManager:
+        """A context in which layers read the masks of evaluation."""
+        search = self.search
+        if search is None:
+            return nullcontext()
+        # Choices that somebody set, e.g. an evolution, are not projected.
+        projected = (
+            self.eval_masks == 'hard' and search.at_target
+            and search.bank.mode != 'hard')
+        return search.masks('subnet' if projected else self.eval_masks)
 
 
 # Builds the parts of an algorithm from their configs.

@@ -376,8 +376,8 @@ def test_updates_in_inference_and_under_autocast():
 @pytest.mark.parametrize('arguments, message', [
     (dict(importance='l1'), '"l1" is not known'),
     (dict(decay=1.), 'decay of the importance is 1.0'),
-    (dict(lr=0.), 'lr of the ratios is 0.0'),
-    (dict(lr=float('nan')), 'lr of the ratios is nan'),
+    (dict(lr=0.), 'lr of the ratios.* is 0.0'),
+    (dict(lr=float('nan')), 'lr of the ratios.* is nan'),
     (dict(dtype=torch.int64), 'use a float type'),
 ])
 def test_bad_arguments(arguments, message):

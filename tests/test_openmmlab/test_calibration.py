@@ -1,49 +1,60 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
-from itertools import islice
+"""Validation runs the hard network with statistics of its own."""
+import copy
 
 import pytest
 import torch
+from mmengine.hooks import Hook
 from mmengine.runner import Runner
-from toy_runs import run, same_search, same_weights, toy_config
+from toy_runs import toy_config, with_validation
 
 from dms_razor.openmmlab.calibration import predict, training_loader
+from dms_razor.subnet.statistics import recalibrate, training_norms
 
 
-def test_the_training_goes_on_as_if_nothing_had_been_drawn(tmp_path):
-    plain = run(toy_config(tmp_path / 'plain'))
-    runner = Runner.from_cfg(toy_config(tmp_path / 'looked'))
+class Seen(Hook):
+    """Keeps the statistics that a validation runs with."""
+    priority = 'VERY_LOW'
 
-    def look(*args, **kwargs):
-        with training_loader(runner) as loader:
-            batches = list(islice(loader, 2))
-        assert [len(batch['inputs']) for batch in batches] == [8, 8]
+    def after_val_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        architecture = runner.model.architecture
+        self.during = [
+            norm.running_mean.clone() for norm in training_norms(architecture)
+        ]
+        with runner.model.evaluated():
+            twin = copy.deepcopy(architecture)
+            with training_loader(runner) as loader:
+                recalibrate(twin, loader, 3, predict)
+            self.expected = [
+                norm.running_mean for norm in training_norms(twin)
+            ]
 
-    runner.hooks[0].after_train_iter = look
+    def after_val(self, runner):
+        self.after = {
+            name: value.clone()
+            for name, value in runner.model.state_dict().items()
+        }
+
+
+@pytest.mark.parametrize('ema', [False, True])
+@pytest.mark.parametrize('batches', [3, 0])
+def test_statistics_are_lent_for_a_validation(batches, ema, tmp_path):
+    cfg = with_validation(toy_config(tmp_path, max_iters=8), interval=8)
+    cfg.custom_hooks = [dict(type='mmrazor.DMSHook', bn_batches=batches)]
+    if ema:
+        cfg.custom_hooks.append(dict(type='EMAHook', update_buffers=True))
+    cfg.model.search = dict(iters=6, width_only_iters=2)
+    runner, seen = Runner.from_cfg(cfg), Seen()
+    runner.register_hook(seen)
     runner.train()
-    assert same_search(plain, runner) and same_weights(plain, runner)
-
-
-def test_state_returns_after_an_error(tmp_path):
-    runner = Runner.from_cfg(toy_config(tmp_path))
-    before = torch.get_rng_state()
-    with pytest.raises(KeyError), training_loader(runner) as loader:
-        next(iter(loader))
-        assert not torch.equal(before, torch.get_rng_state())
-        raise KeyError
-    assert torch.equal(before, torch.get_rng_state())
-
-
-def test_predict_preprocesses_as_validation_does(tmp_path):
-    cfg = toy_config(tmp_path)
-    cfg.data_preprocessor = dict(mean=[1.] * 3, std=[2.] * 3)
-    runner = Runner.from_cfg(cfg)
-    with training_loader(runner) as loader:
-        batch = next(iter(loader))
-    model = runner.model.eval()
-    with torch.no_grad():
-        found = predict(model, batch)
-        expected = model.architecture.head.predict(
-            model.architecture.extract_feat(
-                (torch.stack([*batch['inputs']]) - 1) / 2))
-    for one, other in zip(found, expected):
-        torch.testing.assert_close(one.pred_score, other.pred_score)
+    norms = training_norms(runner.model.architecture)
+    changed = any(not one.running_mean.equal(other)
+                  for one, other in zip(norms, seen.during))
+    if batches:
+        for found, expected in zip(seen.during, seen.expected):
+            torch.testing.assert_close(found, expected, atol=.1, rtol=.1)
+        assert changed
+    elif not ema:
+        assert not changed
+    for name, value in runner.model.state_dict().items():
+        assert value.equal(seen.after[name]), name

@@ -36,7 +36,8 @@ def evolution_config(work_dir, model=None, hooks=(), **settings):
             calibrate_sample_num=16), **settings)
     cfg.custom_hooks = [
         dict(type='mmrazor.DMSHook'),
-        dict(type='mmrazor.ExportSubnetHook', picture=False), *hooks
+        dict(type='mmrazor.ExportSubnetHook', picture=False, bn_batches=0),
+        *hooks
     ]
     return cfg
 

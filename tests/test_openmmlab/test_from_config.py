@@ -41,6 +41,7 @@ def test_weight_of_the_loss_reaches_both_preflights(weight, steps):
     """The run's own, and the one that tools/show_space.py prints."""
     model = algorithm(
         resource_loss=dict(type='ResourceConstraintLoss', loss_weight=weight),
+        mutator=dict(lr=5e-3),
         search=dict(iters=50))
     cfg = Config(
         dict(

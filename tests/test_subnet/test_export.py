@@ -139,7 +139,7 @@ def test_what_the_report_must_say(tmp_path, monkeypatch):
     assert 'above what was asked: 14,464 instead of at most 10,000 macs' \
         in text
     report = json.loads((done.path / 'report.json').read_text())
-    assert len(report['notes']) == 2
+    assert len(report['notes']) == 3
 
 
 def test_retrain_text_comes_first(tmp_path):

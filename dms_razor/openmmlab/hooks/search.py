@@ -10,7 +10,9 @@ from mmrazor.engine.runner import EvolutionSearchLoop
 from mmrazor.registry import HOOKS
 from torch import Tensor
 
+from ...errors import check_number
 from ..algorithm import DMS
+from ..calibration import LentStatistics
 from ..checkpoints import as_supernet, check_weights, compare_weights
 from ..example_input import input_shape_from_config
 from ..resume import (get_random_state, restore_before_next_batch,
@@ -48,13 +50,20 @@ class DMSHook(Hook):
     Args:
         allow_partial (bool): Whether ``load_from`` may lack weights of the
             supernet outside its head. Defaults to False.
+        bn_batches (int): Training batches from which every validation of the
+            hard network takes its BatchNorm statistics; 0 leaves those of
+            the soft one. Defaults to 20.
     """
 
     # Before EMAHook (NORMAL) copies the model and reads checkpoints.
     priority = 'HIGH'
 
-    def __init__(self, allow_partial: bool = False) -> None:
-        self.allow_partial = allow_partial
+    def __init__(self,
+                 allow_partial: bool = False,
+                 bn_batches: int = 20) -> None:
+        check_number('bn_batches of DMSHook', bn_batches, whole=True)
+        self.allow_partial, self.bn_batches = allow_partial, bn_batches
+        self._statistics = LentStatistics()
         self._random_state: Optional[dict] = None
         self._before_val: Dict[str, Tensor] = {}
         self._first_step = True
@@ -144,6 +153,24 @@ class DMSHook(Hook):
     def before_val(self, runner: Runner) -> None:
         """Validation must not change what training draws."""
         self._before_val = get_random_state()
+
+    def before_val_iter(self,
+                        runner: Runner,
+                        batch_idx: int,
+                        data_batch=None) -> None:
+        """Before the first batch, statistics of the network that is run.
+
+        Here averaged weights of an EMAHook have taken their place already.
+        """
+        model = dms_of(runner)
+        if batch_idx == 0 and self.bn_batches and model.eval_masks == 'hard':
+            with model.evaluated():
+                self._statistics.lend(runner, model.architecture,
+                                      self.bn_batches)
+
+    def after_val_epoch(self, runner: Runner, metrics=None) -> None:
+        """Give them back, before averaged weights leave."""
+        self._statistics.give_back()
 
     def after_val(self, runner: Runner) -> None:
         """Go on drawing where training stopped."""

@@ -1,10 +1,11 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """Writes down what a search keeps while it goes on."""
-from typing import Dict, Optional
+from typing import Any, Dict, Optional
 
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmrazor.registry import HOOKS
+from torch import Tensor
 
 from ...core.budget import format_amount
 from ...search import Search
@@ -22,7 +23,8 @@ class StructureLogHook(Hook):
     of the stage, ``dms/moved_by_task``, ``dms/moved_by_resource`` and
     ``dms/resource_on`` (:class:`~dms_razor.core.account.Account`). The first
     two are in the log line as well. A table goes into the log now and then,
-    with a sentence on who decides.
+    with a sentence on who decides and the loss of the last batch, soft and
+    hard (``dms/loss_soft``, ``dms/loss_hard``).
 
     Args:
         interval (int): Iterations between scalars. Defaults to 50.
@@ -59,6 +61,27 @@ class StructureLogHook(Hook):
             runner.visualizer.add_scalars(scalars, step=runner.iter + 1)
         if self.every_n_train_iters(runner, self.table_interval):
             self._log_table(runner, search, runner.iter + 1)
+            self._log_losses(runner, search, data_batch)
+
+    @staticmethod
+    def _log_losses(runner: Runner, search: Search, batch: Any) -> None:
+        model = dms_of(runner).architecture
+
+        def loss() -> Tensor:
+            data = model.data_preprocessor(batch, True)
+            with runner.optim_wrapper.optim_context(runner.model):
+                losses = model._run_forward(data, mode='loss')
+            return model.parse_losses(losses)[0]
+
+        soft, hard = search.soft_and_hard(loss)
+        runner.logger.info(f'Loss of the last batch: {soft:.4f} soft, '
+                           f'{hard:.4f} with what the ratios round to')
+        runner.visualizer.add_scalars(
+            {
+                'dms/loss_soft': soft,
+                'dms/loss_hard': hard
+            },
+            step=runner.iter + 1)
 
     def after_train(self, runner: Runner) -> None:
         """Log the last structure."""
