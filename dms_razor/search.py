@@ -6,8 +6,7 @@ of OpenMMLab is needed; the OpenMMLab algorithm uses the same class.
 """
 from contextlib import contextmanager
 from pathlib import Path
-from typing import (Any, Callable, Dict, Iterator, List, Optional, Tuple,
-                    Union)
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple, Union
 
 import torch
 from torch import Tensor, nn

@@ -189,8 +189,7 @@ def search_subnet(model: nn.Module, data: Data, args: argparse.Namespace,
         args.target,
         total_steps=(args.epochs - last) * epoch,
         warmup_steps=first * epoch,
-        width_only_steps=last * epoch,
-        lr=args.ratio_lr)
+        width_only_steps=last * epoch)
     print(search.preflight().text(), flush=True)
     train(model, data, args, search)
     with search.masks('hard'):
@@ -250,8 +249,7 @@ def main() -> None:
             epochs=40,
             seeds=1,
             batch=64,
-            lr=1e-3,
-            ratio_lr=2e-2).items():
+            lr=1e-3).items():
         parser.add_argument(
             f'--{name.replace("_", "-")}',
             type=type(value),

@@ -13,7 +13,7 @@ class Account:
 
     A step moves a ratio by ``−lr·g_task`` and by what the resource adds; what
     a bound cuts off is not counted. Both are sums with a sign: a task that
-    pulls to and fro has moved nothing.
+    pulls back and forth has moved nothing.
 
     Args:
         layout (Layout): The units.

@@ -2,7 +2,7 @@
 """The DMS algorithm: a network in which training also searches."""
 import copy
 from contextlib import nullcontext
-from typing import (Any, ContextManager, Dict, List, Optional, Sequence, Union)
+from typing import Any, ContextManager, Dict, List, Optional, Sequence, Union
 
 from mmengine.model import BaseModel
 from mmrazor.models.algorithms import BaseAlgorithm
