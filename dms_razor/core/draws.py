@@ -1,7 +1,13 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """Random numbers of a search that a resumed search draws again."""
+import copy
+from typing import Dict, Union
+
 import torch
 from torch import Tensor
+
+from .layout import Layout
+from .selectors import Selector
 
 # Added to the seed: the order of the elements is drawn from the seed itself.
 _STREAM = 2**31
@@ -69,3 +75,33 @@ class Draws:
     def to(self, device: torch.device) -> None:
         """Follow the network to another device."""
         self.uniform = self.uniform.to(device)
+
+
+class DrawnSelector(Selector):
+    """A selector whose masks are drawn: noise, anew with every update.
+
+    Attributes:
+        draws (Draws): The noise; a subclass makes it.
+    """
+    draws: Draws
+
+    def step(self, grad: Tensor, lr: Union[float, Tensor]) -> None:
+        """Plain SGD, then new noise for the next update."""
+        super().step(grad, lr)
+        self.draws.draw()
+
+    def state(self) -> Dict[str, Tensor]:
+        """The logits, and where the noise was drawn from."""
+        return dict(super().state(), draws=self.draws.state())
+
+    def load(self, state: Dict[str, Tensor]) -> None:
+        """Continue with the same noise; ValueError if it cannot be."""
+        draws = copy.copy(self.draws)
+        draws.load(state['draws'])
+        super().load(state)
+        self.draws = draws
+
+    def to(self, layout: Layout) -> None:
+        """Follow the layout to another device."""
+        super().to(layout)
+        self.draws.to(layout.device)

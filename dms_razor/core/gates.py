@@ -8,21 +8,18 @@ ratios (Table 2, MES): an element stays with the probability
 numbers as elements, 11,468 for ResNet-50. What stays is decided by the
 logits; the importance has no say.
 """
-import copy
-from typing import Dict
-
 import torch
 from torch import Tensor
 
 from ..errors import check_number
 from .bisection import bisected, within
-from .draws import Draws
+from .draws import DrawnSelector, Draws
 from .layout import Layout
-from .selectors import SELECTORS, Selector
+from .selectors import SELECTORS
 
 
 @SELECTORS.register('mes')
-class ElementGates(Selector):
+class ElementGates(DrawnSelector):
     """One logit an element.
 
     At the start every element stays with the same probability, .99 or more:
@@ -89,24 +86,3 @@ class ElementGates(Selector):
     def score(self, importance: Tensor) -> Tensor:
         """The logits: the most probable elements stay."""
         return self.numbers
-
-    def step(self, grad: Tensor, lr: float) -> None:
-        """Plain SGD, then new noise for the next update."""
-        super().step(grad, lr)
-        self.draws.draw()
-
-    def state(self) -> Dict[str, Tensor]:
-        """The logits, and where the noise was drawn from."""
-        return dict(super().state(), draws=self.draws.state())
-
-    def load(self, state: Dict[str, Tensor]) -> None:
-        """Continue with the same noise; ValueError if it cannot be."""
-        draws = copy.copy(self.draws)
-        draws.load(state['draws'])
-        super().load(state)
-        self.draws = draws
-
-    def to(self, layout: Layout) -> None:
-        """Follow the layout to another device."""
-        super().to(layout)
-        self.draws.to(layout.device)

@@ -8,17 +8,14 @@ A candidate's mask lets the most important elements through, as many as it
 says. There is a number for each count above 0, 11,468 for ResNet-50; that a
 stage loses all its blocks has the fixed logit 0.
 """
-import copy
-from typing import Dict
-
 import torch
 from torch import Tensor
 
 from ..errors import check_number
 from .bisection import bisected, within
-from .draws import Draws
+from .draws import DrawnSelector, Draws
 from .layout import Layout
-from .selectors import SELECTORS, Selector
+from .selectors import SELECTORS
 
 
 class _Candidates:
@@ -83,7 +80,7 @@ class _Candidates:
 
 
 @SELECTORS.register('sns')
-class NumberChoice(Selector):
+class NumberChoice(DrawnSelector):
     """One logit a candidate count.
 
     At the start the largest count is by far the most probable and all others
@@ -183,24 +180,7 @@ class NumberChoice(Selector):
         chosen = candidates.spread(units)[candidates.count > 0]
         self.numbers = torch.where(chosen, tilted(tilt), self.numbers)
 
-    def step(self, grad: Tensor, lr: float) -> None:
-        """Plain SGD, then new noise for the next update."""
-        super().step(grad, lr)
-        self.draws.draw()
-
-    def state(self) -> Dict[str, Tensor]:
-        """The logits, and where the noise was drawn from."""
-        return dict(super().state(), draws=self.draws.state())
-
-    def load(self, state: Dict[str, Tensor]) -> None:
-        """Continue with the same noise; ValueError if it cannot be."""
-        draws = copy.copy(self.draws)
-        draws.load(state['draws'])
-        super().load(state)
-        self.draws = draws
-
     def to(self, layout: Layout) -> None:
         """Follow the layout to another device."""
         super().to(layout)
-        self.draws.to(layout.device)
         self._candidates.to(layout.device)
