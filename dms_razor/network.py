@@ -32,8 +32,7 @@ def untouched(model: nn.Module) -> Iterator[None]:
     generators. The body draws the same random numbers each time.
     """
     flags = [(module, module.training) for module in model.modules()]
-    buffers = [(module, name, tensor, tensor._version, tensor.clone())
-               for module, _ in flags
+    buffers = [(module, name, tensor, tensor.clone()) for module, _ in flags
                for name, tensor in module._buffers.items()
                if tensor is not None and not tensor.is_inference()]
     devices = {p.device.index for p in model.parameters() if p.is_cuda}
@@ -48,9 +47,10 @@ def untouched(model: nn.Module) -> Iterator[None]:
     finally:
         for module, flag in flags:
             module.training = flag
-        for module, name, tensor, version, value in buffers:
+        for module, name, tensor, value in buffers:
             module._buffers[name] = tensor
-            if tensor._version != version:
+            # Not by its version: batch norms do not raise it.
+            if not torch.equal(tensor, value):
                 with torch.no_grad():
                     tensor.copy_(value)
 

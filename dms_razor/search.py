@@ -4,6 +4,7 @@
 :class:`Search` ties tracer, bank, resource model and export together. Nothing
 of OpenMMLab is needed; the OpenMMLab algorithm uses the same class.
 """
+import warnings
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple, Union
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .core.bank import Bank
-from .core.budget import FALL, TargetSchedule, check_fall, no_schedule
+from .core.budget import AUTO, FALL, TargetSchedule, check_fall, no_schedule
 from .core.constraint import Constraint
 from .core.decision import Decision, decide, share_of_projection
 from .core.gradient import drop_stale_gradient
@@ -118,8 +119,7 @@ class Search:
         learning = refuse_beside('bank', bank, lr=lr, seed=seed, **learning)
         refuse_beside('constraint', constraint, loss_weight=loss_weight)
         if target is None:
-            raise ValueError('a search needs a target: a share (0.5, "50%") '
-                             'or an amount ("2.0G", 4.1e9)')
+            raise ValueError('a search needs a target: 0.5, "50%", "2.0G"')
         refuse_masked(model)
         self.model, self.forward, self.metric = model, forward, metric
         self.fall = check_fall(fall)
@@ -128,7 +128,8 @@ class Search:
         self.constraint = Constraint(self.resource, metric, constraint,
                                      loss_weight)
         check_counts(model, self.space)
-        self.bank = make_bank(model, self.space, bank, **learning)
+        self.bank = make_bank(model, self.space, bank, self.constraint.weight,
+                              **learning)
         self._report = preflight(
             self.space,
             target,
@@ -329,6 +330,10 @@ class Search:
             raise ValueError(
                 'this is no state of a search: load the dict that '
                 'Search.state_dict() returned')
+        if 'projected' not in state and self.constraint.weight == AUTO:
+            warnings.warn('this search was begun by dms_razor 0.1, whose '
+                          'defaults were lr=5e-3, loss_weight=1., fall=1.; it '
+                          'goes on with other settings')
         self.bank.load_state_dict(state['bank'])
         self.step_count = int(state['step_count'])
         self._projected = float(state.get('projected', 0.))

@@ -167,6 +167,8 @@ def test_other_bad_input(net):
 
 def test_soft_and_hard_losses_beside_each_other(net, data):
     """Against forwards by hand; nothing of the search is touched."""
+    net = nn.Sequential(net.stem, nn.BatchNorm2d(12), nn.ReLU(), *net.blocks,
+                        nn.AdaptiveAvgPool2d(1), nn.Flatten(), net.fc)
     search = make_search(net, total_steps=6, lr=.3)
     optimizer = torch.optim.SGD(net.parameters(), lr=.05)
     search.attach(optimizer)
@@ -179,6 +181,7 @@ def test_soft_and_hard_losses_beside_each_other(net, data):
         return F.cross_entropy(net(data[0]), data[1])
 
     soft, hard = search.soft_and_hard(loss)
+    assert any(isinstance(m, nn.BatchNorm2d) for m in net.modules())
     assert soft != hard and net.training and search.bank.mode == 'soft'
     for name, value in net.state_dict().items():
         assert value.equal(before[name]), name
@@ -189,3 +192,28 @@ def test_soft_and_hard_losses_beside_each_other(net, data):
         assert loss().item() == pytest.approx(soft, rel=1e-6)
         with search.masks('subnet'):
             assert loss().item() == pytest.approx(hard, rel=1e-6)
+
+
+def test_automatic_steps_go_with_an_automatic_weight(net):
+    """Normalised steps would carry the resource loss far past its target."""
+    assert make_search(net, lr=None).bank.lr == 'auto'
+    assert make_search(plain_net(), lr=None, loss_weight=1.).bank.lr == 5e-3
+    with pytest.raises(ValueError, match="lr='auto' beside a loss_weight of"):
+        make_search(plain_net(), lr='auto', loss_weight=1.)
+
+
+def test_a_state_of_0_1_is_told_from_new_settings(net, data):
+    search = make_search(net)
+    state = search.state_dict()
+    del state['projected']
+    with pytest.warns(UserWarning, match='begun by dms_razor 0.1.*lr=5e-3'):
+        search.load_state_dict(state)
+
+
+def test_nothing_to_cut_is_no_doubt(net, data):
+    search = make_search(net, target='100%', total_steps=5)
+    optimizer = torch.optim.SGD(net.parameters(), lr=.05)
+    search.attach(optimizer)
+    train(search, optimizer, data, 3)
+    assert not any('resource alone' in doubt
+                   for doubt in search.decision().doubts())

@@ -29,7 +29,8 @@ from typing import Any, Callable, Dict, List, Optional, Union
 import torch
 from torch import Tensor, nn
 
-from .gradient import at_numbers, check_gradient, mean_over_ranks, slope_of
+from .gradient import (at_numbers, check_gradient, from_first_rank,
+                       mean_over_ranks, slope_of)
 from .importance import Importance, make_importance
 from .layout import Layout
 from .motion import Motion
@@ -356,6 +357,7 @@ class Bank(nn.Module):
         self._rank()
         if excess is not None and self.updates:
             self.motion.meet(self.selector, partial(at_numbers, self, excess))
+            self.selector.numbers = from_first_rank(self.selector.numbers)
         self.motion.book(self.selector)
         self.updates += 1
         self._mask()

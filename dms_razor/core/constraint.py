@@ -34,8 +34,10 @@ class Constraint:
         weight = check_weight(AUTO if weight is None else weight)
         self.resource, self.metric = resource, metric
         self._loss = loss or partial(constraint_loss, weight=weight)
-        self.weight = getattr(loss, 'loss_weight',
-                              weight if loss is None else 1.)
+        default = weight if loss is None else 1.
+        self.weight = getattr(loss, 'loss_weight', default)
+        if self.weight == AUTO and not getattr(loss, 'exact', loss is None):
+            self.weight = 1.  # a loss of one's own is a loss
 
     def loss(self, target: float, counts: Tensor, masks: Tensor) -> Tensor:
         """λ_res·L_res of kept counts ``[U]`` and masks ``[E]``."""

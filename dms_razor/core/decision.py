@@ -68,7 +68,8 @@ class Decision:
     def doubts(self) -> List[str]:
         """What speaks against calling the structure searched; often none."""
         doubts = []
-        if self.from_resource_only < SAME:
+        # Where nothing is cut, all structures are the same.
+        if self.from_resource_only < SAME and self.from_even > 0:
             doubts.append(
                 'The resource alone decided this structure: it could have '
                 'been computed without data. Search longer or with a larger '

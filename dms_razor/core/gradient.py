@@ -65,6 +65,19 @@ def mean_over_ranks(vector: Tensor) -> Tensor:
     return vector
 
 
+def from_first_rank(vector: Tensor) -> Tensor:
+    """``vector`` of rank 0, on every rank; itself outside distributed runs.
+
+    Whatever is worked out on each rank for itself may differ in the last bit
+    where a device adds up in no fixed order, and over many steps by more.
+    """
+    if (dist.is_available() and dist.is_initialized()
+            and dist.get_world_size() > 1):
+        vector = vector.contiguous()
+        dist.broadcast(vector, 0)
+    return vector
+
+
 def drop_stale_gradient(bank, weights: Iterable[Tensor]) -> bool:
     """Forget what the masks hold of a step that was skipped.
 

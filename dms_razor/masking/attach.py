@@ -1,7 +1,7 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """Puts masks into a network by name, and takes them out again."""
 from functools import partial
-from typing import Any, Callable, Dict, List, Optional, Set
+from typing import Any, Callable, Dict, List, Optional, Set, Union
 
 import torch
 from torch import Tensor, nn
@@ -155,6 +155,7 @@ def refuse_masked(model: nn.Module) -> None:
 def make_bank(model: nn.Module,
               space: Space,
               bank: Optional[Bank] = None,
+              loss_weight: Union[float, str] = AUTO,
               **settings: Any) -> Bank:
     """The bank of a space, on the device of the model.
 
@@ -162,12 +163,13 @@ def make_bank(model: nn.Module,
         model (nn.Module): The supernet.
         space (Space): Its space.
         bank (Bank, optional): A bank of this space, instead of a new one.
-        **settings: ``importance``, ``decay``, ``selector``, ``lr`` (here by
-            default 'auto'), ``seed``; see
-            :class:`~dms_razor.core.bank.Bank`.
+        loss_weight (float | str): λ_res. With 'auto' so is ``lr``, by default.
+        **settings: ``importance``, ``decay``, ``selector``, ``lr``, ``seed``;
+            see :class:`~dms_razor.core.bank.Bank`.
 
     Raises:
-        ValueError: The bank is one of other units.
+        ValueError: The bank is one of other units, or ``lr`` is 'auto' with a
+            weight that is a number.
     """
     if bank is not None:
         if bank.layout != space.layout:
@@ -177,5 +179,10 @@ def make_bank(model: nn.Module,
     weight = next(model.parameters())
     # Low precision is for activations: masks stay in float32 at least.
     dtype = torch.promote_types(weight.dtype, torch.float32)
-    settings = {'lr': AUTO, **settings}
+    settings = {**(dict(lr=AUTO) if loss_weight == AUTO else {}), **settings}
+    if settings.get('lr') == AUTO and loss_weight != AUTO:
+        raise ValueError(
+            f"lr='auto' beside a loss_weight of {loss_weight}: such steps go "
+            "by the task's gradient, and carry the resource loss far past its "
+            "target; leave both at 'auto' or give both as numbers")
     return Bank(space.layout, dtype=dtype, **settings).to(weight.device)

@@ -30,8 +30,18 @@ def training_loader(runner: Runner) -> Iterator[DataLoader]:
 
 
 def predict(model: nn.Module, batch: Any) -> Any:
-    """Run an OpenMMLab model on a batch without training's augmentations."""
-    return model.val_step(batch)
+    """Run an OpenMMLab model on the images of a training batch.
+
+    On the images alone, without boxes to post-process: what a collate
+    function makes of annotations for training is not what evaluation takes.
+    Models that cannot do without annotations get them.
+    """
+    images = dict(inputs=batch['inputs'])
+    try:
+        data = model.data_preprocessor(images, False)
+        return model._run_forward(data, mode='tensor')
+    except (AttributeError, KeyError, TypeError):
+        return model.val_step(batch)
 
 
 class LentStatistics:
@@ -53,6 +63,12 @@ class LentStatistics:
             batches (int): Training batches, of each rank.
         """
         norms = training_norms(model)
+        if norms and runner._train_dataloader is None:
+            runner.logger.warning(
+                'There is no train_dataloader to take BatchNorm statistics '
+                'from: the network is evaluated with those of the soft '
+                'supernet, and may be better than this says.')
+            norms = []
         self._own = [(buffer, buffer.clone()) for norm in norms
                      for buffer in norm.buffers()]
         if norms:

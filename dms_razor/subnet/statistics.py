@@ -7,6 +7,7 @@ statistics it loses many points that a few forward passes give back. Nothing
 is trained here, and nothing but running statistics changes.
 """
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional
 
@@ -103,6 +104,9 @@ def _averaging(model: nn.Module, norms: List[_BatchNorm]) -> Iterator[None]:
         for module, _ in flags:
             module.training = False
         for norm in norms:
+            if type(norm) is nn.SyncBatchNorm:
+                # Alone: an export runs on one rank, and would wait for all.
+                norm.forward = partial(_BatchNorm.forward, norm)
             norm.training, norm.momentum = True, None  # a plain average
             norm.reset_running_stats()
         with torch.no_grad(), torch.random.fork_rng(devices=list(devices)):
@@ -112,6 +116,8 @@ def _averaging(model: nn.Module, norms: List[_BatchNorm]) -> Iterator[None]:
             module.training = flag
         for norm, momentum in zip(norms, momenta):
             norm.momentum = momentum
+            if type(norm) is nn.SyncBatchNorm:
+                vars(norm).pop('forward', None)
 
 
 def _state(norm: _BatchNorm) -> Dict[str, Tensor]:

@@ -71,3 +71,15 @@ def test_a_loss_of_ones_own_may_have_a_weight():
     assert Constraint(RESOURCE, 'macs', loss, None).weight == 7.
     with pytest.raises(ValueError, match='loss_weight.*auto.*-1'):
         Constraint(RESOURCE, 'macs', None, -1)
+
+
+def test_an_automatic_weight_is_no_licence_to_ignore_a_loss():
+    """A subclass of the registered loss that computes another one."""
+
+    def loss(current, target):
+        return current
+
+    loss.loss_weight = 'auto'
+    assert Constraint(RESOURCE, 'macs', loss, None).weight == 1.
+    loss.exact = True
+    assert Constraint(RESOURCE, 'macs', loss, None).weight == 'auto'

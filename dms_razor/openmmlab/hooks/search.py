@@ -172,6 +172,8 @@ class DMSHook(Hook):
         """Give them back, before averaged weights leave."""
         self._statistics.give_back()
 
+    before_test_iter, after_test_epoch = before_val_iter, after_val_epoch
+
     def after_val(self, runner: Runner) -> None:
         """Go on drawing where training stopped."""
         set_random_state(self._before_val)

@@ -1,5 +1,6 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """Writes down what a search keeps while it goes on."""
+import copy
 from typing import Any, Dict, Optional
 
 from mmengine.hooks import Hook
@@ -10,6 +11,7 @@ from torch import Tensor
 from ...core.budget import format_amount
 from ...search import Search
 from ...subnet.structure import by_stage, structure_table
+from ..resume import get_random_state, set_random_state
 from .search import dms_of
 
 
@@ -45,6 +47,15 @@ class StructureLogHook(Hook):
                                  'iterations, at least 1')
         self.interval = interval
         self.table_interval = table_interval or 10 * interval
+        self._batch: Any = None
+
+    def before_train_iter(self,
+                          runner: Runner,
+                          batch_idx: int,
+                          data_batch=None) -> None:
+        """Keep the batch for the losses: training mixes its labels."""
+        if self.every_n_train_iters(runner, self.table_interval):
+            self._batch = copy.deepcopy(data_batch)
 
     def after_train_iter(self,
                          runner: Runner,
@@ -61,14 +72,16 @@ class StructureLogHook(Hook):
             runner.visualizer.add_scalars(scalars, step=runner.iter + 1)
         if self.every_n_train_iters(runner, self.table_interval):
             self._log_table(runner, search, runner.iter + 1)
-            self._log_losses(runner, search, data_batch)
+            self._log_losses(runner, search)
 
-    @staticmethod
-    def _log_losses(runner: Runner, search: Search, batch: Any) -> None:
+    def _log_losses(self, runner: Runner, search: Search) -> None:
         model = dms_of(runner).architecture
+        state = get_random_state()
+        data = model.data_preprocessor(self._batch, True)
+        set_random_state(state)
+        self._batch = None
 
         def loss() -> Tensor:
-            data = model.data_preprocessor(batch, True)
             with runner.optim_wrapper.optim_context(runner.model):
                 losses = model._run_forward(data, mode='loss')
             return model.parse_losses(losses)[0]
