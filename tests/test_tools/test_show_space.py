@@ -50,7 +50,8 @@ def test_resnet50(show, config):
     assert report['params']['target'] is None
     assert 0 < report['macs']['minimum'] < .01 * report['macs']['supernet']
     assert [item['module'] for item in report['full_width']] == ['head.fc']
-    assert report['reachable'] and report['steps'] > 100
+    # Each step meets the target by itself, whatever their number.
+    assert report['reachable'] and report['steps'] is None
 
 
 def test_table_and_file(show, config, tmp_path):
