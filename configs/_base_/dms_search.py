@@ -8,8 +8,8 @@ custom_hooks = [
     dict(type='mmrazor.DMSHook'),
     # what the network keeps, in the log and for TensorBoard
     dict(type='mmrazor.StructureLogHook', interval=100, table_interval=2000),
-    # seconds, iterations and images, in the log and search_cost.json
-    dict(type='mmrazor.SearchCostHook'),
     # writes work_dir/subnet/ at the end
     dict(type='mmrazor.ExportSubnetHook'),
+    # seconds, iterations and images, in the log and search_cost.json
+    dict(type='mmrazor.SearchCostHook'),
 ]

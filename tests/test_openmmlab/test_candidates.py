@@ -14,7 +14,8 @@ from dms_razor.openmmlab.candidates import (candidates_of, entries, read_state,
 
 @pytest.fixture(scope='module')
 def mutator():
-    return MODELS.build(algorithm(type='DMS')).mutator
+    # With its scope: what ran before may have left another one.
+    return MODELS.build(algorithm(type='mmrazor.DMS')).mutator
 
 
 def state(mutator, **changed):
