@@ -278,7 +278,10 @@ def test_rsb_a1_is_another_recipe(images, tmp_path):
     cfg = shrink(cfg, images, tmp_path)
     cfg.model.update(
         input_shape=shape, search=dict(epochs=1, width_only_epochs=1))
-    cfg.custom_hooks[-1].retrain_base = base
+    export, = (
+        hook for hook in cfg.custom_hooks
+        if hook['type'] == 'mmrazor.ExportSubnetHook')
+    export.retrain_base = base
     Runner.from_cfg(cfg).train()
     written = Config.fromfile(tmp_path / 'subnet/retrain.py')
     beside = config(

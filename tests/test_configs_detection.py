@@ -108,6 +108,12 @@ def test_search_export_and_retrain(path, root, tmp_path):
     cfg.model.input_shape = (3, 160, 160)
     if not isinstance(cfg.model.target, str) or '%' not in cfg.model.target:
         cfg.model.target = '25%'
+    if path.stem.startswith('dms-yolov8-n_'):
+        # With statistics of its own the network finds boxes, of 80 classes;
+        # the images have two, which COCO's metric cannot write down.
+        for hook in cfg.custom_hooks:
+            if hook['type'] == 'mmrazor.DMSHook':
+                hook['bn_batches'] = 0
     runner = run(cfg)
     assert runner.iter == 4
     search = runner.model.search
