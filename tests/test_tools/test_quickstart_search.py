@@ -20,7 +20,11 @@ def search(work_dir, **options):
     cfg.work_dir = str(work_dir)
     cfg.launcher, cfg.log_level = 'none', 'WARNING'
     cfg.default_hooks.checkpoint.interval = -1
-    cfg.model.search = dict(epochs=2, width_only_epochs=0)
+    # Small steps: with large ones 38 updates that differ in the third digit
+    # part, whatever made them differ.
+    cfg.model.search = dict(epochs=2, width_only_epochs=0, fall=1.)
+    cfg.model.mutator = dict(lr=.02)
+    cfg.model.resource_loss = dict(loss_weight=1.)
     cfg.model.target = '80%'  # what 19 updates can reach
     cfg.train_cfg.max_epochs = 2
     cfg.randomness = dict(seed=0)
