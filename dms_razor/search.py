@@ -60,8 +60,6 @@ class Search:
             then it rests. By default a third; 1 in the paper.
         importance, decay, selector, seed: What elements are ranked by and
             what is learnt, see :class:`dms_razor.core.Bank`.
-        units, depth, width, heads, qk, v: What may be removed, see
-            :func:`dms_razor.trace.trace`.
         forward (callable, optional): ``forward(model, *example_inputs)`` when
             the network is not simply called.
         constraint (callable, optional): Replaces ``loss_weight ·
@@ -69,6 +67,8 @@ class Search:
             ``loss_weight``, if it has one, is the pre-flight's.
         space (Space, optional): A traced space, instead of tracing.
         bank (Bank, optional): A bank of that space, instead of a new one.
+        **tracing: What may be removed (``units``, ``depth``, ``width`` …) and
+            how it is found out, see :func:`dms_razor.trace.trace`.
 
     Raises:
         ValueError: If nothing can be pruned, the target is unreadable or out
@@ -100,19 +100,12 @@ class Search:
                  importance: Union[None, str, Callable] = None,
                  decay: Optional[float] = None,
                  selector: Union[None, str, Callable] = None,
-                 units: Optional[Dict[str, dict]] = None,
-                 depth: Optional[bool] = None,
-                 width: Optional[bool] = None,
-                 heads: Optional[bool] = None,
-                 qk: Optional[bool] = None,
-                 v: Optional[bool] = None,
                  seed: Optional[int] = None,
                  forward: Optional[Callable] = None,
                  constraint: Optional[Callable] = None,
                  space: Optional[Space] = None,
-                 bank: Optional[Bank] = None) -> None:
-        tracing = dict(
-            units=units, depth=depth, width=width, heads=heads, qk=qk, v=v)
+                 bank: Optional[Bank] = None,
+                 **tracing: Any) -> None:
         tracing = refuse_beside(
             'space', space, example_inputs=example_inputs, **tracing)
         learning = dict(importance=importance, decay=decay, selector=selector)
