@@ -41,6 +41,19 @@ def test_the_largest_network_within_the_budget(amount, width):
     assert found.out_features == width
 
 
+def test_room_in_the_budget_is_filled_layer_by_layer():
+    """Ten layers of ten: one ratio steps by ten, the layers by one."""
+
+    def pruned(ratio, other=0., some=()):
+        kept = [10 - int(10 * ratio)] * 10
+        for layer in some:
+            kept[layer] = 10 - int(10 * other)
+        return nn.Linear(10, sum(kept), bias=False)
+
+    assert torch_pruning._largest(pruned, job(570)).out_features == 50
+    assert torch_pruning._largest(pruned, job(570), 10).out_features == 57
+
+
 def test_a_budget_that_no_ratio_meets():
     with pytest.raises(ExperimentError, match='no pruning ratio .*raise'):
         torch_pruning._largest(lambda ratio: nn.Linear(10, 10), job(50))

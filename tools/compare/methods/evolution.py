@@ -23,9 +23,8 @@ def evolution(job: Job) -> Found:
     options = dict(population=20, generations=10, seed=job.seed)
     options.update(job.row.options)
     scored, taken = options.pop('batches', 4), options.pop('statistics', 4)
-    clock, seen = Clock(), 0
+    supernet, clock, seen = job.supernet(), Clock(), 0
     with clock:
-        supernet = job.supernet()
         if job.experiment.pretrain is None or not job.row.pretrained:
             seen = train(supernet, job.images, job.recipe, job.search_data,
                          job.machine, f'{job.what} supernet')

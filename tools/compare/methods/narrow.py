@@ -18,9 +18,10 @@ def narrow(method: str, job: Job) -> Found:
     """
     options = dict(job.row.options)
     number = options.pop('batches', BATCHES)
-    clock, scored = Clock(), method == 'taylor'
+    supernet, clock = job.supernet(), Clock()
+    scored = method == 'taylor'
     with clock:
-        search = job.search(job.supernet())
+        search = job.search(supernet)
         baselines.narrow(
             search,
             method,

@@ -2,7 +2,7 @@
 """The search of this package, and a network that was made by hand."""
 from typing import Any, Dict, List, Optional, Tuple
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from dms_razor import Search
 from tools.compare.methods.job import METHODS, Found, Job, amounts
@@ -28,9 +28,9 @@ def dms(job: Job) -> Found:
     """
     if job.row.one_search:
         return _from_one_search(job)
-    clock = Clock()
+    supernet, clock = job.supernet(), Clock()
     with clock:
-        search, trace, seen = run_search(job)
+        search, trace, seen = run_search(job, supernet)
         found = job.exported(search, trace=trace, images=seen)
     found.clock, found.steps = clock, seen // job.recipe.batch
     return found
@@ -38,16 +38,16 @@ def dms(job: Job) -> Found:
 
 def run_search(
     job: Job,
+    supernet: nn.Module,
     target: Optional[float] = None
 ) -> Tuple[Search, List[Dict[str, Any]], int]:
-    """Search; returns the search, its trace and the images it saw."""
+    """Search a supernet: the search, its trace and the images it saw."""
     recipe, number = job.recipe, len(job.images.train[1])
     narrow = job.row.width_only_epochs
     if narrow is None:
         narrow = job.experiment.width_only_epochs
     steps = recipe.length(number)
     extra = round(narrow * recipe.epoch(number)) if narrow else 0
-    supernet = job.supernet()
     search = job.search(
         supernet,
         target=float(target or job.amount),
@@ -104,9 +104,9 @@ def _from_one_search(job: Job) -> Found:
     least = job.row.options.get('target', least)
 
     def make() -> Dict[str, Any]:
-        clock = Clock()
+        supernet, clock = job.supernet(), Clock()
         with clock:
-            search, trace, seen = run_search(job, least)
+            search, trace, seen = run_search(job, supernet, least)
         return dict(
             weights=search.model.state_dict(),
             search=search.state_dict(),

@@ -1,7 +1,7 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """Pruning by the package torch-pruning, where it is installed."""
 import copy
-from typing import Any, Optional
+from typing import Any, Callable, List, Optional, Sequence
 
 import torch
 from torch import nn
@@ -38,15 +38,14 @@ def torch_pruning(job: Job) -> Found:
     one_of(f'importance of row "{job.row.name}"', importance,
            list(IMPORTANCES))
     one_of(f'scope of row "{job.row.name}"', scope, ['local', 'global'])
-    package, clock = _package(), Clock()
+    package, supernet, clock = _package(), job.supernet(), Clock()
     scored = importance == 'taylor'
     with clock:
-        supernet = job.supernet()
         if scored:
             for batch in job.batches(number):
                 task_loss(supernet, batch).backward()
 
-        def pruned(ratio: float) -> nn.Module:
+        def pruned(ratio: float, other: float = 0., some: Sequence[int] = ()):
             torch.manual_seed(job.seed)  # the same draw for every ratio
             network = _copy(supernet)
             package.pruner.BasePruner(
@@ -55,11 +54,16 @@ def torch_pruning(job: Job) -> Found:
                 getattr(package.importance, IMPORTANCES[importance])(),
                 global_pruning=scope == 'global',
                 pruning_ratio=ratio,
+                pruning_ratio_dict={
+                    _layers(network)[layer]: other
+                    for layer in some
+                },
                 ignored_layers=_outputs(network, job.images.classes),
                 **options).step()
             return network
 
-        network = _largest(pruned, job)
+        network = _largest(pruned, job, scope == 'local'
+                           and len(_layers(supernet)))
     network.zero_grad(set_to_none=True)
     return Found(
         network,
@@ -78,27 +82,54 @@ def _package() -> Any:
     return torch_pruning
 
 
-def _largest(pruned, job: Job) -> nn.Module:
-    """Bisect the ratio; its steps are whole channels, so some are skipped."""
+def _largest(pruned: Callable, job: Job, layers: int = 0) -> nn.Module:
+    """Bisect the ratio; its steps are whole channels, so some are skipped.
+
+    Where layers have ratios of their own, those for which the budget has room
+    are then given the next smaller ratio, like a narrowing by hand that
+    rounds some of its layers up.
+
+    Args:
+        pruned (callable): ``pruned(ratio, other, some)``: pruned by
+            ``ratio``, some of the layers, by number, by ``other``.
+        job (Job): Has the budget.
+        layers (int): How many have a ratio of their own.
+    """
+
+    def spent(network: nn.Module) -> int:
+        return cost(network, job.images.example, job.experiment.metric)
+
     low, high = 0., 1.
     best: Optional[nn.Module] = None
-    best_cost = 0
     for _ in range(TRIES):
         ratio = (low + high) / 2
         network = pruned(ratio)
-        found = cost(network, job.images.example, job.experiment.metric)
-        if found > job.amount:
+        if spent(network) > job.amount:
             low = ratio
             continue
         high = ratio
-        if found > best_cost:
-            best, best_cost = network, found
-        if found >= ENOUGH * job.amount:
-            break
+        if best is None or spent(network) > spent(best):
+            best = network
+        if spent(network) >= ENOUGH * job.amount:
+            return network
     if best is None:
         raise ExperimentError(f'{job.what} no pruning ratio of torch-pruning '
                               f'reaches {job.amount:,.0f}: raise the budget')
+    some: List[int] = []
+    for layer in range(layers):
+        network = pruned(high, low, [*some, layer])
+        if spent(best) < spent(network) <= job.amount:
+            best = network
+            some.append(layer)
     return best
+
+
+def _layers(network: nn.Module) -> List[nn.Module]:
+    """Layers that may have a ratio of their own."""
+    return [
+        module for module in network.modules()
+        if isinstance(module, (nn.Linear, nn.modules.conv._ConvNd))
+    ]
 
 
 def _copy(network: nn.Module) -> nn.Module:
