@@ -174,19 +174,38 @@ def search(path, images, work_dir):
 def retrain(path, subnet, images, work_dir):
     """The training of an exported subnet, two iterations; the runner."""
     cfg = shrink(config(path), images, work_dir)
-    cfg.model.subnet = str(subnet)
-    if cfg.model.get('checkpoint'):
-        cfg.model.checkpoint = str(subnet.with_name('subnet.pth'))
+    student = student_of(cfg)
+    student.subnet = str(subnet)
+    if student.get('checkpoint'):
+        student.checkpoint = str(subnet.with_name('subnet.pth'))
+    if cfg.model.type == 'DMSDistill':
+        # the teacher's checkpoint, which a config beside it trains, is taken
+        # by a random network's
+        folder, epoch = cfg.model.teacher_ckpt.split('/')[1:]
+        trained = config(path.with_name(f'{folder}.py'))
+        assert epoch == f'epoch_{trained.train_cfg.max_epochs}.pth'
+        assert plain_dict(trained.model) == plain_dict(student.cfg)
+        cfg.model.teacher_ckpt = str(work_dir / 'teacher.pth')
+        work_dir.mkdir()
+        init_default_scope('mmpretrain')
+        torch.save(
+            MODELS.build(trained.model).state_dict(), cfg.model.teacher_ckpt)
     runner = Runner.from_cfg(cfg)
     runner.train()
     return runner
+
+
+def student_of(cfg):
+    """The subnet in a retrain config, with a teacher or without."""
+    return cfg.model.get('architecture', cfg.model)
 
 
 def retrains_of(path):
     """The retrain configs that read a search's export."""
     subnet = f'work_dirs/{path.stem}/subnet/subnet.json'
     return [
-        retrain for retrain in RETRAINS if read(retrain).model.subnet == subnet
+        retrain for retrain in RETRAINS
+        if student_of(read(retrain)).subnet == subnet
     ]
 
 
@@ -221,9 +240,10 @@ def test_search_export_and_retrain(path, images, tmp_path):
         work_dir = tmp_path / f'retrain{number}'
         runner = retrain(file, tmp_path / 'subnet/subnet.json', images,
                          work_dir)
-        assert sum(p.numel() for p in runner.model.parameters()) == params
+        student = getattr(runner.model, 'architecture', runner.model)
+        assert sum(p.numel() for p in student.parameters()) == params
         assert runner.iter == 2
-        models.append(plain_dict(read(file).model.cfg))
+        models.append(plain_dict(student_of(read(file)).cfg))
     # the config that the search writes is the one that stands beside it
     assert plain_dict(exported.model.cfg) in models
 
@@ -298,7 +318,7 @@ def test_every_retrain_config_has_its_search():
         for path in SEARCHES + EVOLUTIONS
     }
     for path in RETRAINS:
-        assert config(path).model.subnet in searches, path
+        assert student_of(config(path)).subnet in searches, path
     for path in SEARCHES + EVOLUTIONS:
         assert retrains_of(path), path
     assert set(BUDGETS) == {path.stem for path in SEARCHES}

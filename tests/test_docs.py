@@ -3,6 +3,7 @@
 import ast
 import copy
 import importlib
+import inspect
 import re
 import textwrap
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.registry import MODELS
 from torch import nn
 
 from dms_razor import Search
@@ -171,6 +173,41 @@ def test_evolve_as_printed(pretrained):
     assert shares(pretrained['model'], subnet, torch.zeros(
         1, 3, 8, 8)) * 2 == pytest.approx(found.best.cost /
                                           pretrained['search'].target)
+
+
+def test_a_teacher_in_a_config(tmp_path):
+    (tmp_path / 'work_dirs/my_search/subnet').mkdir(parents=True)
+    (tmp_path / 'work_dirs/my_search/subnet/retrain.py').write_text(
+        "model = dict(type='DMSSubModel', cfg=dict(type='A'), subnet='b')")
+    (tmp_path / 'mine.py').write_text(python_blocks('docs/en/pipelines.md')[3])
+    model = Config.fromfile(tmp_path / 'mine.py').model.to_dict()
+    assert model['architecture'] == dict(
+        type='DMSSubModel', cfg=dict(type='A'), subnet='b')
+    # no argument is missing and none unknown
+    inspect.signature(MODELS.get(model.pop('type'))).bind(**model)
+
+
+def test_a_teacher_in_plain_python(pretrained):
+    teacher, subnet = pretrained['model'].train(), Net()
+    pretrained.update(
+        teacher=teacher,
+        subnet=subnet,
+        optimizer=torch.optim.SGD(subnet.parameters(), lr=.1))
+    before = copy.deepcopy(teacher.state_dict())
+    own = copy.deepcopy(subnet)
+    exec(
+        python_blocks('docs/en/pipelines.md')[4].replace(
+            'tau, weight = 1., 1.', 'tau, weight = 2., 3.'), pretrained)
+    for name, value in teacher.state_dict().items():
+        assert torch.equal(value, before[name])
+    assert all(p.grad is None for p in teacher.parameters())
+    assert not torch.equal(subnet.head[1].weight, own.head[1].weight)
+    p = (teacher(pretrained['images']) / 2).softmax(1)
+    q = (pretrained['logits'] / 2).softmax(1)
+    expected = 3 * 2**2 * (p * (p / q).log()).sum() / len(p)
+    expected += pretrained['criterion'](pretrained['logits'],
+                                        pretrained['labels'])
+    torch.testing.assert_close(pretrained['loss'], expected)
 
 
 def test_a_subnet_is_built_again(names):

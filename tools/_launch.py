@@ -124,7 +124,8 @@ def build_runner(cfg: Config) -> Runner:
 def guard_subnet(cfg: Config) -> None:
     """Let a subnet's config refuse checkpoints of other networks."""
     kind = cfg.get('model', {}).get('type', '')
-    if getattr(kind, '__name__', kind).split('.')[-1] == 'DMSSubModel':
+    if getattr(kind, '__name__',
+               kind).split('.')[-1] in ('DMSSubModel', 'DMSDistill'):
         cfg.custom_hooks = list(cfg.get('custom_hooks') or []) + [
             dict(type='mmengine.SubnetCheckpointHook')
         ]

@@ -17,6 +17,7 @@ compat.apply()
 from .algorithm import DMS  # noqa: E402
 from .autoformer import DMSStaticSupernet  # noqa: E402
 from .digits import DigitsDataset  # noqa: E402
+from .distill import DMSDistill  # noqa: E402
 from .enlarge import DMSSupernet  # noqa: E402
 from .evolution import DMSEvolutionLoop  # noqa: E402
 from .hooks import (  # noqa: E402
@@ -34,10 +35,10 @@ from .units import (  # noqa: E402
 # isort: on
 
 __all__ = [
-    'BankUnit', 'DMS', 'DMSEvolutionLoop', 'DMSHook', 'DMSMetricPredictor',
-    'DMSMutator', 'DMSOneShot', 'DMSStaticSupernet', 'DMSSubModel',
-    'DMSSupernet', 'DiffTopkChannelUnit', 'DiffTopkDepthUnit', 'DigitsDataset',
-    'ExportSubnetHook', 'ResourceConstraintLoss', 'RetrainConfig',
-    'SearchCostHook', 'SearchSchedule', 'Steps', 'StructureLogHook',
-    'SubnetCheckpointHook', 'standard_base'
+    'BankUnit', 'DMS', 'DMSDistill', 'DMSEvolutionLoop', 'DMSHook',
+    'DMSMetricPredictor', 'DMSMutator', 'DMSOneShot', 'DMSStaticSupernet',
+    'DMSSubModel', 'DMSSupernet', 'DiffTopkChannelUnit', 'DiffTopkDepthUnit',
+    'DigitsDataset', 'ExportSubnetHook', 'ResourceConstraintLoss',
+    'RetrainConfig', 'SearchCostHook', 'SearchSchedule', 'Steps',
+    'StructureLogHook', 'SubnetCheckpointHook', 'standard_base'
 ]

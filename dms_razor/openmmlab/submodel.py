@@ -20,7 +20,7 @@ from ..errors import SubnetError
 from ..network import make_inputs, tensors_of
 from ..subnet.build import build_subnet
 from ..subnet.manifest import Manifest
-from ..subnet.weights import load_weights
+from ..subnet.weights import load_weights, read_weights, student_prefix
 from .algorithm import with_preprocessor
 from .retrain_recipe import without_pretrained
 
@@ -51,7 +51,8 @@ def DMSSubModel(cfg: Union[Dict, ConfigDict],
             ``model``, or that of its part.
         subnet (str): The subnet.json of an export.
         checkpoint (str, optional): Weights of the subnet: its subnet.pth or
-            a checkpoint of its training. Not those of the supernet.
+            a checkpoint of its training, also of that by a ``DMSDistill``.
+            Not those of the supernet.
         part (str): The part of the subnet that ``cfg`` describes, e.g.
             ``'backbone'``; empty for all of it.
         data_preprocessor (dict | nn.Module, optional): Handed on to the
@@ -78,10 +79,11 @@ def DMSSubModel(cfg: Union[Dict, ConfigDict],
     if checkpoint is not None and isinstance(model, BaseModule):
         # init_weights then ends by loading these weights; the overrides of
         # it that set some layers to zero know this kind and stop before
+        prefix = student_prefix(read_weights(checkpoint)) + part
         model.init_cfg = dict(
             type='Pretrained',
             checkpoint=checkpoint,
-            prefix=f'{part.rstrip(".")}.' if part else None)
+            prefix=f'{prefix.rstrip(".")}.' if prefix else None)
     return model
 
 

@@ -1,7 +1,7 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """A subnet's weights: tensors in a file, loaded without running its code."""
 from pathlib import Path
-from typing import Any, Dict, Mapping, Union
+from typing import Any, Dict, Iterable, Mapping, Union
 
 import torch
 from torch import Tensor, nn
@@ -66,13 +66,11 @@ def read_weights(source: Union[str, Path, Mapping],
             isinstance(value, Tensor) for value in state.values()):
         raise SubnetError(f'{_named(source)} holds no weights. Name a '
                           'checkpoint of this subnet, e.g. its subnet.pth.')
-    prefix = part.rstrip('.') + '.' if part else ''
-    named = {name.removeprefix('module.'): x for name, x in state.items()}
-    return {
-        name[len(prefix):]: value
-        for name, value in named.items()
-        if isinstance(value, Tensor) and name.startswith(prefix)
-    }
+    return _below(
+        part, {
+            name.removeprefix('module.'): value
+            for name, value in state.items() if isinstance(value, Tensor)
+        })
 
 
 def load_weights(model: nn.Module,
@@ -92,6 +90,8 @@ def matching_weights(model: nn.Module,
                      origin: str = '') -> Dict[str, Tensor]:
     """Read weights that must be exactly those of a network.
 
+    Of the checkpoint of a distillation they are the student's.
+
     Args:
         model (nn.Module): The built subnet.
         source, part: See :func:`read_weights`, also for what is returned.
@@ -100,12 +100,14 @@ def matching_weights(model: nn.Module,
     Raises:
         SubnetError: A name or shape differs.
     """
-    weights = read_weights(source, part)
-    differences = shape_differences(
-        state_shapes(model), {
-            name: list(value.shape)
-            for name, value in weights.items()
-        })
+    own, weights = state_shapes(model), read_weights(source)
+    if not student_prefix(own):
+        weights = _below(student_prefix(weights), weights)
+    weights = _below(part, weights)
+    differences = shape_differences(own, {
+        name: list(value.shape)
+        for name, value in weights.items()
+    })
     if differences:
         raise SubnetError(
             f'{origin or _named(source)} is not of this '
@@ -113,6 +115,29 @@ def matching_weights(model: nn.Module,
             'checkpoint of this very subnet: its subnet.pth, or one of its '
             'training.')
     return weights
+
+
+def student_prefix(names: Iterable[str]) -> str:
+    """What stands before the student's names in a distillation's checkpoint.
+
+    Args:
+        names (Iterable[str]): Names of a state dict.
+
+    Returns:
+        str: ``'architecture.'``, MMRazor's name of the student beside a
+        ``teacher``; empty where there are not both.
+    """
+    parts = {name.partition('.')[0] for name in names}
+    return 'architecture.' if {'architecture', 'teacher'} <= parts else ''
+
+
+def _below(part: str, weights: Mapping[str, Tensor]) -> Dict[str, Tensor]:
+    """The weights of a part, named relative to it; of '' all."""
+    prefix = part.rstrip('.') + '.' if part else ''
+    return {
+        name[len(prefix):]: value
+        for name, value in weights.items() if name.startswith(prefix)
+    }
 
 
 def _named(source: Any) -> str:

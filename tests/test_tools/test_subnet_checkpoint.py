@@ -54,6 +54,14 @@ def test_without_the_guard_it_would_be_taken(runner):
     assert torch.equal(before, made.model.head.fc.weight)
 
 
+@pytest.mark.parametrize('kind', ['DMSSubModel', 'mmrazor.DMSDistill'])
+def test_models_that_are_guarded(load_tool, kind):
+    cfg = Config(dict(model=dict(type=kind), custom_hooks=[dict(type='A')]))
+    load_tool('_launch').guard_subnet(cfg)
+    assert [hook['type'] for hook in cfg.custom_hooks
+            ] == ['A', 'mmengine.SubnetCheckpointHook']
+
+
 def test_other_models_are_left_alone(load_tool):
     cfg = Config(dict(model=dict(type='ImageClassifier')))
     load_tool('_launch').guard_subnet(cfg)
