@@ -187,6 +187,17 @@ def test_a_teacher_in_a_config(tmp_path):
     inspect.signature(MODELS.get(model.pop('type'))).bind(**model)
 
 
+def test_a_student_alone(names):
+    weights = Net().state_dict()
+    both = {f'architecture.{name}': value for name, value in weights.items()}
+    both['teacher.weight'] = torch.zeros(2)
+    torch.save(dict(meta={}, state_dict=both), 'epoch_15.pth')
+    exec(python_blocks('docs/en/pipelines.md')[4], {})
+    student = torch.load('student.pth', weights_only=True)
+    Net().load_state_dict(student)
+    assert all(torch.equal(student[name], weights[name]) for name in weights)
+
+
 def test_a_teacher_in_plain_python(pretrained):
     teacher, subnet = pretrained['model'].train(), Net()
     pretrained.update(
@@ -196,7 +207,7 @@ def test_a_teacher_in_plain_python(pretrained):
     before = copy.deepcopy(teacher.state_dict())
     own = copy.deepcopy(subnet)
     exec(
-        python_blocks('docs/en/pipelines.md')[4].replace(
+        python_blocks('docs/en/pipelines.md')[5].replace(
             'tau, weight = 1., 1.', 'tau, weight = 2., 3.'), pretrained)
     for name, value in teacher.state_dict().items():
         assert torch.equal(value, before[name])

@@ -96,3 +96,22 @@ def test_no_code_is_run(tmp_path, capsys):
     with pytest.raises(SubnetError):
         read_weights(tmp_path / 'evil.pth')
     assert 'executed' not in capsys.readouterr().out
+
+
+def test_the_student_of_a_distillation():
+    """MMRazor's names are architecture and teacher; one alone is none."""
+    student, teacher = nn.Sequential(nn.Linear(2, 3)), nn.Linear(4, 5)
+    both = nn.ModuleDict(dict(architecture=student, teacher=teacher))
+    other = nn.Sequential(nn.Linear(2, 3))
+    load_weights(other, both.state_dict())
+    assert torch.equal(other[0].weight, student[0].weight)
+    part = nn.Linear(2, 3)
+    load_weights(part, both.state_dict(), part='0')
+    assert torch.equal(part.bias, student[0].bias)
+    # the distillation itself takes all of it, and only that
+    load_weights(both, both.state_dict())
+    with pytest.raises(SubnetError, match='teacher.weight is missing'):
+        load_weights(both, student.state_dict())
+    del both['teacher']
+    with pytest.raises(SubnetError, match='architecture.0.weight is not exp'):
+        load_weights(other, both.state_dict())
