@@ -59,6 +59,10 @@ def parse_args(arguments: Sequence[str], doc: str) -> argparse.Namespace:
     parser.add_argument(
         '--amp', action='store_true', help='run networks in bfloat16')
     parser.add_argument(
+        '--judge',
+        type=Path,
+        help='the file in which the experiment looks networks up')
+    parser.add_argument(
         '--dry-run', action='store_true', help='list the runs, make none')
     parser.add_argument(
         '--table-only',
@@ -86,7 +90,7 @@ def main(arguments: Sequence[str], doc: str = '') -> Optional[str]:
         images = load_images(args.data, experiment.data,
                              store.folder.parent / 'images')
         bench = Bench(experiment, images, store,
-                      Machine(args.threads, args.amp))
+                      Machine(args.threads, args.amp), args.judge)
         plan = bench.plan(args.seeds, args.rows)
         refuse_changed(bench)
         describe(bench, plan)

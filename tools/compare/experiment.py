@@ -188,6 +188,9 @@ class Experiment:
             seed by seed.
         metric (str): What budgets limit.
         title (str): Stands above the table.
+        judge (callable, optional): ``judge(record, path)`` looks a finished
+            run up in a file, which ``--judge`` names, and returns further
+            figures by name; they become columns of the table.
     """
     network: Network
     rows: Sequence[Row]
@@ -201,6 +204,7 @@ class Experiment:
     references: Sequence[str] = ()
     metric: str = 'macs'
     title: str = ''
+    judge: Optional[Callable[[Dict[str, Any], Path], Dict[str, float]]] = None
 
     def __post_init__(self) -> None:
         names = [row.name for row in self.rows]

@@ -129,9 +129,11 @@ def grouped(experiment: Experiment,
 def markdown(name: str, experiment: Experiment, runs: List[Run]) -> str:
     """The table with its heading."""
     groups = grouped(experiment, runs)
+    judged = list(
+        dict.fromkeys(key for run in runs for key in run.get('judged', {})))
     head = [
         'budget', 'network', 'MACs', 'parameters', 'of budget', 'top-1 (%)',
-        'seeds', *[f'minus {row}' for row in experiment.references],
+        'seeds', *judged, *[f'minus {row}' for row in experiment.references],
         'search (s)', 'training (s)'
     ]
     rows = []
@@ -143,6 +145,9 @@ def markdown(name: str, experiment: Experiment, runs: List[Run]) -> str:
             f"{100 * _mean(group, 'share_of_budget'):.1f} %",
             _spread([run['top1'] for run in group]),
             str(len(group)), *[
+                _spread([run['judged'][key] for run in group])
+                for key in judged
+            ], *[
                 '–' if row == other else _difference(
                     paired(group, groups.get((label, other), [])))
                 for other in experiment.references

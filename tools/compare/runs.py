@@ -8,7 +8,7 @@ import subprocess
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Callable, Dict, List
+from typing import Any, Callable, Dict, List, Optional
 
 import numpy
 import torch
@@ -17,8 +17,8 @@ from torch import nn
 import dms_razor
 from dms_razor.subnet import recalibrate
 from tools.compare.data import Images
-from tools.compare.experiment import (Experiment, Recipe, Row, one_of, plain,
-                                      slug)
+from tools.compare.experiment import (Experiment, ExperimentError, Recipe,
+                                      Row, one_of, plain, slug)
 from tools.compare.methods import METHODS, Found, Job
 from tools.compare.methods.job import amounts, cost, layers, params
 from tools.compare.store import Store
@@ -49,12 +49,28 @@ class Bench:
         images (Images): The data.
         store (Store): Where things are written.
         machine (Machine): How networks are run.
+        judge (Path, optional): The file of the experiment's judge.
+
+    Raises:
+        ExperimentError: There is a judge without a file, or the other way.
     """
 
-    def __init__(self, experiment: Experiment, images: Images, store: Store,
-                 machine: Machine) -> None:
+    def __init__(self,
+                 experiment: Experiment,
+                 images: Images,
+                 store: Store,
+                 machine: Machine,
+                 judge: Optional[Path] = None) -> None:
         self.experiment, self.images = experiment, images
-        self.store, self.machine = store, machine
+        self.store, self.machine, self.judge = store, machine, judge
+        if experiment.judge is not None and judge is None:
+            raise ExperimentError('what is found is looked up in a table: '
+                                  'name its file, --judge FILE')
+        if experiment.judge is None and judge is not None:
+            raise ExperimentError('--judge is for experiments that look '
+                                  'figures up; this one has no judge')
+        if judge is not None and not judge.is_file():
+            raise ExperimentError(f'there is no file {judge}')
 
     @cached_property
     def supernet_cost(self) -> int:
@@ -235,6 +251,8 @@ class Bench:
             date=datetime.datetime.now().isoformat(timespec='seconds'))
         if before is not None:
             record['top1_before_training'] = round(before, 3)
+        if self.judge is not None:
+            record['judged'] = self.experiment.judge(record, self.judge)
         return record
 
 

@@ -3,6 +3,7 @@
 from functools import partial
 
 from dms_razor import baselines
+from dms_razor.core.projection import project
 from tools.compare.methods.job import METHODS, Found, Job, task_loss
 from tools.compare.training import Clock
 
@@ -34,6 +35,25 @@ def narrow(method: str, job: Job) -> Found:
     found.clock = clock
     if scored:
         found.images = number * job.recipe.batch
+    return found
+
+
+@METHODS.register('resource_only')
+def resource_only(job: Job) -> Found:
+    """What the resource alone leads to: no image is seen.
+
+    Options: none.
+    """
+    supernet, clock = job.supernet(), Clock()
+    with clock:
+        search = job.search(supernet)
+        ratios = search.preflight.resource_only
+        search.bank.set_kept(
+            project(search.space.layout, search.resource, ratios,
+                    search.metric, search.target))
+        found = job.exported(search)
+    search.close()
+    found.clock = clock
     return found
 
 
