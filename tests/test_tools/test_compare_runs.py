@@ -1,5 +1,6 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """tools/compare: one run, with a method that is known by heart."""
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -128,3 +129,35 @@ def test_plan_goes_seed_by_seed(bench):
 
 def test_versions_name_what_was_run():
     assert versions()['torch'] == torch.__version__
+
+
+
+def test_rows_that_differ_in_what_follows_share_a_search(bench):
+    """And those that search otherwise do not."""
+
+    def made(**row):
+        job = bench(**row).job(RUN)
+        return job.once('searches/a', lambda: dict(value=row['after']))
+
+    assert made(after='none')['value'] == 'none'
+    assert made(after='scratch', recalibrate=False)['value'] == 'none'
+    assert made(after='scratch', search=dict(lr=1.))['value'] == 'scratch'
+
+
+def test_what_is_found_is_looked_up(bench, tmp_path):
+    table = tmp_path / 'table.json'
+    table.write_text('5')
+
+    def judge(record, path):
+        return dict(right=record['macs'] + float(path.read_text()))
+
+    made = bench(after='none')
+    experiment = replace(made.experiment, judge=judge)
+    judged = Bench(experiment, made.images, made.store, made.machine, table)
+    assert judged.run(RUN)['judged'] == dict(right=11)
+    assert 'judged' not in made.run(RUN)
+    for found, path, message in ((experiment, None, '--judge FILE'),
+                                 (made.experiment, table, 'has no judge'),
+                                 (experiment, tmp_path / 'x', 'no file')):
+        with pytest.raises(ExperimentError, match=message):
+            Bench(found, made.images, made.store, made.machine, path)

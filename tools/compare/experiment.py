@@ -138,7 +138,8 @@ class Row:
         pretrained (bool): Whether the supernet is the pretrained one, where
             the experiment has one.
         one_search (bool): Search once, at the smallest budget, and export
-            every budget from it.
+            every budget from it; rows that differ only in what follows share
+            the search.
         budgets (sequence of str, optional): Labels of the budgets this row
             is run at; by default all.
     """

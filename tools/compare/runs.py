@@ -17,8 +17,8 @@ from torch import nn
 import dms_razor
 from dms_razor.subnet import recalibrate
 from tools.compare.data import Images
-from tools.compare.experiment import (Experiment, ExperimentError, Recipe,
-                                      Row, one_of, plain, slug)
+from tools.compare.experiment import (Experiment, ExperimentError, Recipe, Row,
+                                      one_of, plain, slug)
 from tools.compare.methods import METHODS, Found, Job
 from tools.compare.methods.job import amounts, cost, layers, params
 from tools.compare.store import Store
@@ -137,7 +137,15 @@ class Bench:
     def job(self, run: Run) -> Job:
         """What the method of a run is given."""
         row = self.experiment.row(run.row)
-        key = _key(self.settings(row))
+        settings = self.settings(row)
+        # What follows a search makes no other search.
+        settings['row'] = {
+            name: value
+            for name, value in settings['row'].items()
+            if name not in ('after', 'recalibrate')
+        }
+        settings.pop('train', None)
+        key = _key(settings)
 
         def once(name: str, make: Callable) -> Dict[str, Any]:
             return self.store.made_once(f'{slug_path(name)}-s{run.seed}-{key}',

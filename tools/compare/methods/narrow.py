@@ -47,7 +47,7 @@ def resource_only(job: Job) -> Found:
     supernet, clock = job.supernet(), Clock()
     with clock:
         search = job.search(supernet)
-        ratios = search.preflight.resource_only
+        ratios = search.preflight().resource_only
         search.bank.set_kept(
             project(search.space.layout, search.resource, ratios,
                     search.metric, search.target))

@@ -98,7 +98,8 @@ def point(search: Search, step: int, task: float) -> Dict[str, Any]:
 def _from_one_search(job: Job) -> Found:
     """Export this budget from the search that all budgets share.
 
-    It goes to the smallest budget; ``options=dict(target=...)`` is another.
+    So do rows that differ only in what follows the search. It goes to the
+    smallest budget; ``options=dict(target=...)`` is another.
     """
     least = min(amounts(job.experiment, job.images).values())
     least = job.row.options.get('target', least)
@@ -114,7 +115,7 @@ def _from_one_search(job: Job) -> Found:
             seen=seen,
             clock=vars(clock))
 
-    made = job.once(f'searches/{job.row.name}', make)
+    made = job.once('searches/search', make)
     supernet = job.supernet()
     search = job.search(supernet, target=float(least))
     supernet.load_state_dict(made['weights'])
