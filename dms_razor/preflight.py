@@ -8,7 +8,7 @@ about how many steps the search needs to get there, and which modules keep
 their full width and why.
 """
 import json
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple, Union
 
 from torch import Tensor
@@ -52,6 +52,8 @@ class Preflight:
             ``steps`` has no meaning.
         resource_only (Tensor, optional): Pruning ratios to which the resource
             alone leads, see :mod:`dms_razor.core.descent`.
+        samples (int): Samples in the example input; costs are of one.
+        input_shape (tuple[int]): Shape of the first tensor in it.
     """
     metric: str
     kinds: Dict[str, Dict[str, int]]
@@ -65,6 +67,8 @@ class Preflight:
     lr: Union[float, str] = AUTO
     exact: bool = False
     resource_only: Optional[Tensor] = None
+    samples: int = 1
+    input_shape: Tuple[int, ...] = ()
 
     @property
     def ratios(self) -> int:
@@ -150,6 +154,10 @@ class Preflight:
         for kind, count in self.kinds.items():
             yield (f'  {kind}', f'{count["units"]:,} units, '
                    f'{count["elements"]:,} elements')
+        if self.input_shape[:1] not in ((), (1, )):
+            shape = '×'.join(map(str, self.input_shape))
+            yield ('samples', f'{self.samples} in the example input of '
+                   f'{shape}; costs are of one')
         for metric, whole in self.supernet.items():
             least = self.minimum[metric]
             yield (metric, f'supernet {format_amount(whole)}, smallest '
@@ -239,13 +247,12 @@ def preflight(space: Space,
                   for m in resource.metrics},
         minimum={m: resource.minimum(m)
                  for m in resource.metrics},
-        full_width=[
-            dict(module=item.module, reason=item.reason)
-            for item in space.full_width
-        ],
+        full_width=[asdict(item) for item in space.full_width],
         total_steps=total_steps,
         lr=lr,
-        exact=loss_weight == AUTO)
+        exact=loss_weight == AUTO,
+        samples=space.batch_size,
+        input_shape=space.input_shape)
     if report.ratios == 0:
         reasons = '; '.join(f'{item["module"]}: {item["reason"]}'
                             for item in report.full_width[:3])

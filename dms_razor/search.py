@@ -42,8 +42,9 @@ class Search:
 
     Args:
         model (nn.Module): The supernet; its layers are masked in place.
-        example_inputs (Tensor | tuple): What the model's forward takes, of
-            the shape MACs are counted for. Needed unless ``space`` is given.
+        example_inputs (Any): What the model's forward takes, of the shape
+            MACs are counted for: a tensor, a tuple or list of arguments, a
+            mapping of keyword arguments. Needed unless ``space`` is given.
         target (float | str): 0.5, ``'50%'``, ``'2.0G'`` or 4.1e9.
         metric (str): What ``target`` limits: ``'macs'``, ``'params'`` or
             another name of :data:`dms_razor.core.METRICS`.

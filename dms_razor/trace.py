@@ -1,29 +1,28 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """``trace``: the way in to tracing."""
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Mapping, Optional, Tuple
 
 import torch
 from torch import nn
 
 from .counting import count_each
-from .network import run_model, untouched
+from .network import (as_arguments, describe_inputs, run_model, samples_of,
+                      several, tensors_of, untouched)
 from .proof.check import check_space
 from .space import Space
 from .tracing import RULES
 from .tracing.builder import SpaceBuilder
+from .tracing.options import Options
 from .tracing.recorder import Recorder
 
 
 def trace(model: nn.Module,
           example_inputs: Any,
           forward: Optional[Callable] = None,
-          units: Optional[Dict[str, dict]] = None,
-          width: bool = True,
-          depth: bool = True,
-          heads: bool = True,
-          qk: bool = True,
-          v: bool = True,
-          check: bool = True) -> Space:
+          *,
+          batch_size: Optional[int] = None,
+          check: bool = True,
+          **options: Any) -> Space:
     """Find everything that can be pruned in a network.
 
     The network runs once on the example input, in eval mode and without
@@ -31,57 +30,61 @@ def trace(model: nn.Module,
 
     Args:
         model (nn.Module): Any network.
-        example_inputs (Tensor | tuple): What one forward pass takes, of the
-            shape MACs are to be counted for. A batch of one is enough.
+        example_inputs (Any): What one forward pass takes, of the shape MACs
+            are to be counted for: a tensor, a tuple or list of arguments, or
+            a mapping of keyword arguments. A batch of one is enough.
         forward (Callable, optional): Called as ``forward(model, *inputs)``,
-            where the model's own ``forward`` does not reach all layers.
-        units (dict[str, dict], optional): Name pattern (as in fnmatch) of
-            units or layers -> ``fixed=True``, ``divisor`` (channels that go
-            together), ``least`` and ``most`` (bounds on what is kept, in
-            channels a group, or in blocks), ``choices`` (the numbers that
-            may be kept, counted in the same way). Later patterns win.
-        width (bool): Whether widths are searched. Defaults to True.
-        depth (bool): Whether depths are searched. Defaults to True.
-        heads (bool): Whether attention heads are searched, by default True.
-        qk (bool): Whether query/key dims are searched, by default True.
-        v (bool): Whether value dims are searched. Defaults to True.
+            of a mapping ``forward(model, **inputs)``, where the model's own
+            ``forward`` does not reach all layers.
+        batch_size (int, optional): How many samples the example holds, of
+            which costs are one's. By default it is found out, see
+            :mod:`dms_razor.network.samples`.
         check (bool): Prune a copy at random and compare it with the masked
             network; what does not agree is fixed and named. Defaults to
             True.
+        **options: ``units``, ``only``, ``frozen``, ``width``, ``depth``,
+            ``heads``, ``qk``, ``v``: what may be removed, see
+            :class:`dms_razor.tracing.options.Options`.
 
     Returns:
         Space: The search space.
 
     Raises:
         RuntimeError: The forward fails on the example input.
-        TypeError: A switch is no bool.
+        TypeError: An option is of the wrong type, or unknown.
         ValueError: Nothing can be pruned, a pattern matches nothing, the
-            forward returns no tensor, or the network is compiled.
+            forward returns no tensor, the network is compiled, the inputs
+            hold an object of an unknown kind, or it does not show how many
+            samples they are.
     """
-    wanted = _switches(width=width, depth=depth, heads=heads, qk=qk, v=v)
-    example_inputs = tuple(example_inputs) if isinstance(
-        example_inputs, (tuple, list)) else (example_inputs, )
-    forward = forward or run_model
-    recorder = record(model, example_inputs, forward)
-    builder = SpaceBuilder(recorder, units, wanted)
+    wanted = Options(**options)
+    describe_inputs(example_inputs)  # refuses what no manifest can hold
+    if not isinstance(example_inputs, Mapping):
+        example_inputs = several(example_inputs)
+    inputs, run = as_arguments(example_inputs, forward or run_model)
+    recorder = record(model, inputs, run)
+    recorder.batch_size = samples_of(model, inputs, run, batch_size)
+    builder = SpaceBuilder(recorder, wanted)
     space = builder.build()
     if check:
-        space = check_space(model, example_inputs, forward, builder, space)
+        space = check_space(model, inputs, run, builder, space)
     space.example_inputs = example_inputs
-    first = [x for x in example_inputs if isinstance(x, torch.Tensor)]
+    first = tensors_of(inputs)[:1]
     space.input_shape = tuple(first[0].shape) if first else ()
     space.batch_size = recorder.batch_size
     space.counted = count_each(model, example_inputs, forward)
+    _check_samples(space)
     return space
 
 
-def _switches(**kinds: bool) -> List[str]:
-    """The kinds of units that are searched."""
-    for kind, switch in kinds.items():
-        if not isinstance(switch, bool):  # 'no' would switch it on
-            raise TypeError(f'{kind}={switch!r} is neither True nor False; it '
-                            f'says whether {kind} is searched')
-    return [kind for kind, switch in kinds.items() if switch]
+def _check_samples(space: Space) -> None:
+    """Refuse a number of samples that cannot be right."""
+    macs = space.counted['macs'].total if 'macs' in space.counted else 0
+    if macs % space.batch_size:
+        raise ValueError(
+            f'the example inputs take {macs:,} MACs, which are no '
+            f'{space.batch_size} equal samples: state batch_size=, the number '
+            'of samples that they hold.')
 
 
 def record(model: nn.Module, example_inputs: Tuple,

@@ -212,7 +212,7 @@ def assert_counted(layer, macs, steps=False):
         assert net(x).shape[0] == STEPS
     count = count_macs(net, x)
     assert count.macs == before + BATCH * macs
-    space = trace(net, x)
+    space = trace(net, x, batch_size=BATCH)
     check_counts(net, space)
     assert space.counted['macs'] == count
     assert space.resource.supernet() == 4 * 8 + 8 * INSIDE + macs

@@ -57,7 +57,8 @@ def test_words_as_example_input(tmp_path):
     net = nn.Sequential(
         nn.Embedding(20, 16), nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 5))
     words = torch.randint(0, 20, (4, 7))
-    search = Search(net, words, target='50%', total_steps=5)
+    search = Search(
+        net, words, target='50%', total_steps=5, batch_size=len(words))
     assert search.preflight().supernet['macs'] == 7 * (16 * 32 + 32 * 5)
     export = search.export(tmp_path / 'subnet', picture=False)
     assert export.manifest.macs['counted'] == count_macs(

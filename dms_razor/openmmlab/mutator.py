@@ -29,8 +29,8 @@ class DMSMutator(ChannelMutator):
             input, with or without the batch axis, or the side of a square
             image. Without it, :meth:`prepare_from_supernet` needs
             ``example_inputs``.
-        units, width, depth, heads, qk, v: What may be removed, see
-            :func:`dms_razor.trace.trace`.
+        units, only, frozen, width, depth, heads, qk, v: What may be removed,
+            see :class:`dms_razor.tracing.options.Options`.
         importance, decay, selector, seed: What elements are ranked by and
             what is learnt, see :class:`dms_razor.core.Bank`.
         lr (float | str): Step size of the ratios. Defaults to 'auto', see
@@ -45,6 +45,8 @@ class DMSMutator(ChannelMutator):
     def __init__(self,
                  input_shape: Union[None, int, Sequence[int]] = None,
                  units: Optional[Dict[str, dict]] = None,
+                 only: Union[None, str, Sequence[str]] = None,
+                 frozen: Optional[bool] = None,
                  width: Optional[bool] = None,
                  depth: Optional[bool] = None,
                  heads: Optional[bool] = None,
@@ -70,6 +72,8 @@ class DMSMutator(ChannelMutator):
         self.input_shape = input_shape
         self.search_args = dict(
             units=units,
+            only=only,
+            frozen=frozen,
             width=width,
             depth=depth,
             heads=heads,

@@ -13,8 +13,9 @@ from ..space import Block, FullWidth, Space
 from .blocks import ResidualFinder, group_stages
 from .costs import CostBuilder
 from .labels import compress, core
-from .options import check_options, make_unit, matches
+from .options import Options, make_unit, matches
 from .sites import SiteBuilder
+from .spared import spare
 from .units import Elements, UnitFinder, WidthGroup
 
 
@@ -23,19 +24,14 @@ class SpaceBuilder:
 
     Args:
         recorder (Recorder): A finished recording.
-        units (dict[str, dict], optional): Name pattern -> options, see
-            :func:`dms_razor.trace`.
-        kinds (Sequence[str]): Kinds of units to search. Defaults to all.
+        options (Options, optional): What may be removed. Defaults to all.
     """
 
-    def __init__(self,
-                 recorder,
-                 units: Optional[Dict[str, dict]] = None,
-                 kinds: Sequence[str] = KINDS) -> None:
+    def __init__(self, recorder, options: Optional[Options] = None) -> None:
         self.recorder = recorder
         self.facts = recorder.facts
-        self.options = check_options(units or {})
-        self.kinds = kinds
+        self.wanted = options or Options()
+        self.options, self.kinds = self.wanted.units, self.wanted.kinds
         self.blocks, self.stay = ResidualFinder(recorder).find()
         # Set by the self-check: numbers of a module's own that follow a
         # width, and the modules for which that has been tried: numbers of
@@ -46,6 +42,9 @@ class SpaceBuilder:
         self.failed: Dict[type, Set[str]] = defaultdict(
             set)  # class -> modules that fail
         self.matched: Set[str] = set()
+        stay = spare(recorder, self.wanted, [b.path for b in self.blocks])
+        for path, reason in stay.items():
+            self.keep_blocks([path], reason)
 
     def build(self) -> Space:
         """The space; channels that turn out to be special are fixed.
@@ -89,6 +88,7 @@ class SpaceBuilder:
     def _check_patterns(self, units: List[Unit],
                         full_width: List[FullWidth]) -> None:
         stays = [stay.module for stay in full_width]
+        self.wanted.check_only(self.recorder.modules)
         for pattern, options in self.options.items():
             kinds = {
                 unit.kind
@@ -140,6 +140,9 @@ class SpaceBuilder:
             return f'{kind} is not searched'
         if options.get('fixed'):
             return 'declared fixed' if width else f'its {kind}: declared fixed'
+        outside = self.wanted.outside(modules)
+        if outside is not None:
+            return outside
         if size % step:
             what = f'{size} channels are' if width else f'{kind}: {size} is'
             return f'its {what} no multiple of the step {step}'

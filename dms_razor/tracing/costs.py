@@ -40,7 +40,7 @@ class CostBuilder:
         return ResourceModel(self._axes, costs, self.layout)
 
     def macs(self) -> List[Cost]:
-        """The MACs of each operation."""
+        """The MACs of each operation, of one sample."""
         return [self._macs(op) for op in self.facts.operations]
 
     def params(self) -> List[Cost]:
@@ -53,7 +53,8 @@ class CostBuilder:
         slot = self.sites.slots.get((f'{op.module}.weight', 1))
         if slot is not None:
             indices[0] = slot.index
-        return Cost(op.module, op.op, 'macs', op.coefficient,
+        return Cost(op.module, op.op, 'macs',
+                    op.coefficient / self.recorder.batch_size,
                     tuple(map(self._axis, indices)),
                     enclosing(op.module, self.blocks))
 

@@ -33,7 +33,8 @@ class TensorAxis:
 class Operation:
     """A convolution, linear layer or matrix product and its cost in MACs.
 
-    ``macs = coefficient * prod(number of channels in each axis)``.
+    ``macs = coefficient * prod(number of channels in each axis)``, of all
+    samples of the example.
     """
     module: str
     op: str

@@ -1,11 +1,90 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """What users can say about units by name pattern."""
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Dict, Tuple
+from typing import Dict, Iterable, List, Optional, Sequence, Tuple, Union
 
-from ..core.layout import Unit
+from ..core.layout import KINDS, Unit
+from ..errors import listed
 
 OPTIONS = ('fixed', 'divisor', 'least', 'most', 'choices')
+
+
+@dataclass
+class Options:
+    """What may be removed, and what is left alone.
+
+    Args:
+        units (dict[str, dict], optional): Name pattern (as in fnmatch) of
+            units or layers -> ``fixed=True``, ``divisor`` (channels that go
+            together), ``least`` and ``most`` (bounds on what is kept, in
+            channels a group, or in blocks), ``choices`` (the numbers that
+            may be kept, counted in the same way). Later patterns win.
+        width, depth, heads, qk, v (bool): Whether widths, blocks, attention
+            heads, query/key dims and value dims are searched. Default to
+            True.
+        only (str | Sequence[str], optional): Name patterns of the layers and
+            blocks that are searched, e.g. ``'backbone.*'``; a unit with a
+            member elsewhere stays. By default the whole network.
+        frozen (bool): Whether layers that do not train
+            (``requires_grad=False``) are searched too. With False their
+            weights stay as they are. Defaults to True.
+
+    Raises:
+        TypeError: A switch is no bool, or ``only`` is no pattern.
+        ValueError: An option of a unit is unknown or no positive whole
+            number.
+    """
+    units: Optional[Dict[str, dict]] = None
+    width: bool = True
+    depth: bool = True
+    heads: bool = True
+    qk: bool = True
+    v: bool = True
+    only: Union[None, str, Sequence[str]] = None
+    frozen: bool = True
+
+    def __post_init__(self) -> None:
+        for name in (*KINDS, 'frozen'):
+            switch = getattr(self, name)
+            if not isinstance(switch, bool):  # 'no' would switch it on
+                raise TypeError(f'{name}={switch!r} is neither True nor '
+                                f'False; it says whether {name} is searched')
+        self.units = check_options(self.units or {})
+        only = (self.only, ) if isinstance(self.only, str) else self.only
+        if only is not None and not (isinstance(only, (list, tuple)) and only
+                                     and all(isinstance(p, str)
+                                             for p in only)):
+            raise TypeError(f'only={self.only!r} is no name pattern and no '
+                            "list of them, such as 'backbone.*'")
+        self.only = None if only is None else tuple(only)
+
+    @property
+    def kinds(self) -> List[str]:
+        """The kinds of units that are searched."""
+        return [kind for kind in KINDS if getattr(self, kind)]
+
+    def check_only(self, modules: Iterable[str]) -> None:
+        """Raise ValueError if a pattern of ``only`` matches no module."""
+        modules = list(modules)
+        for pattern in self.only or ():
+            if not any(matches(module, pattern) for module in modules):
+                raise ValueError(
+                    f'only={pattern!r} matches no module of this network. Its '
+                    'parts are: '
+                    f'{listed([m for m in modules if m and "." not in m])}. '
+                    'Correct the pattern.')
+
+    def outside(self, members: Sequence[str]) -> Optional[str]:
+        """Why a unit of such members stays; None if it is searched."""
+        if self.only is None:
+            return None
+        others = [
+            member for member in members
+            if not any(matches(member, pattern) for pattern in self.only)
+        ]
+        names = ', '.join(map(repr, self.only))
+        return f'"{others[0]}" is not in only={names}' if others else None
 
 
 def matches(name: str, pattern: str) -> bool:

@@ -43,6 +43,7 @@ class Recorder(TorchFunctionMode):
         self.calls: List[ModuleCall] = []
         self.facts = Facts(self.variables)
         self.modules = dict(model.named_modules())
+        self.batch_size = 1  # samples in the example: costs are of one
         self._own = named_tensors(model)  # held, so that ids stay theirs
         self._names: Dict[int, str] = {}
         for name, tensor in self._own.items():
@@ -249,7 +250,7 @@ class Recorder(TorchFunctionMode):
         """
         self.facts.operations.append(
             Operation(self.path, call.op,
-                      len(self.nodes) - 1, macs / self.batch_size, axes))
+                      len(self.nodes) - 1, macs, axes))
 
     # module calls
 
@@ -324,6 +325,7 @@ class Recorder(TorchFunctionMode):
         outs = tensors_of(out)
         self.fix([t for t in outs if self.value(t) is not None],
                  'output of the network')
+        self.result_nodes = self.nodes_of(outs)
         self.output_nodes = self.nodes_of(
             [t for t in outs if t.is_floating_point()])
         self.readers: Dict[int, List[int]] = defaultdict(list)
@@ -339,8 +341,6 @@ class Recorder(TorchFunctionMode):
     def _bind_inputs(self, tensors: List[Tensor]) -> None:
         node = self.new_node('input', [])
         floating = [t for t in tensors if t.is_floating_point()]
-        batched = [t for t in floating + tensors if t.dim()]
-        self.batch_size = max(batched[0].shape[0], 1) if batched else 1
         for tensor in floating:
             variable = self.variables.new_fixed('input of the network')
             self.bind(tensor, node, variable.expand(tensor.shape))

@@ -10,13 +10,15 @@ from torch.nn import functional as F
 from dms_razor.proof.check import Checker, check_space, trial
 from dms_razor.trace import record, run_model, trace
 from dms_razor.tracing.builder import SpaceBuilder
+from dms_razor.tracing.options import Options
 
 OUT = dict(out=conv(16, 8))
 
 
 def unchecked(net, **options):
     """The builder and the space before any check."""
-    builder = SpaceBuilder(record(net, (IMAGES, ), run_model), **options)
+    builder = SpaceBuilder(
+        record(net, (IMAGES, ), run_model), Options(**options))
     return builder, builder.build()
 
 

@@ -8,9 +8,7 @@ import torch
 from mmengine.structures import BaseDataElement
 from torch import nn
 
-from dms_razor.network import (call, describe_inputs, make_inputs, tensors_of,
-                               to_device_of, untouched)
-from dms_razor.subnet import SubnetError
+from dms_razor.network import call, tensors_of, untouched
 
 
 def test_call():
@@ -57,32 +55,6 @@ def test_tensors_of_something_that_holds_itself():
     loop = [a]
     loop.append(loop)
     assert tensors_of(loop) == [a]
-
-
-def test_inputs_survive_a_manifest():
-    inputs = (torch.rand(2, 3), dict(ids=torch.tensor([[1, 2]]), n=4), None)
-    description = describe_inputs(inputs)
-    assert description == [
-        dict(shape=[2, 3], dtype='float32'),
-        dict(
-            named=dict(ids=dict(shape=[1, 2], dtype='int64'), n=dict(
-                value=4))),
-        dict(value=None)
-    ]
-    first, second, third = make_inputs(description, nn.Linear(1, 1))
-    assert torch.equal(first, torch.zeros(2, 3)) and third is None
-    assert second['ids'].dtype == torch.int64 and second['n'] == 4
-    with pytest.raises(SubnetError, match='hold a set, which a manifest'):
-        describe_inputs([{1}])
-
-
-def test_inputs_go_where_the_network_is():
-    model = nn.Linear(2, 2, device='meta')
-    x, rest = to_device_of(model, [torch.ones(1), dict(y=torch.ones(1), n=1)])
-    assert x.device.type == rest['y'].device.type == 'meta'
-    assert rest['n'] == 1
-    made = make_inputs(dict(shape=[1], dtype='float32'), model)
-    assert made.device.type == 'meta'
 
 
 class Frozen(nn.BatchNorm1d):

@@ -8,8 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from .errors import SubnetError
-
 
 class _PlainOperations(TorchFunctionMode):
     """Changes nothing, but keeps torch from taking fused shortcuts.
@@ -68,11 +66,17 @@ def call(model: nn.Module,
             networks that are not simply called.
     """
     forward = forward or run_model
-    given = inputs if isinstance(inputs, (tuple, list)) else (inputs, )
     with _PlainOperations():
         if isinstance(inputs, Mapping):
             return forward(model, **inputs)
-        return forward(model, *given)
+        return forward(model, *several(inputs))
+
+
+def several(inputs: Any) -> tuple:
+    """The arguments that example inputs are; a named tuple is one."""
+    if isinstance(inputs, (tuple, list)) and not hasattr(inputs, '_fields'):
+        return tuple(inputs)
+    return (inputs, )
 
 
 def run_model(model: nn.Module, *args: Any, **kwargs: Any) -> Any:
@@ -103,60 +107,6 @@ def tensors_of(value: Any, seen: Optional[Set[int]] = None) -> List[Tensor]:
                           ()), *getattr(type(value), '__slots__', ()))
         value = [getattr(value, name, None) for name in names]
     return [tensor for part in value for tensor in tensors_of(part, seen)]
-
-
-def describe_inputs(inputs: Any) -> Any:
-    """Describe example inputs, of tensors and plain values, in JSON's terms.
-
-    Returns:
-        Any: The same nesting, each tensor as ``{'shape': [1, 3, 224, 224],
-        'dtype': 'float32'}``.
-
-    Raises:
-        SubnetError: Something is neither a tensor nor a plain value.
-    """
-    if isinstance(inputs, Tensor):
-        return dict(
-            shape=list(inputs.shape), dtype=str(inputs.dtype).split('.')[-1])
-    if isinstance(inputs, Mapping):
-        named = {str(k): describe_inputs(v) for k, v in inputs.items()}
-        return dict(named=named)
-    if isinstance(inputs, (list, tuple)):
-        return [describe_inputs(value) for value in inputs]
-    if inputs is None or isinstance(inputs, (bool, int, float, str)):
-        return dict(value=inputs)
-    raise SubnetError(
-        f'The example inputs hold a {type(inputs).__name__}, which a '
-        'manifest cannot describe. Pass tensors and plain values.')
-
-
-def make_inputs(description: Any, like: nn.Module) -> Any:
-    """Make zeros of what :func:`describe_inputs` returned, where ``like`` is.
-
-    MACs do not depend on their values.
-    """
-    if isinstance(description, list):
-        return tuple(make_inputs(part, like) for part in description)
-    if 'named' in description:
-        named = description['named'].items()
-        return {name: make_inputs(part, like) for name, part in named}
-    if 'value' in description:
-        return description['value']
-    return torch.zeros(
-        description['shape'],
-        dtype=getattr(torch, description['dtype']),
-        device=device_of(like))
-
-
-def to_device_of(model: nn.Module, inputs: Any) -> Any:
-    """Example inputs, in the same nesting, where the network is."""
-    if isinstance(inputs, Tensor):
-        return inputs.to(device_of(model))
-    if isinstance(inputs, Mapping):
-        return {k: to_device_of(model, v) for k, v in inputs.items()}
-    if isinstance(inputs, (list, tuple)):
-        return tuple(to_device_of(model, value) for value in inputs)
-    return inputs
 
 
 def device_of(model: nn.Module) -> torch.device:
