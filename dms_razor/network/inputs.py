@@ -25,7 +25,7 @@ def as_arguments(inputs: Any, forward: Callable) -> Tuple[tuple, Callable]:
     """Bring example inputs to positional arguments.
 
     Args:
-        inputs (Any): As for :func:`dms_razor.network.call`.
+        inputs (Any): As for :func:`dms_razor.network.running.call`.
         forward (callable): As there.
 
     Returns:

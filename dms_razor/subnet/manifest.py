@@ -41,7 +41,7 @@ class Manifest:
         model (dict): The supernet: ``type`` (class name), ``tensors`` (shape
             of every entry of its state dict) and their ``fingerprint``.
         inputs (Any): The example inputs that ``macs`` are counted on, as
-            :func:`dms_razor.network.describe_inputs` puts it.
+            :func:`dms_razor.network.inputs.describe_inputs` puts it.
         metric (str): What was limited.
         target (float, optional): The limit in units of ``metric``.
         macs (dict): Multiply-accumulates of one forward pass: ``supernet``,
