@@ -134,7 +134,8 @@ def count_macs(model: nn.Module,
     Args:
         model (nn.Module): A plain network; its flags, buffers and random
             state are as before afterwards.
-        inputs (Any): Example inputs as for :func:`dms_razor.network.running.call`.
+        inputs (Any): Example inputs, as for
+            :func:`dms_razor.network.running.call`.
             MACs are those of the whole batch.
         forward (callable, optional): As there.
 

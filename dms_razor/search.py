@@ -21,6 +21,7 @@ from .core.projection import project
 from .core.resource import ResourceModel
 from .errors import check_number, refuse_beside
 from .masking.attach import attach, make_bank, refuse_masked, unmask
+from .masking.optimizers import Drive
 from .moved import moved_names
 from .network import untouched
 from .preflight import Preflight, preflight
@@ -244,16 +245,13 @@ class Search:
         return self._handle is not None
 
     def attach(self, optimizer: torch.optim.Optimizer) -> 'Search':
-        """Let every ``optimizer.step()`` update the ratios first, unless a
-        ``GradScaler`` skips it."""
+        """Let every ``optimizer.step()``, also of a wrapper, update ratios:
+        once, however often it calls a closure; not if a ``GradScaler`` skips
+        it."""
         self._release()
-        weights = sum((g['params'] for g in optimizer.param_groups), [])
-        self._weights = [w for w in weights if w.requires_grad]
-
-        def hook(optimizer, args, kwargs) -> None:
-            self.step()
-
-        self._handle = optimizer.register_step_pre_hook(hook)
+        self._handle = Drive(optimizer, self.step,
+                             lambda: self.bank.drop_gradient())
+        self._weights = self._handle.weights
         return self
 
     def loss(self, task_loss: Tensor) -> Tensor:

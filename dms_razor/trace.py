@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from .counting import count_each
-from .network import (as_arguments, describe_inputs, run_model, samples_of,
-                      several, tensors_of, untouched)
+from .network import (as_arguments, describe_inputs, refuse_wrapped, run_model,
+                      samples_of, several, tensors_of, untouched)
 from .proof.check import check_space
 from .space import Space
 from .tracing import RULES
@@ -58,6 +58,7 @@ def trace(model: nn.Module,
             samples they are.
     """
     wanted = Options(**options)
+    refuse_wrapped(model)
     describe_inputs(example_inputs)  # refuses what no manifest can hold
     if not isinstance(example_inputs, Mapping):
         example_inputs = several(example_inputs)

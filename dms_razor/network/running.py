@@ -53,6 +53,22 @@ def untouched(model: nn.Module) -> Iterator[None]:
                     tensor.copy_(value)
 
 
+def refuse_wrapped(model: nn.Module) -> None:
+    """Raise ValueError if a network, or a part of it, is spread by a wrapper.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, nn.DataParallel) or any(
+                kind.__name__ in ('DistributedDataParallel',
+                                  'FullyShardedDataParallel')
+                for kind in type(module).__mro__):
+            raise ValueError(
+                f'{f"the part {name!r}" if name else "this network"} is '
+                f'wrapped in {type(module).__name__}, which would be taken '
+                'for a part of it: give the network itself, '
+                f'{f"{name}.module" if name else "model.module"}, and wrap it '
+                'afterwards')
+
+
 def call(model: nn.Module,
          inputs: Any,
          forward: Optional[Callable] = None) -> Any:

@@ -9,6 +9,7 @@ from mmengine.structures import BaseDataElement
 from torch import nn
 
 from dms_razor.network import call, tensors_of, untouched
+from dms_razor.trace import trace
 
 
 def test_call():
@@ -98,3 +99,15 @@ def test_the_body_draws_the_same_numbers_each_time():
         with untouched(net):
             found.append(torch.rand(4))
     assert torch.equal(*found)
+
+
+@pytest.mark.parametrize('wrap, path', [
+    (nn.DataParallel, 'model'),
+    (lambda net: nn.Sequential(nn.DataParallel(net)), '0'),
+])
+def test_wrapped_networks_are_pointed_to_their_module(wrap, path):
+    net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    with pytest.raises(
+            ValueError,
+            match=f'wrapped in DataParallel.*itself, {path}.module, and wrap'):
+        trace(wrap(net), torch.ones(1, 4))
