@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from .core.bank import Bank
-from .core.budget import AUTO, FALL, TargetSchedule, check_fall, no_schedule
+from .core.budget import (AUTO, FALL, HARDEN, TargetSchedule, check_shares,
+                          no_schedule)
 from .core.constraint import Constraint
 from .core.decision import Decision, decide, share_of_projection
 from .core.gradient import drop_stale_gradient
@@ -60,6 +61,8 @@ class Search:
             :mod:`dms_razor.core.multiplier`; the paper's is 1.
         fall (float): Share of the search proper in which the target falls;
             then it rests. By default a third; 1 in the paper.
+        harden (float): Share of all steps, the last, with hard masks in the
+            network, see :meth:`Bank.harden`. A tenth; 0 in the paper.
         importance, decay, selector, seed: What elements are ranked by and
             what is learnt, see :class:`dms_razor.core.Bank`.
         forward (callable, optional): ``forward(model, *example_inputs)`` when
@@ -99,6 +102,7 @@ class Search:
                  lr: Union[None, float, str] = None,
                  loss_weight: Union[None, float, str] = None,
                  fall: float = FALL,
+                 harden: float = HARDEN,
                  importance: Union[None, str, Callable] = None,
                  decay: Optional[float] = None,
                  selector: Union[None, str, Callable] = None,
@@ -117,7 +121,7 @@ class Search:
             raise ValueError('a search needs a target: 0.5, "50%", "2.0G"')
         refuse_masked(model)
         self.model, self.forward, self.metric = model, forward, metric
-        self.fall = check_fall(fall)
+        self.fall, self.harden = check_shares(fall, harden)
         self.space = space or trace(model, forward=forward, **tracing)
         self.resource: ResourceModel = self.space.resource
         self.constraint = Constraint(self.resource, metric, constraint,
@@ -145,8 +149,7 @@ class Search:
                    total_steps: int,
                    warmup_steps: int = 0,
                    width_only_steps: int = 0) -> None:
-        """Start the target schedule, or again with other lengths; arguments
-        and errors as for the constructor."""
+        """Start the schedule, or again; arguments as for the constructor."""
         for name, steps in dict(
                 total_steps=total_steps,
                 warmup_steps=warmup_steps,
@@ -168,8 +171,8 @@ class Search:
     @property
     def at_target(self) -> bool:
         """Whether ratios have moved and the target falls no further."""
-        falls = self.schedule is not no_schedule and \
-            self.schedule(self.step_count + 1) > self.target
+        falls = self.schedule is not no_schedule and self.schedule(
+            self.step_count + 1) > self.target
         return self.bank.updates > 0 and not falls
 
     @torch.no_grad()
@@ -192,8 +195,8 @@ class Search:
         return self._report
 
     def budget(self, target: Union[None, float, str] = None) -> float:
-        """A target in units of the metric, by default the search's own;
-        TargetError if it is unreadable or out of reach."""
+        """A target in units of the metric, by default the search's own; or
+        TargetError."""
         return self.target if target is None else self._report.amount(target)
 
     def attach_masks(self) -> None:
@@ -292,9 +295,14 @@ class Search:
         epochs, sets ``search.own_clock = False`` and calls this.
         """
         self.step_count = step
+        self._harden_in_time()
         if (self.width_only_steps and step >= self.total_steps
                 and not self.bank.depth_frozen):
             self.freeze_depth()
+
+    def _harden_in_time(self) -> None:
+        steps = self.total_steps + self.width_only_steps
+        self.bank.harden(0 < steps * self.harden >= steps - self.step_count)
 
     def freeze_depth(self) -> None:
         """Project onto the budget; from here on only widths move."""
@@ -323,11 +331,11 @@ class Search:
                 'this is no state of a search: load the dict that '
                 'Search.state_dict() returned')
         if 'projected' not in state and self.constraint.weight == AUTO:
-            warnings.warn('this search was begun by dms_razor 0.1, whose '
-                          'defaults were lr=5e-3, loss_weight=1., fall=1.; it '
-                          'goes on with other settings')
+            warnings.warn('this search was begun by dms_razor 0.1, with lr='
+                          '5e-3, loss_weight=1., fall=1.; now others hold')
         self.bank.load_state_dict(state['bank'])
         self.step_count = int(state['step_count'])
+        self._harden_in_time()
         self._projected = float(state.get('projected', 0.))
 
     def project(self, target: Optional[float] = None) -> Tensor:

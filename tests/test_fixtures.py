@@ -243,7 +243,8 @@ def search_config(name, work_dir, monkeypatch):
     monkeypatch.chdir(FILES / name)  # it names base.py
     cfg = Config.fromfile('search.py')
     # What 0.1.0 did unless it was told otherwise.
-    cfg.model.search.fall, cfg.model.resource_loss = 1., dict(loss_weight=1.)
+    cfg.model.search.fall, cfg.model.search.harden = 1., 0.
+    cfg.model.resource_loss = dict(loss_weight=1.)
     cfg.model.mutator = {'lr': 5e-3, **cfg.model.get('mutator', {})}
     for hook in cfg.custom_hooks:
         if hook['type'] == 'mmrazor.ExportSubnetHook':

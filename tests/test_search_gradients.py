@@ -59,6 +59,7 @@ def test_ratio_gradients_are_finite_differences(activation, loss_weight):
         net,
         images,
         target=.3,
+        harden=0.,
         total_steps=30,
         lr=5e-3,
         loss_weight=loss_weight)

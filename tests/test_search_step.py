@@ -65,7 +65,13 @@ def test_ratios_follow_the_gradient_of_task_and_resource_loss(data):
         nn.Linear(6, 4)).double()
     images, labels = data[0].double(), data[1]
     search = Search(
-        net, images, total_steps=30, loss_weight=.7, lr=1e-3, seed=1)
+        net,
+        images,
+        total_steps=30,
+        loss_weight=.7,
+        lr=1e-3,
+        harden=0.,
+        seed=1)
     bank = search.bank
     search.own_clock = False
     search.advance(30)
@@ -225,3 +231,26 @@ def test_one_optimizer_drives_the_search(net, data):
     assert search.bank.updates == 0
     second.step()
     assert search.bank.updates == 1
+
+
+@pytest.mark.parametrize('harden, first', [(0., None), (.2, 10), (1., 0)])
+def test_the_last_steps_run_with_hard_masks(harden, first):
+    """Ten steps and two of width alone: of twelve, a fifth are two."""
+    search = make_search(
+        plain_net(), total_steps=10, width_only_steps=2, harden=harden)
+    hard = []
+    for step in range(12):
+        search.advance(step)
+        hard.append(search.bank.hardened)
+    assert hard == [first is not None and step >= first for step in range(12)]
+    other = make_search(
+        plain_net(), total_steps=10, width_only_steps=2, harden=harden)
+    search.advance(11)
+    other.load_state_dict(search.state_dict())
+    assert other.bank.hardened == search.bank.hardened
+    assert torch.equal(other.bank.current, search.bank.current)
+
+
+def test_a_share_of_hard_steps_is_checked():
+    with pytest.raises(ValueError, match='harden is 1.5.* at most 1'):
+        make_search(plain_net(), harden=1.5)

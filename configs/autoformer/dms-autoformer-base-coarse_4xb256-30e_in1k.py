@@ -7,7 +7,8 @@ model = dict(
     type='mmrazor.DMS',
     architecture=_base_.model,
     target='11G',
-    search=dict(epochs=30, warmup_epochs=20, width_only_epochs=2, fall=1.),
+    search=dict(
+        epochs=30, warmup_epochs=20, width_only_epochs=2, fall=1., harden=0.),
     # the paper's settings; without them: 'auto', see docs/en/method.md
     resource_loss=dict(loss_weight=1.),
     mutator=dict(

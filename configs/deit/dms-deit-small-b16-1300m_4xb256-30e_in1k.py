@@ -12,7 +12,8 @@ model = dict(
     type='mmrazor.DMS',
     architecture=dict(type='DMSSupernet', cfg=_base_.model, deepen=4 / 3),
     target='1.3G',
-    search=dict(epochs=30, warmup_epochs=20, width_only_epochs=2, fall=1.),
+    search=dict(
+        epochs=30, warmup_epochs=20, width_only_epochs=2, fall=1., harden=0.),
     # the paper's settings; without them: 'auto', see docs/en/method.md
     resource_loss=dict(loss_weight=1.),
     mutator=dict(lr=5e-3))

@@ -12,7 +12,7 @@ model = dict(
     architecture=dict(
         type='DMSSupernet', cfg=_base_.model, widen=1.5, deepen=2),
     target='0.3G',
-    search=dict(epochs=30, width_only_epochs=2, fall=1.),
+    search=dict(epochs=30, width_only_epochs=2, fall=1., harden=0.),
     # the paper's settings; without them: 'auto', see docs/en/method.md
     resource_loss=dict(loss_weight=1.),
     mutator=dict(lr=5e-3))

@@ -10,7 +10,7 @@ model = dict(
     type='mmrazor.DMS',
     architecture=_base_.model,
     target='4.0G',
-    search=dict(epochs=10, width_only_epochs=1, fall=1.),
+    search=dict(epochs=10, width_only_epochs=1, fall=1., harden=0.),
     # the paper's settings; without them: 'auto', see docs/en/method.md
     resource_loss=dict(loss_weight=1.),
     mutator=dict(lr=5e-3))

@@ -19,7 +19,10 @@ model = dict(
     mutator=dict(lr=5e-3 / 128),
     resource_loss=dict(loss_weight=128.),
     search=dict(
-        epochs=search_epochs, width_only_epochs=width_only_epochs, fall=1.))
+        epochs=search_epochs,
+        width_only_epochs=width_only_epochs,
+        fall=1.,
+        harden=0.))
 
 # mmyolo's recipe in fewer epochs; mosaic is off in the width-only epochs
 default_hooks = dict(param_scheduler=dict(max_epochs=max_epochs))

@@ -9,8 +9,7 @@ the network would all act on them.
 
 One step::
 
-    output = network(x)           # layers read bank.current, [E]
-    loss = criterion(output, y) + bank.loss_anchor()
+    loss = criterion(network(x), y) + bank.loss_anchor()  # reads bank.current
     loss.backward()               # fills the gradient of the mask leaf
     bank.update(resource_loss)    # ratios, importances, new masks
     optimizer.step()
@@ -36,19 +35,13 @@ from .layout import Layout
 from .motion import Motion
 from .selectors import Selector, check_lr, make_selector
 from .state import restore, saved
-from .topk import hard_masks, initial_order, rank_order, ranks_from_order
+from .topk import (hard_masks, hardened, initial_order, rank_order,
+                   ranks_from_order, visible)
 
 # (counts [U], masks [E]) -> loss, a scalar that is differentiable in both.
 ResourceLoss = Callable[[Tensor, Tensor], Tensor]
 
 MODES = ('soft', 'hard', 'off', 'given')
-
-# Masks between 0 and this are this: what float32 cannot see next to a mask of
-# 1. A gradient meets up to five masks on its way to a weight; were they much
-# smaller, their product would run into float32's denormals, on which a CPU
-# computes up to a hundred times slower. At 0 a mask in front of a ReLU would
-# lose its gradient (see dms_razor.tracing.sites).
-_TINY = torch.finfo(torch.float32).eps
 
 
 class Bank(nn.Module):
@@ -58,17 +51,15 @@ class Bank(nn.Module):
         layout (Layout): The units.
         importance (str | Callable): A name of
             :data:`~.importance.IMPORTANCES` or ``f(mask, grad, previous)``.
-            Defaults to 'taylor'.
         decay (float, optional): Decay of a named importance; refused where
             it has none. Defaults to the paper's 0.99.
         selector (str | Callable | Selector): What is learnt, see
-            :mod:`.selectors`. Defaults to 'dms'.
-        lr (float | str): Step size of the selector's numbers, the ratios, or
-            'auto', see :mod:`.step_size`. Defaults to the paper's 5e-3.
+            :mod:`.selectors`.
+        lr (float | str): Step size of the numbers, or 'auto', see
+            :mod:`.step_size`. Defaults to the paper's 5e-3.
         seed (int): Seed of the order of elements before the first update.
-            Defaults to 0.
-        dtype (torch.dtype): Type of the masks that layers read. Defaults to
-            torch.float32. The state itself is always float64.
+        dtype (torch.dtype): Type of the masks that layers read. The state
+            itself is always float64.
 
     Attributes:
         selector (Selector): Owns the learnable numbers.
@@ -76,11 +67,12 @@ class Bank(nn.Module):
         order (Tensor): Element ids row by row, least important first, int64
             ``[E]``.
         ranks (Tensor): Rank of every element in its row, int64 ``[E]``.
-        masks (Tensor): Soft masks, a leaf that requires a gradient,
-            ``[E]``. A new one after every update.
+        masks (Tensor): A leaf that requires a gradient, ``[E]``; soft, unless
+            hardened. A new one after every update.
         scale (Tensor): Leaf behind :meth:`loss_anchor`, a scalar.
         updates (int): Number of importance updates so far.
         depth_frozen (bool): Whether :meth:`freeze_depth` was called.
+        hardened (bool): Whether :meth:`harden` was called.
         motion (Motion): How the numbers move, and who moved them.
         lr (float | str): May be changed during a search.
 
@@ -110,7 +102,8 @@ class Bank(nn.Module):
         self.importance = torch.zeros(
             layout.E, dtype=torch.float64, device=layout.device)
         self.order = initial_order(layout, seed)
-        self.updates, self.depth_frozen, self._mode = 0, False, 'soft'
+        self.updates, self._mode = 0, 'soft'
+        self.depth_frozen = self.hardened = False
         self.refresh()
 
     @property
@@ -187,8 +180,11 @@ class Bank(nn.Module):
 
     def _mask(self) -> None:
         with torch.inference_mode(False), torch.no_grad():
-            masks, _ = self.both_masks()
-            masks = torch.where((masks > 0) & (masks < _TINY), _TINY, masks)
+            soft, _ = self.both_masks()
+            self._soft = visible(soft)
+            masks = self._soft
+            if self.hardened:
+                masks = hardened(self._soft, self.hard())
             self.masks = masks.to(self._dtype).requires_grad_()
             # Loss scales exceed float16: the anchor is never below float32.
             self.scale = torch.ones(
@@ -293,6 +289,14 @@ class Bank(nn.Module):
         self.depth_frozen = True
         self.refresh()
 
+    def harden(self, hard: bool = True) -> None:
+        """From now on the network reads 0-1 masks, so that weights get used
+        to what will be exported; ratios move by the slope of the soft ones
+        (straight through), and importances are theirs."""
+        if hard != self.hardened:
+            self.hardened = hard
+            self._mask()
+
     def loss_anchor(self) -> Tensor:
         """A zero to add to every loss before backward.
 
@@ -319,10 +323,9 @@ class Bank(nn.Module):
         Args:
             resource_loss (Callable, optional): Takes counts ``[U]`` and
                 masks ``[E]``, both differentiable in the ratios, and returns
-                the resource loss, its weight included. Defaults to None.
-            excess (Callable, optional): Instead of a resource loss: takes the
-                same and returns log(r_c / r_t). The numbers are shifted until
-                it is 0, see :mod:`.multiplier`. Defaults to None.
+                the resource loss, its weight included.
+            excess (Callable, optional): Instead of it, log(r_c / r_t); the
+                numbers are shifted until it is 0, see :mod:`.multiplier`.
 
         Returns:
             bool: False if the gradient was not finite (e.g. an overflow of
@@ -333,7 +336,6 @@ class Bank(nn.Module):
         """
         check_gradient(self)
         grad = self.masks.grad.double() / self.scale.grad.double()
-        masks = self.masks.detach().double()
         self.drop_gradient()
 
         slope = slope_of(self, grad, resource_loss)
@@ -342,7 +344,8 @@ class Bank(nn.Module):
         grad, slope = mean_over_ranks(torch.cat((grad, slope))).split(
             (len(grad), len(slope)))
 
-        importance = self._new_importance(masks, grad, self.importance)
+        importance = self._new_importance(
+            self._soft.to(self._dtype).double(), grad, self.importance)
         if not torch.isfinite(torch.cat((importance, slope))).all():
             return False
         # Before the order changes, in which the gradient was taken.
@@ -393,6 +396,5 @@ class Bank(nn.Module):
         self.refresh()
 
     def extra_repr(self) -> str:
-        """What ``print`` shows beside the name."""
         return (f'{self.layout!r}, importance={self.importance_name}, '
                 f'lr={self.lr}, mode={self.mode}')

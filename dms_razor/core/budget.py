@@ -3,7 +3,7 @@
 import math
 import re
 from numbers import Real
-from typing import Union
+from typing import Tuple, Union
 
 import torch
 from torch import Tensor
@@ -172,8 +172,22 @@ def check_fall(fall: float) -> float:
     return fall
 
 
+def check_shares(fall: float, harden: float) -> Tuple[float, float]:
+    """Both; or ValueError if one is no such share of a search.
+
+    ``harden`` is in [0, 1]: the last steps, with hard masks.
+    """
+    check_number('harden', harden)
+    if harden > 1:
+        raise ValueError(f'harden is {harden}, it is the share of the search '
+                         'in which the network runs with hard masks: give at '
+                         'most 1')
+    return check_fall(fall), harden
+
+
 AUTO = 'auto'  # as a setting: the search works it out
 FALL = 1 / 3  # default share of a search in which its target falls
+HARDEN = .1  # default share of a search that runs with hard masks
 
 
 def check_weight(weight: Union[float, str]) -> Union[float, str]:

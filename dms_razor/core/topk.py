@@ -227,3 +227,21 @@ def topk(importance: Tensor,
     ranks = ranks_from_order(rank_order(importance.detach(), layout), layout)
     masks = soft_masks(ratio.reshape(1), ranks, layout, temperature)
     return masks.to(ratio.dtype)
+
+
+# What float32 cannot see next to a mask of 1. A gradient meets up to five
+# masks on its way to a weight; were they much smaller, their product would run
+# into float32's denormals, on which a CPU computes up to a hundred times
+# slower. At 0 a mask in front of a ReLU would lose its gradient (see
+# dms_razor.tracing.sites).
+_TINY = torch.finfo(torch.float32).eps
+
+
+def visible(soft: Tensor) -> Tensor:
+    """Soft masks, ``[E]``, none of them between 0 and float32's epsilon."""
+    return torch.where((soft > 0) & (soft < _TINY), _TINY, soft)
+
+
+def hardened(soft: Tensor, keep: Tensor) -> Tensor:
+    """1 where ``keep`` is true, else as good as 0 but with a gradient."""
+    return soft.clamp(max=_TINY).masked_fill(keep, 1.)

@@ -108,7 +108,8 @@ class DMS(BaseAlgorithm):
                 target=self.target,
                 metric=self.metric,
                 constraint=self.resource_loss,
-                fall=self.schedule.fall)
+                fall=self.schedule.fall,
+                harden=self.schedule.harden)
         return self.search.preflight()
 
     def set_length(self,

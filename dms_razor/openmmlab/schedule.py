@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import NamedTuple, Optional
 
-from ..core.budget import FALL, check_fall
+from ..core.budget import FALL, HARDEN, check_shares
 from ..errors import check_number
 
 
@@ -41,6 +41,8 @@ class SearchSchedule:
         warmup_iters (int): As ``warmup_epochs``.
         fall (float): Share of the search proper, without its warm-up, in
             which the target falls. Defaults to a third.
+        harden (float): Share of all steps, the last ones, in which the
+            network runs with hard masks. Defaults to a tenth.
 
     Raises:
         ValueError: If a length is negative or both units are used.
@@ -52,11 +54,12 @@ class SearchSchedule:
     width_only_iters: int = 0
     warmup_iters: int = 0
     fall: float = FALL
+    harden: float = HARDEN
 
     def __post_init__(self) -> None:
-        check_fall(self.fall)
+        check_shares(self.fall, self.harden)
         for name, length in vars(self).items():
-            if length is not None and name != 'fall':
+            if length is not None and name not in ('fall', 'harden'):
                 check_number(f'search.{name}', length, whole=True)
         if self.by_epoch and (self.iters is not None or self.width_only_iters
                               or self.warmup_iters):

@@ -395,3 +395,28 @@ def test_every_metric_orders_by_its_figure(metric):
     for row in range(bank.layout.R):
         inside = bank.layout.row_of_element == row
         assert figure[inside].argsort().argsort().equal(bank.ranks[inside])
+
+
+def test_hard_masks_with_the_slope_of_the_soft_ones():
+    """Layers read 0 and 1; the ratios move as the soft masks would."""
+    bank, net = searched()
+    soft, kept = bank.masks.detach().clone(), bank.hard()
+    before, ranks = bank.ratios.clone(), bank.ranks.clone()
+    importance = bank.importance.clone()
+    bank.harden()
+    assert bank.masks[kept].eq(1).all() and not kept.all()
+    # Not 0: in front of a ReLU that would have no gradient.
+    assert (0 < bank.masks[~kept]).all() and (bank.masks[~kept] < 1e-6).all()
+    backward(bank, net)
+    grad = bank.masks.grad.clone()
+    bank.update()
+    slope = torch.autograd.functional.jacobian(
+        lambda numbers: bank.selector.soft(numbers, ranks), before).T @ grad
+    moved = before - .05 * slope
+    torch.testing.assert_close(
+        bank.ratios, moved.clamp(bank.selector.low, bank.selector.high))
+    torch.testing.assert_close(bank.importance,
+                               .99 * importance + .01 * (grad * soft)**2)
+    bank.harden(False)
+    torch.testing.assert_close(bank.masks.detach(),
+                               bank.selector.soft(bank.ratios, bank.ranks))

@@ -131,7 +131,6 @@ def test_versions_name_what_was_run():
     assert versions()['torch'] == torch.__version__
 
 
-
 def test_rows_that_differ_in_what_follows_share_a_search(bench):
     """And those that search otherwise do not."""
 

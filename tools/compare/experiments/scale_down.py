@@ -15,7 +15,8 @@ experiment = Experiment(
     budgets={'hand-made': hand},
     rows=[
         Row('dms'),
-        Row('dms of 0.1.0', search=dict(lr=5e-3, loss_weight=1., fall=1.)),
+        Row('dms of 0.1.0',
+            search=dict(lr=5e-3, loss_weight=1., fall=1., harden=0.)),
         Row('even', 'network', network=even),
         Row('hand', 'network', network=hand),
     ],
