@@ -54,6 +54,7 @@ class Preflight:
             alone leads, see :mod:`dms_razor.core.descent`.
         samples (int): Samples in the example input; costs are of one.
         input_shape (tuple[int]): Shape of the first tensor in it.
+        training (str): What was seen of train mode, in words.
     """
     metric: str
     kinds: Dict[str, Dict[str, int]]
@@ -69,6 +70,7 @@ class Preflight:
     resource_only: Optional[Tensor] = None
     samples: int = 1
     input_shape: Tuple[int, ...] = ()
+    training: str = ''
 
     @property
     def ratios(self) -> int:
@@ -125,6 +127,7 @@ class Preflight:
             problem=self.problem,
             steps=self.steps,
             total_steps=self.total_steps,
+            training=self.training,
             full_width=self.full_width)
 
     def to_json(self) -> str:
@@ -162,6 +165,8 @@ class Preflight:
             least = self.minimum[metric]
             yield (metric, f'supernet {format_amount(whole)}, smallest '
                    f'{format_amount(least)} ({least / (whole or 1.):.1%})')
+        if self.training:
+            yield 'training', self.training
         if self.target is not None:
             share = self.target / self.supernet[self.metric]
             yield ('target', f'{format_amount(self.target)} {self.metric} '
@@ -252,7 +257,8 @@ def preflight(space: Space,
         lr=lr,
         exact=loss_weight == AUTO,
         samples=space.batch_size,
-        input_shape=space.input_shape)
+        input_shape=space.input_shape,
+        training=space.training)
     if report.ratios == 0:
         reasons = '; '.join(f'{item["module"]}: {item["reason"]}'
                             for item in report.full_width[:3])

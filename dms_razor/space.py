@@ -134,6 +134,7 @@ class Space:
         batch_size (int): Samples in them; ``resource`` is that of one.
         counted (dict[str, Count]): What the whole network costs by metric, as
             :func:`dms_razor.counting.count_each` counts it.
+        training (str): What was seen of train mode, in words.
     """
     units: List[Unit]
     layout: Layout
@@ -150,6 +151,7 @@ class Space:
     example_inputs: Tuple = field(default=(), repr=False)
     batch_size: int = 1
     counted: Dict[str, Any] = field(default_factory=dict)
+    training: str = ''
 
     def count(self, *kinds: str) -> Tuple[int, int]:
         """Number of units and of elements of the given kinds."""

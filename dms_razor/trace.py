@@ -12,8 +12,10 @@ from .proof.check import check_space
 from .space import Space
 from .tracing import RULES
 from .tracing.builder import SpaceBuilder
+from .tracing.modes import mode_reads
 from .tracing.options import Options
 from .tracing.recorder import Recorder
+from .tracing.training import TrainMode
 
 
 def trace(model: nn.Module,
@@ -22,11 +24,14 @@ def trace(model: nn.Module,
           *,
           batch_size: Optional[int] = None,
           check: bool = True,
+          train_inputs: Any = None,
+          train_forward: Optional[Callable] = None,
           **options: Any) -> Space:
     """Find everything that can be pruned in a network.
 
-    The network runs once on the example input, in eval mode and without
-    gradients; its weights, buffers and training flags are as before.
+    The network runs in eval mode and, where its code asks for the mode, once
+    more in train mode, on the example repeated to two samples: what runs in
+    training alone reads masks too, but costs no MACs. All is as before then.
 
     Args:
         model (nn.Module): Any network.
@@ -40,8 +45,9 @@ def trace(model: nn.Module,
             which costs are one's. By default it is found out, see
             :mod:`dms_razor.network.samples`.
         check (bool): Prune a copy at random and compare it with the masked
-            network; what does not agree is fixed and named. Defaults to
-            True.
+            network; what does not agree is fixed and named. On by default.
+        train_inputs (Any, optional): What training gives, with targets.
+        train_forward (Callable, optional): As ``forward``, in training.
         **options: ``units``, ``only``, ``frozen``, ``width``, ``depth``,
             ``heads``, ``qk``, ``v``: what may be removed, see
             :class:`dms_razor.tracing.options.Options`.
@@ -52,30 +58,43 @@ def trace(model: nn.Module,
     Raises:
         RuntimeError: The forward fails on the example input.
         TypeError: An option is of the wrong type, or unknown.
-        ValueError: Nothing can be pruned, a pattern matches nothing, the
-            forward returns no tensor, the network is compiled, the inputs
-            hold an object of an unknown kind, or it does not show how many
-            samples they are.
+        ValueError: Nothing can be pruned, a pattern matches nothing, no
+            tensor is returned, the network is compiled, the inputs hold an
+            unknown kind of object, or do not show how many samples they are.
     """
     wanted = Options(**options)
     refuse_wrapped(model)
-    describe_inputs(example_inputs)  # refuses what no manifest can hold
-    if not isinstance(example_inputs, Mapping):
-        example_inputs = several(example_inputs)
+    example_inputs = _readable(example_inputs)
     inputs, run = as_arguments(example_inputs, forward or run_model)
     recorder = record(model, inputs, run)
     recorder.batch_size = samples_of(model, inputs, run, batch_size)
+    training = TrainMode(recorder, train_forward or forward or run_model)
+    training.record(example_inputs, train_inputs, train_forward)
     builder = SpaceBuilder(recorder, wanted)
     space = builder.build()
     if check:
-        space = check_space(model, inputs, run, builder, space)
-    space.example_inputs = example_inputs
+        space = check_space(model, inputs, run, builder, space, training)
+    space.training = training.report()
+    space.batch_size = recorder.batch_size
+    _describe(space, model, example_inputs, forward)
+    return space
+
+
+def _readable(inputs: Any) -> Any:
+    """Arguments, or a mapping, that a manifest can hold; others are refused.
+    """
+    describe_inputs(inputs)
+    return inputs if isinstance(inputs, Mapping) else several(inputs)
+
+
+def _describe(space: Space, model: nn.Module, inputs: Any,
+              forward: Optional[Callable]) -> None:
+    """Note what the space was traced on, and what that costs."""
+    space.example_inputs = inputs
     first = tensors_of(inputs)[:1]
     space.input_shape = tuple(first[0].shape) if first else ()
-    space.batch_size = recorder.batch_size
-    space.counted = count_each(model, example_inputs, forward)
+    space.counted = count_each(model, inputs, forward)
     _check_samples(space)
-    return space
 
 
 def _check_samples(space: Space) -> None:
@@ -101,7 +120,7 @@ def record(model: nn.Module, example_inputs: Tuple,
     recorder = Recorder(model, RULES)
     name = type(model).__name__
     try:
-        with untouched(model):
+        with untouched(model), mode_reads(model) as recorder.asked:
             recorder.run(forward, example_inputs)
     except Exception as error:
         shapes = [

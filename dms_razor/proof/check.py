@@ -9,8 +9,9 @@ later.
 """
 import copy
 import sys
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Callable, List, Optional, Tuple
+from typing import Any, Callable, Iterator, List, Optional, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,8 @@ from ..masking.attach import attach, unmask
 from ..network import tensors_of, untouched
 from ..space import Space
 from ..subnet.slicing import slice_model
+from ..tracing.training import TrainMode
+from .noise import EqualNoise
 from .repair import repair
 
 #: Largest difference over largest output that rounding can explain (the
@@ -49,8 +52,12 @@ class Problem:
     selection: Tensor
 
 
-def check_space(model: nn.Module, inputs: Tuple, forward: Callable, builder,
-                space: Space) -> Space:
+def check_space(model: nn.Module,
+                inputs: Tuple,
+                forward: Callable,
+                builder,
+                space: Space,
+                training: Optional[TrainMode] = None) -> Space:
     """Check a space and fix what does not hold.
 
     Args:
@@ -59,6 +66,9 @@ def check_space(model: nn.Module, inputs: Tuple, forward: Callable, builder,
         forward (Callable): How it is run.
         builder (SpaceBuilder): Builds the space anew after a repair.
         space (Space): The space to check.
+        training (TrainMode, optional): How it is trained; what was recorded
+            in train mode is proved there too. Where that does not work, it is
+            told so and the space is what holds in eval mode.
 
     Returns:
         Space: A space that holds.
@@ -71,12 +81,33 @@ def check_space(model: nn.Module, inputs: Tuple, forward: Callable, builder,
     for _ in range(MOST_REPAIRS):
         problem = checker.first_problem(space)
         if problem is None:
-            return space
-        space = repair(checker, builder, space, problem)
+            if training is None or not training.to_prove:
+                return space
+            checked = _check_training(training, builder, space)
+            if checked is space:
+                return space
+            space = checked
+        else:
+            space = repair(checker, builder, space, problem)
     raise RuntimeError(
         f'the search space of {type(model).__name__} does not hold after '
         f'{MOST_REPAIRS} repairs; the last problem: {problem.reason}. Declare '
         'the units around it fixed.')
+
+
+def _check_training(training: TrainMode, builder, space: Space) -> Space:
+    """The same in train mode: the space if it holds there, else a repair."""
+    try:
+        if training.checker is None:
+            training.checker = Checker(training.model, training.probe_inputs(),
+                                       training.forward, training)
+        problem = training.checker.first_problem(space)
+        if problem is not None:
+            return repair(training.checker, builder, space, problem)
+        training.proved = True
+    except Exception as error:
+        training.failed(error)
+    return space
 
 
 class Checker:
@@ -86,10 +117,15 @@ class Checker:
         model (nn.Module): The network.
         inputs (tuple): Example inputs.
         forward (Callable): How it is run.
+        training (TrainMode, optional): Compare in train mode.
     """
 
-    def __init__(self, model: nn.Module, inputs: Tuple,
-                 forward: Callable) -> None:
+    def __init__(self,
+                 model: nn.Module,
+                 inputs: Tuple,
+                 forward: Callable,
+                 training: Optional[TrainMode] = None) -> None:
+        self.training = training
         self.model, self.forward = model, forward
         self.probe, self.inputs = _scrambled(model), inputs
         self.tolerance = TOLERANCE
@@ -115,9 +151,11 @@ class Checker:
 
     def first_problem(self, space: Space) -> Optional[Problem]:
         """The first of some subnets that does not hold; None if all do."""
+        trials = range(TRIALS)
+        if self.training is not None:  # widths, then blocks: the rest repeats
+            trials = range(1 + bool(space.blocks))
         tried = (
-            self.problem(space, trial(space, number))
-            for number in range(TRIALS))
+            self.problem(space, trial(space, number)) for number in trials)
         return next((problem for problem in tried if problem), None)
 
     def problem(self, space: Space, selection: Tensor) -> Optional[Problem]:
@@ -143,9 +181,18 @@ class Checker:
         return None if reason is None else Problem(None, reason, selection)
 
     def _run(self, model: nn.Module) -> List[Tensor]:
-        with untouched(model):
+        with self._mode(model):
             out = self.forward(model, *self.inputs)
         return [t for t in tensors_of(out) if t.is_floating_point()]
+
+    @contextmanager
+    def _mode(self, model: nn.Module) -> Iterator[None]:
+        if self.training is None:
+            with untouched(model):
+                yield
+        else:
+            with self.training.mode(model), EqualNoise():
+                yield
 
     def _compare(self, expected: List[Tensor],
                  found: List[Tensor]) -> Optional[str]:

@@ -110,11 +110,12 @@ def _follow_outputs(builder, path: str) -> bool:
     recorder, widths = builder.recorder, {}
     found = builder.extra_attributes
     before = sum(map(len, found.values()))
-    for call in recorder.calls:
+    for call, nodes in ((call, one.nodes) for one in recorder.passes
+                        for call in one.calls):
         module = recorder.modules[call.path]
         if not call.path.startswith(path) or len(call.outputs) != 1:
             continue
-        labels = recorder.nodes[call.outputs[0]].labels[0]
+        labels = nodes[call.outputs[0]].labels[0]
         classes = torch.from_numpy(builder.finder.classes[labels.numpy()])
         vector = core(compress(classes)).reshape(-1)
         widths[len(vector)] = vector
@@ -163,13 +164,13 @@ def _units_within(builder, space: Space, path: Optional[str]) -> List[int]:
 
 def _variables_of(builder, wanted: Callable) -> Tensor:
     """Prunable variables that operations in the wanted calls touch."""
-    calls, nodes = builder.recorder.calls, builder.recorder.nodes
     labels = [torch.zeros(0, dtype=torch.long)]
-    for node in nodes:
-        if node.call >= 0 and wanted(calls[node.call]):
-            labels += node.labels
-            for source in node.inputs:
-                labels += nodes[source].labels
+    for recorder in builder.recorder.passes:
+        for node in recorder.nodes:
+            if node.call >= 0 and wanted(recorder.calls[node.call]):
+                labels += node.labels
+                for source in node.inputs:
+                    labels += recorder.nodes[source].labels
     flat = torch.cat([core(x).reshape(-1) for x in labels]).unique()
     return flat[builder.elements.own_index(flat) >= 0]
 

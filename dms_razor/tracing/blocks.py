@@ -7,7 +7,7 @@ recorded operations, not by class name, so it works for any architecture.
 """
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import Dict, List, Optional, Set, Tuple
+from typing import Dict, List, Optional, Set, Tuple, Union
 
 from torch import nn
 
@@ -27,7 +27,7 @@ class ResidualBlock:
 
 
 class ResidualFinder:
-    """Finds residual blocks in a finished recording."""
+    """Finds residual blocks in one finished recording."""
 
     def __init__(self, recorder) -> None:
         self.nodes = recorder.nodes
@@ -45,15 +45,15 @@ class ResidualFinder:
             if node.op != 'input' and self.constant.issuperset(node.inputs):
                 self.constant.add(node.index)
 
-    def find(self) -> Tuple[List[ResidualBlock], List[FullWidth]]:
-        """All removable blocks, and residual blocks that must stay."""
-        results = [self._block(c) for c in self.calls if self._may_be_block(c)]
-        found = [r for r in results if isinstance(r, ResidualBlock)]
-        return self._one_level(found), [
-            r for r in results if isinstance(r, FullWidth)
-        ]
+    def results(self) -> Dict[str, Union[ResidualBlock, FullWidth]]:
+        """Path -> a block that can be removed, or one that must stay."""
+        found = {
+            c.path: self._block(c)
+            for c in self.calls if self._may_be_block(c)
+        }
+        return {path: r for path, r in found.items() if r is not None}
 
-    def _one_level(self, found: List[ResidualBlock]) -> List[ResidualBlock]:
+    def one_level(self, found: List[ResidualBlock]) -> List[ResidualBlock]:
         """Of blocks inside blocks, keep one level.
 
         A stage of equal blocks is itself a residual chain: its blocks are the
@@ -192,6 +192,35 @@ class ResidualFinder:
                     call.path.startswith(block.path + '.'):
                 return call.path
         return None
+
+
+def find_blocks(recorder) -> Tuple[List[ResidualBlock], List[FullWidth]]:
+    """All removable blocks of a network, and residual blocks that must stay.
+
+    A block can go if it can in each mode that calls it: one that returns more
+    in train mode is missed there. Blocks of training alone cost nothing that
+    is counted and stay.
+
+    Args:
+        recorder (Recorder): A finished recording, maybe with a second one.
+    """
+    first, *others = (ResidualFinder(one) for one in recorder.passes)
+    found = first.results()
+    for other in others:
+        again = other.results()
+        for path, block in found.items():
+            if not isinstance(block, ResidualBlock) or not other.times[path]:
+                continue
+            twin = again.get(path)
+            if isinstance(twin, FullWidth):
+                found[path] = FullWidth(path, f'in train mode {twin.reason}')
+            elif twin is None or twin.tails != block.tails:
+                found[path] = FullWidth(
+                    path, 'in train mode it is no such residual block')
+    blocks = [b for b in found.values() if isinstance(b, ResidualBlock)]
+    return first.one_level(blocks), [
+        stay for stay in found.values() if isinstance(stay, FullWidth)
+    ]
 
 
 def group_stages(blocks: List[ResidualBlock],

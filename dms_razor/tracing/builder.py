@@ -10,13 +10,14 @@ from torch import Tensor
 from ..adapters.registry import slim_name, slots_of
 from ..core.layout import KINDS, Layout, Unit
 from ..space import Block, FullWidth, Space
-from .blocks import ResidualFinder, group_stages
+from .blocks import find_blocks, group_stages
 from .costs import CostBuilder
 from .labels import compress, core
 from .options import Options, make_unit, matches
 from .sites import SiteBuilder
 from .spared import spare
 from .units import Elements, UnitFinder, WidthGroup
+from .unseen import blocks_with, fix_unseen
 
 
 class SpaceBuilder:
@@ -32,7 +33,12 @@ class SpaceBuilder:
         self.facts = recorder.facts
         self.wanted = options or Options()
         self.options, self.kinds = self.wanted.units, self.wanted.kinds
-        self.blocks, self.stay = ResidualFinder(recorder).find()
+        # What the first recording ran: the rest has no MACs to save.
+        self.measured = set(recorder.times) | {''}
+        self.unseen = fix_unseen(recorder)
+        self.blocks, self.stay = find_blocks(recorder)
+        for path, part in blocks_with(self.unseen, self.blocks).items():
+            self.keep_blocks([path], f'its part "{part}" was not run')
         # Set by the self-check: numbers of a module's own that follow a
         # width, and the modules for which that has been tried: numbers of
         # pieces, and numbers that a module asks its parts for.
@@ -138,6 +144,8 @@ class SpaceBuilder:
         step = options.get('divisor', 1)
         if kind not in self.kinds:
             return f'{kind} is not searched'
+        if self.measured.isdisjoint(modules):
+            return 'it runs in train mode alone, where nothing is counted'
         if options.get('fixed'):
             return 'declared fixed' if width else f'its {kind}: declared fixed'
         outside = self.wanted.outside(modules)
@@ -281,16 +289,17 @@ class SpaceBuilder:
             if reasons:
                 partly = 'partly: ' if len(reasons) < len(roots) else ''
                 stays.setdefault(producer.module, partly + reasons[0])
-        for operation in self.facts.operations:
-            path = operation.module
-            if len(operation.axes) == 0 and path not in stays:
-                stays[path] = self._why_unlabelled(operation)
+        for recorder in self.recorder.passes:
+            for operation in recorder.operations:
+                path = operation.module
+                if len(operation.axes) == 0 and path not in stays:
+                    stays[path] = self._why_unlabelled(recorder, operation)
         result = [FullWidth(*item) for item in stays.items()]
-        return result + self.attention_stays + self.stay
+        return result + self.attention_stays + self.stay + self.unseen
 
-    def _why_unlabelled(self, operation) -> str:
+    def _why_unlabelled(self, recorder, operation) -> str:
         roots = [
-            root for labels in self.recorder.nodes[operation.node].labels
+            root for labels in recorder.nodes[operation.node].labels
             for root in self.finder.roots(core(labels))
         ]
         return next(

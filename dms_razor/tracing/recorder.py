@@ -8,7 +8,7 @@ operation; an operation without a rule keeps the channels it touches at full
 width and says so by name.
 """
 from collections import Counter, defaultdict
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -32,16 +32,35 @@ class Recorder(TorchFunctionMode):
         rules (dict[str, Callable]): Canonical operation name -> rule; a rule
             is called as ``rule(recorder, call)`` with an :class:`OpCall` and
             returns the label tensors of the outputs, None for a constant.
+        first (Recorder, optional): A finished recording in another mode, of
+            which this is the second: both find out the same facts, and what
+            operations cost is known from the first.
+
+    Attributes:
+        again (Recorder): The second recording of this one, if there is one.
+        asked (dict[str, str]): Modules whose mode the network's code asked
+            for, see :func:`~dms_razor.tracing.modes.mode_reads`.
+        operations (list[Operation]): What was run here that costs something.
+        touched (set[str]): Parameters and buffers that operations read.
     """
 
-    def __init__(self, model: nn.Module, rules: Dict[str, Callable]) -> None:
+    def __init__(self,
+                 model: nn.Module,
+                 rules: Dict[str, Callable],
+                 first: Optional['Recorder'] = None) -> None:
         super().__init__()
         self.model = model
         self.rules = rules
-        self.variables = Variables()
+        self.variables = Variables() if first is None else first.variables
         self.nodes: List[Node] = []
         self.calls: List[ModuleCall] = []
-        self.facts = Facts(self.variables)
+        self.facts = Facts(self.variables) if first is None else first.facts
+        self.first, self.again = first, None
+        self.asked: Dict[str, str] = {}
+        self.operations: List[Operation] = [] if first else \
+            self.facts.operations
+        self.touched: Set[str] = set()
+        self.heads_before = len(self.facts.heads)  # those of the first
         self.modules = dict(model.named_modules())
         self.batch_size = 1  # samples in the example: costs are of one
         self._own = named_tensors(model)  # held, so that ids stay theirs
@@ -51,6 +70,11 @@ class Recorder(TorchFunctionMode):
         self._values: Dict[int, Value] = {}
         self._hidden: Dict[int, Tensor] = {}
         self._stack: List[int] = [-1]
+
+    @property
+    def passes(self) -> List['Recorder']:
+        """The recordings of a network, this one first."""
+        return [self] if self.again is None else [self, self.again]
 
     # what is known about tensors
 
@@ -159,10 +183,10 @@ class Recorder(TorchFunctionMode):
         tensors = [t for t in leaves if isinstance(t, Tensor)]
         versions = [_version(t) for t in tensors]
         out = func(*args, **kwargs)
-        if not any(
-                self.value(t) is not None or self.name_of(t) is not None
-                for t in tensors):
+        names = {self.name_of(t) for t in tensors} - {None}
+        if not names and all(self.value(t) is None for t in tensors):
             return out
+        self.touched |= names
         outs = [t for t in tree_flatten(out)[0] if isinstance(t, Tensor)]
         call = OpCall(func, op_name(func), args, kwargs, outs, tensors)
         if call.op == 'setitem':
@@ -248,7 +272,7 @@ class Recorder(TorchFunctionMode):
                 axis.
             axes (Tensor): Labels of the channels that MACs grow with.
         """
-        self.facts.operations.append(
+        self.operations.append(
             Operation(self.path, call.op,
                       len(self.nodes) - 1, macs, axes))
 
@@ -284,6 +308,7 @@ class Recorder(TorchFunctionMode):
         if not isinstance(module, torch.jit.ScriptModule):
             return
         path = self._paths.get(id(module), type(module).__name__)
+        self.touched |= {n for n in self._own if n.startswith(f'{path}.')}
         reason = f'what the scripted module "{path}" does is not seen'
         tensors = tensors_of((args, kwargs))
         self.fix(tensors, reason)
@@ -349,9 +374,13 @@ class Recorder(TorchFunctionMode):
 def not_known(recorder: Recorder, call: OpCall) -> List[Optional[Tensor]]:
     """The rule of all other operations: they count, their channels stay.
 
-    The operation runs again, on copies of what it writes into.
+    The operation runs again, on copies of what it writes into; in a second
+    recording it need not be counted.
     """
-
+    reason = (f'{recorder.where} uses {call.op}, for which it is not known '
+              'how channels pass through it')
+    if recorder.first is not None:
+        raise NotUnderstood(reason)
     args, kwargs = tree_map(
         lambda leaf: leaf.clone()
         if any(leaf is t for t in call.changed) else leaf,
@@ -361,8 +390,7 @@ def not_known(recorder: Recorder, call: OpCall) -> List[Optional[Tensor]]:
     macs = counter.get_total_flops() // 2
     if macs:
         recorder.count(call, macs)
-    raise NotUnderstood(f'{recorder.where} uses {call.op}, for which it is '
-                        'not known how channels pass through it')
+    raise NotUnderstood(reason)
 
 
 def _version(tensor: Tensor) -> int:

@@ -220,11 +220,11 @@ class MaskFolding:
     """Finds the norm that can carry a layer's masks.
 
     Args:
-        recorder (Recorder): The finished recording.
+        recorder (Recorder): The finished recording, maybe with a second one.
     """
 
     def __init__(self, recorder) -> None:
-        self.recorder, self.axes = recorder, recorder.facts.axes
+        self.passes, self.axes = recorder.passes, recorder.facts.axes
 
     def norm_of(self, layer: str, channels: int) -> Tuple[str, ...]:
         """The affine parameters that can carry the masks of ``layer``.
@@ -235,11 +235,22 @@ class MaskFolding:
 
         Returns:
             tuple[str]: Full names of a norm's parameters; none if there is no
-            such norm.
+            such norm, or not in each mode that runs it or the layer.
         """
-        recorder = self.recorder
+        found = {
+            self._norm_in(recorder, layer, channels)
+            for recorder in self.passes if recorder.times[layer]
+        }
+        names = found.pop() if len(found) == 1 else ()
+        path = names[0].rpartition('.')[0] if names else ''
+        apart = names and any(recorder.times[path] != recorder.times[layer]
+                              for recorder in self.passes)
+        return () if apart else names
+
+    def _norm_in(self, recorder, layer: str, channels: int) -> Tuple[str, ...]:
+        """The same in one recording."""
         nodes = [
-            operation.node for operation in recorder.facts.operations
+            operation.node for operation in recorder.operations
             if operation.module == layer and has(operation.op, 'layer')
         ]
         if len(nodes) != 1 or recorder.times[layer] != 1:
@@ -250,18 +261,18 @@ class MaskFolding:
                 and node.inputs[0] not in recorder.output_nodes:
             node = recorder.nodes[node.inputs[0]]
             if has(node.op, 'affine'):
-                return self._affine(node, channels)
+                return self._affine(recorder, node, channels)
             if not has(node.op, 'homogeneous'):
                 return ()
         return ()
 
-    def _affine(self, node, channels: int) -> Tuple[str, ...]:
+    def _affine(self, recorder, node, channels: int) -> Tuple[str, ...]:
         """Names of the norm's parameters, if they scale what the node is."""
-        path = self.recorder.calls[node.call].path
-        shift = getattr(self.recorder.modules[path], 'bias', None)
+        path = recorder.calls[node.call].path
+        shift = getattr(recorder.modules[path], 'bias', None)
         names = (f'{path}.weight', ) if shift is None else (f'{path}.weight',
                                                             f'{path}.bias')
         axes = [self.axes.get((name, 0)) for name in names]
-        fits = node.call >= 0 and self.recorder.times[path] == 1 and all(
+        fits = node.call >= 0 and recorder.times[path] == 1 and all(
             axis is not None and len(axis.labels) == channels for axis in axes)
         return names if fits else ()

@@ -84,7 +84,7 @@ def _note_values(recorder, weights: Tensor, carrier: Tensor,
     head = _head_dim(recorder, weights)
     classes = recorder.variables.classes()
     variables = classes[weights.reshape(-1).numpy()]
-    fact = next((fact for fact in recorder.facts.heads
+    fact = next((fact for fact in recorder.facts.heads[recorder.heads_before:]
                  if np.array_equal(classes[fact.heads.numpy()], variables)),
                 None)
     new = head is None if fact is None else fact.values is None

@@ -77,18 +77,18 @@ def test_dense_connections():
         out=conv(24, 8))
 
 
-@pytest.mark.parametrize('other', [
-    lambda net, x: net.side(x),
-    lambda net, x: x * 2,
-    lambda net, x: net.token.expand(len(x), -1, -1, x.shape[3]),
+@pytest.mark.parametrize('other, more', [
+    (lambda net, x: net.side(x), dict(side=conv(16, 16))),
+    (lambda net, x: x * 2, {}),
+    (lambda net, x: net.token.expand(len(x), -1, -1, x.shape[3]),
+     dict(token=nn.Parameter(torch.rand(1, 16, 1, 1)))),
 ])
-def test_joined_along_positions_they_are_the_same(other):
+def test_joined_along_positions_they_are_the_same(other, more):
     check(
         lambda net, x: net.out(
             F.avg_pool2d(torch.cat([x, other(net, x)], 2), 3)),
         BOTH,
-        side=conv(16, 16),
-        token=nn.Parameter(torch.rand(1, 16, 1, 1)),
+        **more,
         **OUT)
 
 

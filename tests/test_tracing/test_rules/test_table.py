@@ -100,17 +100,13 @@ def test_a_constant_added_behind_the_branch_goes_with_it():
 
     class Shifted(Block):
 
-        def __init__(self):
-            super().__init__(None)
-            self.shift = nn.Conv2d(1, 16, 1)
-
         def forward(self, x):
             return x + self.conv(x) + .5
 
     space = trace(
         build(
             lambda net, x: net.out(net.blocks(x)),
-            blocks=nn.Sequential(Shifted(), Shifted()),
+            blocks=nn.Sequential(Shifted(None), Shifted(None)),
             out=conv(16, 8)), IMAGES)
     assert not depths(space)
     assert 'add after the addition' in reasons(space)['blocks.0']
