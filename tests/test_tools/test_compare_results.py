@@ -105,3 +105,19 @@ def test_results_are_compact_and_enough_for_the_table(experiment, tmp_path,
 def test_nothing_to_write(experiment, tmp_path):
     assert write_results('mine', experiment, Store(tmp_path)) == []
     assert not list(tmp_path.iterdir())
+
+
+def test_columns_of_what_only_some_runs_have(experiment):
+    runs = [
+        run('dms', 0, 70., top1_before_training=50., judged=dict(regret=.1)),
+        run('dms', 1, 72., top1_before_training=54., judged=dict(regret=.3)),
+        run('even', 0, 60.)
+    ]
+    head, _, first, second = markdown('x', experiment,
+                                      runs).strip().splitlines()[-4:]
+    names = [cell.strip() for cell in head.split('|')]
+    for name, value in (('as cut (%)', '52.00 ± 2.83'), ('regret',
+                                                         '0.20 ± 0.14')):
+        place = names.index(name)
+        assert first.split('|')[place].strip() == value
+        assert second.split('|')[place].strip() == '–'

@@ -131,10 +131,12 @@ def markdown(name: str, experiment: Experiment, runs: List[Run]) -> str:
     groups = grouped(experiment, runs)
     judged = list(
         dict.fromkeys(key for run in runs for key in run.get('judged', {})))
+    before = any('top1_before_training' in run for run in runs)
     head = [
-        'budget', 'network', 'MACs', 'parameters', 'of budget', 'top-1 (%)',
-        'seeds', *judged, *[f'minus {row}' for row in experiment.references],
-        'search (s)', 'training (s)'
+        'budget', 'network', 'MACs', 'parameters', 'of budget',
+        *['as cut (%)'] * before, 'top-1 (%)', 'seeds', *judged,
+        *[f'minus {row}'
+          for row in experiment.references], 'search (s)', 'training (s)'
     ]
     rows = []
     for (label, row), group in groups.items():
@@ -143,9 +145,10 @@ def markdown(name: str, experiment: Experiment, runs: List[Run]) -> str:
             _amount(group, 'macs'),
             _amount(group, 'params'),
             f"{100 * _mean(group, 'share_of_budget'):.1f} %",
+            *[_spread_of(group, 'top1_before_training')] * before,
             _spread([run['top1'] for run in group]),
             str(len(group)), *[
-                _spread([run['judged'][key] for run in group])
+                _spread_of([run.get('judged', {}) for run in group], key)
                 for key in judged
             ], *[
                 '–' if row == other else _difference(
@@ -168,6 +171,11 @@ def _mean(group: List[Run], key: str) -> float:
 
 def _amount(group: List[Run], key: str) -> str:
     return format_amount(round(_mean(group, key)))
+
+
+def _spread_of(runs: List[Run], key: str) -> str:
+    values = [run[key] for run in runs if key in run]
+    return _spread(values) if values else '–'
 
 
 def _spread(values: Sequence[float]) -> str:
