@@ -5,17 +5,20 @@ The standard network is built at full size, checked against the manifest, and
 shrunk in place. Nothing is cut silently: any disagreement between network,
 manifest and weights is an error that names what differs.
 """
+import copy
 from pathlib import Path
 from typing import Any, Callable, Mapping, Optional, Union
 
+import torch
 from torch import nn
 
 from ..adapters.registry import make_slim
-from ..counting import count_macs, count_params
+from ..counting import Count, count_macs, count_params
 from ..errors import SubnetError, listed
-from ..network import (fingerprint, make_inputs, named_tensors,
-                       shape_differences, state_shapes)
+from ..network import (fingerprint, make_inputs, named_tensors, refuse_wrapped,
+                       shape_differences, state_shapes, tensors_of)
 from .manifest import Manifest, joined
+from .restore import unchanged_on_failure
 from .slicing import replace_by_identity, set_width
 from .weights import load_weights
 
@@ -48,8 +51,10 @@ def build_subnet(model: nn.Module,
 
     Raises:
         SubnetError: Manifest, network or weights do not belong together, or
-            the network does not cost what the manifest says.
-        ValueError: Both ``weights`` and ``init`` are given.
+            the network does not cost what the manifest says. It is as it was
+            then, after any error.
+        ValueError: Both ``weights`` and ``init`` are given, or the network is
+            wrapped, e.g. in ``DataParallel``.
     """
     if not isinstance(subnet, Manifest):
         subnet = Manifest.load(subnet)
@@ -57,10 +62,13 @@ def build_subnet(model: nn.Module,
     if init is not None and weights is not None:
         raise ValueError('init would be overwritten by the weights. Pass one '
                          'of the two.')
-    apply_manifest(model, manifest, init=init, reset=weights is None)
-    if weights is not None:
-        load_weights(model, weights, part)
-    check_cost(model, manifest, forward)
+    refuse_wrapped(model)
+    check_supernet(model, manifest)
+    with unchanged_on_failure(model):
+        _shrink(model, manifest, init, weights is None)
+        if weights is not None:
+            load_weights(model, weights, part)
+        check_cost(model, manifest, forward)
     return model
 
 
@@ -84,9 +92,17 @@ def apply_manifest(model: nn.Module,
         reset (bool): Whether shrunken layers are initialised anew.
 
     Raises:
-        SubnetError: ``model`` is not the manifest's supernet.
+        SubnetError: ``model`` is not the manifest's supernet. It is as it was
+            then.
     """
     check_supernet(model, manifest)
+    with unchanged_on_failure(model):
+        _shrink(model, manifest, init, reset)
+
+
+def _shrink(model: nn.Module, manifest: Manifest, init: Optional[Callable],
+            reset: bool) -> None:
+    """See :func:`apply_manifest`, of a network that was checked."""
     replace_by_identity(model, manifest.removed)
     shapes, shrunk = manifest.shapes, set()
     for name, tensor in named_tensors(model).items():
@@ -157,7 +173,7 @@ def check_cost(model: nn.Module,
             'differently: build the network that was searched.')
     if 'counted' not in manifest.macs:
         return
-    count = count_macs(model, make_inputs(manifest.inputs, model), forward)
+    count = _count(model, manifest, forward)
     expected = manifest.macs['counted'] * manifest.macs.get('samples', 1)
     if count.macs != expected:
         layers = [
@@ -171,3 +187,30 @@ def check_cost(model: nn.Module,
             f'manifest says {expected:,} ({listed(layers, 3)}). '
             'Strides or the like differ: build it from the config of the '
             'supernet that was searched.')
+
+
+def _count(model: nn.Module, manifest: Manifest,
+           forward: Optional[Callable]) -> Count:
+    """MACs on the manifest's inputs, as the network is or else as a copy.
+
+    A network in half precision does not take the inputs that were traced, and
+    one on the meta device may have to look at numbers: a copy of it in the
+    inputs' own precision, on a real device, costs the same.
+    """
+    try:
+        return count_macs(model, make_inputs(manifest.inputs, model), forward)
+    except SubnetError:
+        inputs = make_inputs(manifest.inputs, model)
+        floating = [t for t in tensors_of(inputs) if t.is_floating_point()]
+        dtype = floating[0].dtype if floating else torch.float32
+        own = [t for t in model.parameters() if t.is_floating_point()]
+        if all(t.dtype == dtype and not t.is_meta for t in own):
+            raise
+        twin = copy.deepcopy(model)
+        if any(t.is_meta for t in own):
+            twin.to_empty(device='cpu')
+            with torch.no_grad():
+                for tensor in named_tensors(twin).values():
+                    tensor.zero_()
+        twin.to(dtype)
+        return count_macs(twin, make_inputs(manifest.inputs, twin), forward)

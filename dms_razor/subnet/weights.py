@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ..compat.checkpoint import load_checkpoint, load_url
 from ..errors import SubnetError, listed
 from ..moved import moved_names
-from ..network import shape_differences, state_shapes
+from ..network import named_tensors, shape_differences, state_shapes
 from .files import whole_file
 
 __getattr__ = moved_names(__name__)
@@ -80,8 +80,37 @@ def load_weights(model: nn.Module,
 
     Arguments and errors are those of :func:`matching_weights`.
     """
+    weights = matching_weights(model, source, part)
+    _leave_meta(model, weights)
     # strict=False: entries that are no tensors are left out here
-    model.load_state_dict(matching_weights(model, source, part), strict=False)
+    model.load_state_dict(weights, strict=False)
+
+
+def _leave_meta(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Give what is on the meta device memory on the CPU, to load into.
+
+    Parameters that are shared stay shared.
+
+    Raises:
+        SubnetError: A buffer is on the meta device that no checkpoint holds.
+    """
+    meta = {n: t for n, t in named_tensors(model).items() if t.is_meta}
+    lost = [name for name in meta if name not in weights]
+    if lost:
+        raise SubnetError(
+            f'{listed(lost)} of {type(model).__name__} lie on the meta device '
+            'and in no checkpoint, so that they would have no numbers: build '
+            'the network on a real device.')
+    made: Dict[int, Tensor] = {}
+    for name, old in meta.items():
+        path, _, own = name.rpartition('.')
+        new = made.get(id(old))
+        if new is None:
+            new = torch.empty_like(old, device='cpu')
+            if isinstance(old, nn.Parameter):
+                new = nn.Parameter(new, old.requires_grad)
+            made[id(old)] = new
+        setattr(model.get_submodule(path), own, new)
 
 
 def matching_weights(model: nn.Module,
