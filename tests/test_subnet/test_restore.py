@@ -1,6 +1,5 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """Building in other precisions and places; a failed build changes nothing."""
-
 import pytest
 import torch
 from torch import nn
