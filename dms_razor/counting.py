@@ -13,16 +13,19 @@ from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import prod
-from typing import Any, Callable, Dict, Iterator, Optional
+from typing import (Any, Callable, Dict, Iterator, List, Mapping, Optional,
+                    Tuple)
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.module import (register_module_forward_hook,
                                      register_module_forward_pre_hook)
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten
 from torch.utils.flop_counter import FlopCounterMode
 
 from .core.resource import METRICS, Metric
-from .errors import SubnetError
+from .errors import SubnetError, listed
 from .network import call, untouched
 
 TORCH = 'torch.utils.flop_counter'
@@ -126,6 +129,56 @@ def every_product() -> Iterator[FlopCounterMode]:
             switch(value)
 
 
+class _Unknown(TorchDispatchMode):
+    """Notes operations on weights that come from outside of PyTorch.
+
+    The counter takes them for free, and does not see what they run inside.
+
+    Args:
+        model (nn.Module): Whose weights.
+        known (Mapping): Operations that can be counted.
+        running (list[str]): Path of the module that runs, as the last entry.
+    """
+
+    def __init__(self, model: nn.Module, known: Mapping,
+                 running: List[str]) -> None:
+        super().__init__()
+        self.known, self.running = known, running
+        self.weights = {_memory(p) for p in model.parameters() if p.dim() > 1}
+        self.found: List[Tuple[str, str]] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if getattr(func, 'namespace', '') not in (
+                'aten', 'prim',
+                'prims') and func.overloadpacket not in self.known and any(
+                    isinstance(leaf, torch.ScriptObject) or
+                    isinstance(leaf, Tensor) and _memory(leaf) in self.weights
+                    for leaf in tree_flatten((args, kwargs))[0]):
+            self.found.append((self.running[-1], str(func.overloadpacket)))
+        return func(*args, **kwargs)
+
+    def refuse(self) -> None:
+        """Raise SubnetError if there were any."""
+        if self.found:
+            names = listed(
+                dict.fromkeys(f'"{path or "(the network)"}" runs {operation}'
+                              for path, operation in self.found))
+            raise SubnetError(
+                f'The MACs of a weight are not known to {TORCH}: {names}. '
+                'Register what the operation costs, two FLOPs a MAC, with '
+                f'{TORCH}.register_flop_formula(torch.ops.…), or let the '
+                'forward run operations of PyTorch.')
+
+
+def _memory(tensor: Tensor) -> int:
+    """What tensors share that show the same numbers; 0 if they have none."""
+    try:
+        return tensor.untyped_storage()._cdata
+    except (NotImplementedError, RuntimeError):  # sparse
+        return 0
+
+
 def count_macs(model: nn.Module,
                inputs: Any,
                forward: Optional[Callable] = None) -> Count:
@@ -143,11 +196,14 @@ def count_macs(model: nn.Module,
         Count: Whole and per-module MACs.
 
     Raises:
-        SubnetError: The forward pass fails on these inputs.
+        SubnetError: The forward pass fails on these inputs, or a weight goes
+            into an operation that cannot be counted.
     """
     try:
         with untouched(model), every_product() as counter:
             own = _run_by_module(model, inputs, forward, counter)
+    except SubnetError:
+        raise
     except Exception as error:
         raise SubnetError(
             f'The MACs of {type(model).__name__} cannot be counted: its '
@@ -181,10 +237,12 @@ def _run_by_module(model: nn.Module, inputs: Any, forward: Optional[Callable],
         note()
         running.pop()
 
+    unknown = _Unknown(model, counter.flop_registry, running)
     # Hooks for all modules: scripted ones have none of their own.
     with register_module_forward_pre_hook(enter), \
-            register_module_forward_hook(leave):
+            register_module_forward_hook(leave), unknown:
         call(model, inputs, forward)
+    unknown.refuse()
     note()
     return own
 
