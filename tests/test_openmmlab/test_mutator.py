@@ -4,9 +4,12 @@ import random
 
 import pytest
 import torch
+from mmengine.model import BaseModel
 from mmrazor.models.mutables import MutableChannelUnit
 from mmrazor.models.mutators import ChannelMutator
 from mmrazor.registry import MODELS
+from torch import nn
+from torch.nn import functional as F
 from toy_models import classifier
 
 
@@ -35,6 +38,45 @@ def test_it_is_a_channel_mutator_with_depth(model):
     assert mutator.mutable_units == list(mutator.units)
     assert len(mutator.search_groups) == 16
     assert all(len(group) == 1 for group in mutator.search_groups.values())
+
+
+class Supervised(BaseModel):
+    """An auxiliary head that ``forward(mode='loss')`` alone runs."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.more = nn.Conv2d(3, 16, 3), nn.Conv2d(16, 12, 3)
+        self.head, self.aux = nn.Linear(12, 5), nn.Linear(16, 5)
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        x = self.stem(inputs).relu()
+        scores = self.head(self.more(x).relu().mean((2, 3)))
+        if mode == 'tensor':
+            return scores
+        return dict(
+            loss=F.cross_entropy(scores, data_samples),
+            aux=F.cross_entropy(self.aux(x.mean((2, 3))), data_samples))
+
+
+def test_losses_are_traced_where_they_are_given():
+    images, labels = torch.rand(2, 3, 16, 16), torch.tensor([0, 3])
+    mutator = MODELS.build(dict(type='mmrazor.DMSMutator'))
+    search = mutator.prepare_from_supernet(
+        Supervised(),
+        images[:1],
+        train_inputs=dict(inputs=images, data_samples=labels),
+        train_forward=lambda model, **data: model(**data, mode='loss'))
+    assert [unit.name for unit in mutator.units] == ['stem', 'more']
+    assert 'aux.weight' in search.space.slice_sites
+    assert 'proved on train_inputs' in search.preflight().training
+
+
+def test_heads_of_the_loss_that_were_not_seen_keep_their_inputs():
+    search = MODELS.build(
+        dict(type='mmrazor.DMSMutator',
+             input_shape=(3, 16, 16))).prepare_from_supernet(Supervised())
+    assert [unit.name for unit in search.space.units] == ['more']
+    assert {'stem', 'aux'} <= {s.module for s in search.space.full_width}
 
 
 def test_choices_are_the_bank_and_nothing_else(model):
