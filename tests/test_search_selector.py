@@ -158,7 +158,8 @@ def test_the_numbers_follow_both_losses(data):
         selector=Gates,
         total_steps=30,
         lr=1e-3,
-        loss_weight=1.)
+        loss_weight=1.,
+        harden=0.)
     search.own_clock = False
     search.advance(30)
     bank, numbers = search.bank, search.bank.selector.numbers.clone()
