@@ -110,6 +110,37 @@ class FullWidth:
     reason: str
 
 
+@dataclass(frozen=True)
+class Proof:
+    """What the self-check has shown: pruned and masked network are the same.
+
+    Attributes:
+        network (str): The network it was shown on.
+        units (int): Units that were pruned and whose channels reach the
+            outputs that were compared.
+        subnets (int): Subnets that were compared.
+        precision (str): What they computed in; if not 'float64', why.
+        error (float): Largest difference, over the largest entry of a slice
+            of the outputs.
+        unproved (dict[str, str]): Units that stay since nothing could be
+            shown of them -> why.
+    """
+    network: str
+    units: int
+    subnets: int
+    precision: str
+    error: float
+    unproved: Dict[str, str] = field(default_factory=dict)
+
+    def text(self) -> str:
+        """The proof in a line."""
+        left = f'; {len(self.unproved)} could not be proved and stay' \
+            if self.unproved else ''
+        return (f'{self.units} units on {self.network}, {self.subnets} '
+                f'subnets in {self.precision}: pruned and masked network '
+                f'differ by {self.error:.1e} at most{left}')
+
+
 @dataclass(eq=False)
 class Space:
     """What can be searched in a network.
@@ -135,6 +166,7 @@ class Space:
         counted (dict[str, Count]): What the whole network costs by metric, as
             :func:`dms_razor.counting.count_each` counts it.
         training (str): What was seen of train mode, in words.
+        proof (Proof, optional): What the self-check has shown, if it ran.
     """
     units: List[Unit]
     layout: Layout
@@ -152,6 +184,7 @@ class Space:
     batch_size: int = 1
     counted: Dict[str, Any] = field(default_factory=dict)
     training: str = ''
+    proof: Optional[Proof] = None
 
     def count(self, *kinds: str) -> Tuple[int, int]:
         """Number of units and of elements of the given kinds."""

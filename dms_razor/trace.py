@@ -4,11 +4,15 @@ from typing import Any, Callable, Mapping, Optional, Tuple
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from .counting import count_each
+from .errors import refuse_beside
+from .masking.copying import check_copy
 from .network import (as_arguments, describe_inputs, refuse_wrapped, run_model,
                       samples_of, several, tensors_of, untouched)
 from .proof.check import check_space
+from .proof.twin import prove_twin
 from .space import Space
 from .tracing import RULES
 from .tracing.builder import SpaceBuilder
@@ -24,6 +28,8 @@ def trace(model: nn.Module,
           *,
           batch_size: Optional[int] = None,
           check: bool = True,
+          probe_inputs: Any = None,
+          twin: Optional[nn.Module] = None,
           train_inputs: Any = None,
           train_forward: Optional[Callable] = None,
           **options: Any) -> Space:
@@ -36,33 +42,33 @@ def trace(model: nn.Module,
     Args:
         model (nn.Module): Any network.
         example_inputs (Any): What one forward pass takes, of the shape MACs
-            are to be counted for: a tensor, a tuple or list of arguments, or
-            a mapping of keyword arguments. A batch of one is enough.
-        forward (Callable, optional): Called as ``forward(model, *inputs)``,
-            of a mapping ``forward(model, **inputs)``, where the model's own
-            ``forward`` does not reach all layers.
-        batch_size (int, optional): How many samples the example holds, of
-            which costs are one's. By default it is found out, see
-            :mod:`dms_razor.network.samples`.
-        check (bool): Prune a copy at random and compare it with the masked
-            network; what does not agree is fixed and named. On by default.
+            are counted for: a tensor, a tuple or list of arguments, or a
+            mapping of keyword arguments. A batch of one is enough.
+        forward (Callable, optional): Called as ``forward(model, *inputs)`` or
+            ``forward(model, **inputs)`` to reach all layers.
+        batch_size (int, optional): How many samples the example holds; found
+            out by default, see :mod:`dms_razor.network.samples`.
+        check (bool): Whether pruned and masked copies are compared; what
+            differs, or cannot be proved, is fixed and named.
+        probe_inputs (Any, optional): On what, instead of inputs drawn alike.
+        twin (nn.Module, optional): A small network of the same code that is
+            checked in the place of ``model``, on ``probe_inputs`` if given.
         train_inputs (Any, optional): What training gives, with targets.
         train_forward (Callable, optional): As ``forward``, in training.
         **options: ``units``, ``only``, ``frozen``, ``width``, ``depth``,
             ``heads``, ``qk``, ``v``: what may be removed, see
             :class:`dms_razor.tracing.options.Options`.
 
-    Returns:
-        Space: The search space.
-
     Raises:
         RuntimeError: The forward fails on the example input.
         TypeError: An option is of the wrong type, or unknown.
         ValueError: Nothing can be pruned, a pattern matches nothing, no
-            tensor is returned, the network is compiled, the inputs hold an
-            unknown kind of object, or do not show how many samples they are.
+            tensor is returned, the network is compiled or cannot be copied,
+            the inputs are of an unknown kind or number of samples.
     """
     wanted = Options(**options)
+    proof = dict(probe_inputs=probe_inputs, twin=twin)
+    refuse_beside('check', None if check else False, **proof)
     refuse_wrapped(model)
     example_inputs = _readable(example_inputs)
     inputs, run = as_arguments(example_inputs, forward or run_model)
@@ -71,13 +77,25 @@ def trace(model: nn.Module,
     training = TrainMode(recorder, train_forward or forward or run_model)
     training.record(example_inputs, train_inputs, train_forward)
     builder = SpaceBuilder(recorder, wanted)
-    space = builder.build()
-    if check:
-        space = check_space(model, inputs, run, builder, space, training)
-    space.training = training.report()
-    space.batch_size = recorder.batch_size
+    space = _proved(builder, inputs, run, training, **proof) if check \
+        else builder.build()
+    space.training, space.batch_size = training.report(), recorder.batch_size
     _describe(space, model, example_inputs, forward)
     return space
+
+
+def _proved(builder: SpaceBuilder, inputs: Tuple, run: Callable,
+            training: TrainMode, probe_inputs: Any,
+            twin: Optional[nn.Module]) -> Space:
+    """The space of a network as far as the self-check can prove it."""
+    given = None if probe_inputs is None else as_arguments(
+        _readable(probe_inputs), run)[0]
+    if twin is None:
+        return check_space(builder.recorder.model, inputs, run, builder,
+                           builder.build(), given, training)
+    given = given or inputs
+    other = SpaceBuilder(record(twin, given, run), builder.wanted)
+    return prove_twin(builder, other, twin, given, run)
 
 
 def _readable(inputs: Any) -> Any:
@@ -107,16 +125,29 @@ def _check_samples(space: Space) -> None:
             'of samples that they hold.')
 
 
+def refuse_unreadable(model: nn.Module) -> None:
+    """Raise ValueError for a network whose layers cannot be read."""
+    name = type(model).__name__
+    for path, module in model.named_modules():
+        part = f'the part "{path}" of this {name}' if path else f'this {name}'
+        if hasattr(module, '_orig_mod') or getattr(
+                module, '_compiled_call_impl', None) is not None or (
+                    isinstance(module, torch.jit.ScriptModule) and not path):
+            raise ValueError(
+                f'{part} was compiled or scripted, so that its layers cannot '
+                'be masked; search the network that it was made from '
+                '(torch.compile keeps it as _orig_mod; without compile() '
+                'where that was called on a module), and compile the subnet')
+        if any(map(is_lazy, module._parameters.values())):
+            raise ValueError(
+                f'{part} is lazy: its weights have no shape yet. Run the '
+                'network once on an example input before the search')
+
+
 def record(model: nn.Module, example_inputs: Tuple,
            forward: Callable) -> Recorder:
-    """Run ``forward`` once and record it, leaving no mark on the model."""
-    if isinstance(model, torch.jit.ScriptModule) or any(
-            hasattr(module, '_orig_mod') for module in model.modules()):
-        raise ValueError(
-            f'this {type(model).__name__} was compiled or scripted, so that '
-            'its layers cannot be masked; search the network that it was '
-            'made from (torch.compile keeps it as _orig_mod), and compile '
-            'the subnet')
+    """Run ``forward`` and record it, leaving no mark on the model."""
+    refuse_unreadable(model)
     recorder = Recorder(model, RULES)
     name = type(model).__name__
     try:
@@ -136,4 +167,5 @@ def record(model: nn.Module, example_inputs: Tuple,
             f'the forward of {name} returns no floating-point tensor that '
             'depends on its input, so that nothing can be compared. Give a '
             'forward that returns the features or scores of the network.')
+    check_copy(model, example_inputs, forward)
     return recorder

@@ -57,6 +57,20 @@ class MaskReader:
         ]
 
 
+def _mask(model: nn.Module, path: str, layer: nn.Module,
+          masks: LayerMasks) -> None:
+    """Let one layer read masks; if it cannot, none of the model does."""
+    try:
+        layer.__class__ = masked_type(layer, masks.names)
+    except TypeError as error:  # a class made in another way than by Python
+        unmask(model)
+        raise RuntimeError(
+            f'the layer "{path}" cannot be masked ({error}). Declare its '
+            'units fixed.') from error
+    object.__setattr__(layer, '_dms_masks', masks)
+    object.__setattr__(layer, '_dms_shown', None)
+
+
 def _untouched_output(module, args, out) -> None:
     """Forward hook that changes nothing: see :func:`attach`."""
 
@@ -105,10 +119,7 @@ def attach(model: nn.Module, space: Space,
                      layers if tail.fold else hooked).scales.append(
                          block.element)
     for path, masks in layers.items():
-        module = modules[path]
-        object.__setattr__(module, '_dms_masks', masks)
-        object.__setattr__(module, '_dms_shown', None)
-        module.__class__ = masked_type(module, masks.names)
+        _mask(model, path, modules[path], masks)
     hooks = {path: masks.scale_output for path, masks in hooked.items()}
     for path, module in modules.items():
         # In eval mode these run as one operation on the bare weights, past
@@ -176,7 +187,8 @@ def make_bank(model: nn.Module,
             raise ValueError('the bank is one of other units than those of '
                              'this network; make it of space.layout')
         return bank
-    weight = next(model.parameters())
+    weight = next((p for p in model.parameters() if p.is_floating_point()),
+                  torch.zeros(()))
     # Low precision is for activations: masks stay in float32 at least.
     dtype = torch.promote_types(weight.dtype, torch.float32)
     settings = {**(dict(lr=AUTO) if loss_weight == AUTO else {}), **settings}

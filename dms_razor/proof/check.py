@@ -2,39 +2,34 @@
 """Proves a search space on the network itself, before it is used.
 
 A copy of the network is pruned in several ways; the pruned copy must compute
-what the masked network computes. Where it does not (code with channel counts
-of its own, an operation that is no function of its channels alone) the
-channels involved are fixed and named, so that a wrong subnet cannot come out
-later.
+what the masked network computes, on inputs that are drawn for it. Where it
+does not (code with channel counts of its own, an operation that is no
+function of its channels alone) the channels involved are fixed and named, so
+that a wrong subnet cannot come out later. A unit counts as proved only if the
+outputs that were compared depend on it.
 """
-import copy
 import sys
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Callable, Iterator, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map_only
 
 from ..core.layout import Unit
-from ..masking.attach import attach, unmask
-from ..network import tensors_of, untouched
-from ..space import Space
+from ..space import Proof, Space
 from ..subnet.slicing import slice_model
 from ..tracing.training import TrainMode
-from .noise import EqualNoise
-from .repair import repair
+from .compare import compare
+from .probe import Probe, Probes, strengths
+from .repair import leave_alone, repair
 
-#: Largest difference over largest output that rounding can explain (the
-#: exact networks differ by about 1e-6).
-TOLERANCE = 1e-4
 #: At most this many repairs; a network needs one for each kind of module.
 MOST_REPAIRS = 64
-#: Most parameters of a network that is copied in double precision.
-MOST_DOUBLE = 2 * 10**8
 #: Subnets that a space is tried on.
 TRIALS = 3
+#: What an element must move of a slice's largest entry to be seen, over what
+#: rounding explains.
+SEEN = 100
 
 
 @dataclass
@@ -57,53 +52,75 @@ def check_space(model: nn.Module,
                 forward: Callable,
                 builder,
                 space: Space,
+                probe_inputs: Optional[Tuple] = None,
                 training: Optional[TrainMode] = None) -> Space:
     """Check a space and fix what does not hold.
 
     Args:
-        model (nn.Module): The network.
-        inputs (tuple): Example inputs.
+        model (nn.Module): The network to prove it on.
+        inputs (tuple): Example inputs, which others are drawn from.
         forward (Callable): How it is run.
         builder (SpaceBuilder): Builds the space anew after a repair.
         space (Space): The space to check.
+        probe_inputs (tuple, optional): Inputs to prove it on, as they are.
         training (TrainMode, optional): How it is trained; what was recorded
             in train mode is proved there too. Where that does not work, it is
             told so and the space is what holds in eval mode.
 
     Returns:
-        Space: A space that holds.
+        Space: A space that holds, with its :attr:`Space.proof`.
 
     Raises:
         RuntimeError: The network and its pruned copy differ and no repair
             helps.
+        ValueError: Nothing is left that can be pruned.
     """
-    checker = Checker(model, inputs, forward)
+    checker = Checker(model, inputs, forward, probe_inputs)
+    unproved: Dict[str, str] = {}
     for _ in range(MOST_REPAIRS):
         problem = checker.first_problem(space)
+        if problem is None and training is not None and training.to_prove:
+            checked = _check_training(training, checker, builder, space)
+            if checked is not space:
+                space = checked
+                continue
         if problem is None:
-            if training is None or not training.to_prove:
-                return space
-            checked = _check_training(training, builder, space)
-            if checked is space:
-                return space
-            space = checked
-        else:
+            problem = checker.go_on(space)
+        if problem is not None:
             space = repair(checker, builder, space, problem)
+            continue
+        missing = checker.unproved()
+        if not missing:
+            space.proof = checker.proof(space, unproved)
+            return space
+        reason = f'the self-check cannot prove it: {checker.silence}'
+        unproved.update((space.units[u].name, reason) for u in missing)
+        space = leave_alone(builder, space, missing, reason)
     raise RuntimeError(
         f'the search space of {type(model).__name__} does not hold after '
         f'{MOST_REPAIRS} repairs; the last problem: {problem.reason}. Declare '
         'the units around it fixed.')
 
 
-def _check_training(training: TrainMode, builder, space: Space) -> Space:
-    """The same in train mode: the space if it holds there, else a repair."""
+def _check_training(training: TrainMode, checker: 'Checker', builder,
+                    space: Space) -> Space:
+    """The same in train mode: the space if it holds there, else a repair.
+
+    What is proved there is proved for ``checker`` as well.
+    """
     try:
         if training.checker is None:
-            training.checker = Checker(training.model, training.probe_inputs(),
-                                       training.forward, training)
-        problem = training.checker.first_problem(space)
+            training.checker = Checker(training.model,
+                                       training.inputs, training.forward,
+                                       training.probe_inputs(), training)
+        other = training.checker
+        problem = other.first_problem(space)
         if problem is not None:
-            return repair(training.checker, builder, space, problem)
+            return repair(other, builder, space, problem)
+        if not other.subnets:
+            raise RuntimeError(other.silence)
+        checker.proved |= other.proved
+        checker.error = max(checker.error, other.error)
         training.proved = True
     except Exception as error:
         training.failed(error)
@@ -117,97 +134,134 @@ class Checker:
         model (nn.Module): The network.
         inputs (tuple): Example inputs.
         forward (Callable): How it is run.
+        probe_inputs (tuple, optional): Inputs to run it on, as they are.
         training (TrainMode, optional): Compare in train mode.
+
+    Attributes:
+        probe (Probe): What :meth:`problem` compares on.
+        proved (Tensor): Which units :meth:`first_problem` has proved, bool
+            ``[U]``.
+        silence (str): Why others are not, in words.
     """
 
     def __init__(self,
                  model: nn.Module,
                  inputs: Tuple,
                  forward: Callable,
+                 probe_inputs: Optional[Tuple] = None,
                  training: Optional[TrainMode] = None) -> None:
-        self.training = training
-        self.model, self.forward = model, forward
-        self.probe, self.inputs = _scrambled(model), inputs
-        self.tolerance = TOLERANCE
+        self.name, self.training = type(model).__name__, training
+        self.probes = Probes(model, inputs, forward, probe_inputs, training
+                             and training.mode)
+        self.probe: Optional[Probe] = next(iter(self.probes), None)
         self.same_twice = False  # not known yet, see repair.py
-        # In float64 rounding explains no difference worth mentioning, not
-        # even where it is amplified or decides between neighbours (top-k).
-        self._original = inputs
-        if sum(p.numel() for p in self.probe.parameters()) <= MOST_DOUBLE:
-            self.probe.double()
-            self.inputs = tree_map_only(
-                Tensor, lambda x: x.double()
-                if x.is_floating_point() else x, inputs)
+        self._begin()
 
-    def _keep_types(self) -> bool:
-        """Go back to the network's own types; False if that is the case."""
-        if self.inputs is self._original:
-            return False
-        self.probe, self.inputs = _scrambled(self.model), self._original
-        dtype = next(self.probe.parameters()).dtype
-        if dtype in (torch.float16, torch.bfloat16):
-            self.tolerance = .1
-        return True
+    def _begin(self) -> None:
+        self.proved = torch.zeros(0, dtype=torch.bool)
+        self.error, self.subnets, self.precision = 0., 0, 'nothing'
+        self.silence = self.probes.problem
+        self._rest = iter(self.probes)
 
     def first_problem(self, space: Space) -> Optional[Problem]:
-        """The first of some subnets that does not hold; None if all do."""
-        trials = range(TRIALS)
+        """The first of some subnets that does not hold; None if all do.
+
+        They are compared on the first probe that tells anything.
+        """
+        self._begin()
+        self.proved = torch.zeros(len(space.units), dtype=torch.bool)
+        for self.probe in self._rest:
+            problem = self._first_problem(space)
+            if problem is not None or any(self.probe.telling):
+                return problem
+        return None
+
+    def go_on(self, space: Space) -> Optional[Problem]:
+        """The same on other probes, as long as units are not proved."""
+        while not self.proved.all():
+            self.probe, probe = next(self._rest, None), self.probe
+            if self.probe is None:
+                self.probe = probe
+                return None
+            problem = self._first_problem(space)
+            if problem is not None:
+                return problem
+        return None
+
+    def _first_problem(self, space: Space) -> Optional[Problem]:
+        moved = None
+        if self.probe.telling is None:
+            moved = self._moved(space)
+        if not any(self.probe.telling):
+            self.silence = self.probe.silence
+            return None
+        self.precision = self.probe.precision
+        self.silence = 'pruning it changes nothing that is returned'
+        trials = TRIALS
         if self.training is not None:  # widths, then blocks: the rest repeats
-            trials = range(1 + bool(space.blocks))
-        tried = (
-            self.problem(space, trial(space, number)) for number in trials)
-        return next((problem for problem in tried if problem), None)
+            trials = 1 + bool(space.blocks)
+        for number in range(trials):
+            problem = self.problem(space, trial(space, number))
+            if problem is not None:
+                return problem
+            self.subnets += 1
+        self.proved |= self._moved(space) if moved is None else moved
+        return None
+
+    def _moved(self, space: Space) -> Tensor:
+        """Which units move the outputs that tell something, bool ``[U]``."""
+        probe, least = self.probe, SEEN * self.probe.tolerance.share
+        moved = torch.zeros(space.layout.U)
+        masks = probe.masks(torch.ones(space.layout.E)).requires_grad_()
+        try:
+            outputs = probe.masked(space, masks, grad=True)
+            probe.judge(outputs)
+            found = strengths(outputs, probe.telling, masks) > least
+            moved.index_add_(0, space.layout.unit_of_element.cpu(),
+                             found.float().cpu())
+        except Exception:  # e.g. it hands its outputs to NumPy
+            outputs = probe.masked(space, masks.detach())
+            probe.judge(outputs)
+        # No gradient need not mean no effect: the others one by one.
+        before, smallest = self._telling(outputs), trial(space, 1)
+        for unit in (moved == 0).nonzero().flatten().tolist() \
+                if before else ():
+            some = torch.ones_like(smallest)
+            place = space.layout.slice_of(unit)
+            some[place] = smallest[place]
+            after = self._telling(probe.masked(space, probe.masks(some)))
+            moved[unit] = compare(before, after, probe.tolerance)[0] > least
+        return moved > 0
+
+    def _telling(self, outputs: List[Tensor]) -> List[Tensor]:
+        return [t for t, tells in zip(outputs, self.probe.telling) if tells]
+
+    def unproved(self) -> List[int]:
+        """Units of which :meth:`first_problem` has shown nothing."""
+        return (~self.proved).nonzero().flatten().tolist()
+
+    def proof(self, space: Space, unproved: Dict[str, str]) -> Proof:
+        """What :meth:`first_problem` has shown."""
+        return Proof(self.name, len(space.units), self.subnets, self.precision,
+                     self.error, unproved)
 
     def problem(self, space: Space, selection: Tensor) -> Optional[Problem]:
-        """What is wrong with one subnet, or None."""
-        subnet = slice_model(self.probe, space, selection)
-        masks = selection.to(next(self.probe.parameters()))
-        attach(self.probe, space, lambda: masks)
+        """What is wrong with one subnet, bool ``[E]``, or None."""
+        subnet = slice_model(self.probe.network, space, selection)
+        expected = self.probe.masked(space, self.probe.masks(selection))
         try:
-            expected = self._run(self.probe)
-        except Exception:  # e.g. it casts to single precision somewhere
-            if self._keep_types():
-                return self.problem(space, selection)
-            raise
-        finally:
-            unmask(self.probe)
-        try:
-            found = self._run(subnet)
+            found = self.probe.run(subnet)
         except Exception as error:
             return Problem(
                 _failing_module(subnet),
                 f'{type(error).__name__}: {error}'.split('\n')[0], selection)
-        reason = self._compare(expected, found)
-        return None if reason is None else Problem(None, reason, selection)
-
-    def _run(self, model: nn.Module) -> List[Tensor]:
-        with self._mode(model):
-            out = self.forward(model, *self.inputs)
-        return [t for t in tensors_of(out) if t.is_floating_point()]
-
-    @contextmanager
-    def _mode(self, model: nn.Module) -> Iterator[None]:
-        if self.training is None:
-            with untouched(model):
-                yield
-        else:
-            with self.training.mode(model), EqualNoise():
-                yield
-
-    def _compare(self, expected: List[Tensor],
-                 found: List[Tensor]) -> Optional[str]:
-        if len(expected) != len(found):
-            return f'{len(found)} outputs instead of {len(expected)}'
-        for a, b in zip(expected, found):
-            if a.shape != b.shape:
-                return f'an output has shape {tuple(b.shape)} instead of ' \
-                    f'{tuple(a.shape)}'
-            if a.numel() == 0:
-                continue
-            a, b = (x.double().nan_to_num(0, 0, 0) for x in (a, b))
-            difference = (a - b).abs().max() / a.abs().max().clamp(min=1e-30)
-            if difference > self.tolerance:
-                return f'outputs differ by {float(difference):.1e}'
+        error, reason = compare(expected, found, self.probe.tolerance)
+        if reason is not None and self.probe.lower():
+            self.precision = self.probe.precision
+            error, reason = compare(expected, found, self.probe.tolerance)
+        if reason is not None:
+            return Problem(None, reason, selection)
+        self.error = max(self.error, error)
         return None
 
 
@@ -233,35 +287,6 @@ def trial(space: Space, number: int) -> Tensor:
         return unit.size if whole else int(drawn)
 
     return space.draw(kept, generator)
-
-
-def _scrambled(model: nn.Module) -> nn.Module:
-    """A copy in eval mode without numbers that would hide a difference.
-
-    Zeros and tiny scales hide what is behind them; weights far from unit
-    gain let what comes early fade away behind biases.
-    """
-    generator = torch.Generator().manual_seed(0)
-    others = {}  # they take the place of the parameters in the copy
-    for name, old in model.named_parameters():
-        if old.is_floating_point():
-            noise = torch.rand(old.shape, generator=generator)
-            others[id(old)] = type(old)(_spread(name, noise).to(old),
-                                        old.requires_grad)
-    probe = copy.deepcopy(model, others)
-    for module in probe.modules():
-        module.training = False
-    return probe
-
-
-def _spread(name: str, noise: Tensor) -> Tensor:
-    """Numbers for a parameter of this name from noise in [0, 1]."""
-    if noise.numel() == max(noise.shape, default=1):  # one number a channel
-        return noise * .2 - .1 if 'bias' in name else noise + .5
-    if noise.shape[0] == 1:  # e.g. position embeddings
-        return noise * 2 - 1
-    gain = (2 * noise.shape[0] / max(noise.numel(), 1))**.5
-    return (noise - .5) * (gain * 12**.5)  # as He's initialisation
 
 
 def _failing_module(subnet: nn.Module) -> str:

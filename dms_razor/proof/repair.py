@@ -50,17 +50,33 @@ def repair(checker, builder, space: Space, problem) -> Space:
 def _fix(checker, builder, space: Space, problem,
          suspects: List[int]) -> Space:
     """Let the channels or blocks of the unit at fault stay."""
-    unit = space.units[_culprit(checker, space, problem.selection, suspects)]
-    if unit.kind == 'depth':
-        builder.keep_blocks(unit.members,
-                            f'removing blocks fails: {problem.reason}')
-    else:
-        place = space.layout.slice_of(space.layout.index(unit.name))
-        own = builder.elements.own
+    unit = _culprit(checker, space, problem.selection, suspects)
+    what = 'removing blocks fails: {}' if space.units[unit].kind == 'depth' \
+        else 'pruning it changes what the network computes ({})'
+    return leave_alone(builder, space, [unit], what.format(problem.reason))
+
+
+def leave_alone(builder, space: Space, units: Sequence[int],
+                reason: str) -> Space:
+    """Let the channels or blocks of some units stay.
+
+    Args:
+        builder (SpaceBuilder): Builds the space anew.
+        space (Space): The space.
+        units (Sequence[int]): The units.
+        reason (str): Why, for the report.
+
+    Raises:
+        ValueError: Nothing is left that can be pruned.
+    """
+    own = builder.elements.own
+    for unit in units:
+        if space.units[unit].kind == 'depth':
+            builder.keep_blocks(space.units[unit].members, reason)
+            continue
+        place = space.layout.slice_of(unit)
         classes = ((own >= place.start) & (own < place.stop)).nonzero()[0]
-        builder.recorder.variables.fix(
-            torch.from_numpy(classes), 'pruning it changes what the network '
-            f'computes ({problem.reason})')
+        builder.recorder.variables.fix(torch.from_numpy(classes), reason)
     return builder.build()
 
 
@@ -75,6 +91,14 @@ def _follow(builder, problem) -> bool:
     if any(_follow_numbers(builder, caller) for caller in callers):
         return True
     return bool(path) and _follow_outputs(builder, path)
+
+
+def follow_like(builder, other) -> None:
+    """Let the same numbers follow as another builder, of a twin, does."""
+    for path in sorted(other.followed):
+        _follow_numbers(builder, path)
+    for path in sorted(other.asked):
+        _follow_outputs(builder, path)
 
 
 def _follow_numbers(builder, path: str) -> bool:

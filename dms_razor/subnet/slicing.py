@@ -5,7 +5,6 @@ This is the hard side of section 3.1 of the paper: k elements of a unit stay,
 all others leave every tensor they occur in. Which tensors those are is known
 to the space (its slice sites); nothing is traced here.
 """
-import copy
 from typing import Any, Dict, Iterable, List, Sequence, Tuple
 
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from ..adapters.registry import RemovedBlock, make_slim
 from ..errors import SubnetError
 from ..masking.attach import unmask
+from ..masking.copying import copy_network
 from ..network import named_tensors
 from ..space import SliceSite, Space
 
@@ -68,7 +68,7 @@ def plain_copy(model: nn.Module, shared: Iterable[str] = ()) -> nn.Module:
         nn.Module: The network as its author wrote it, without gradients.
     """
     parameters = dict(model.named_parameters(remove_duplicate=False))
-    plain = copy.deepcopy(
+    plain = copy_network(
         model, {
             id(p): type(p)(p.data, p.requires_grad)
             for p in map(parameters.get, shared) if p is not None

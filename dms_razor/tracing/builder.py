@@ -89,6 +89,9 @@ class SpaceBuilder:
             return f'Switched off are {", ".join(off)}: switch one on.'
         if any(stay.reason == 'declared fixed' for stay in full_width):
             return 'Declare less of it fixed.'
+        if any('self-check cannot' in stay.reason for stay in full_width):
+            return ('Give probe_inputs= for which the network returns '
+                    'something that depends on them.')
         return 'Let the forward reach the layers that are to be searched.'
 
     def _check_patterns(self, units: List[Unit],

@@ -111,3 +111,39 @@ def test_wrapped_networks_are_pointed_to_their_module(wrap, path):
             ValueError,
             match=f'wrapped in DataParallel.*itself, {path}.module, and wrap'):
         trace(wrap(net), torch.ones(1, 4))
+
+
+class Keeping(nn.Linear):
+    """Writes into everything that a module has."""
+
+    def __init__(self):
+        super().__init__(3, 3)
+        self.last, self.calls, self.seen = None, [], dict(a=1)
+        self.table = torch.zeros(2)
+        self.left = 'here'
+
+    def forward(self, x):
+        self.last, self.new = x, x
+        self.calls.append(x)
+        self.seen.update(a=2, b=3)
+        self.table += 1
+        self.register_buffer('late', torch.ones(1))
+        self.extra = nn.ReLU()
+        self.hook = self.register_forward_hook(lambda m, i, o: None)
+        del self.left
+        return super().forward(x)
+
+
+def test_what_a_forward_keeps_is_gone_afterwards():
+    net = nn.Sequential(Keeping())
+    keeping, calls, table = net[0], net[0].calls, net[0].table
+    names = set(vars(keeping))
+    for _ in range(2):
+        with untouched(net):
+            net(torch.ones(1, 3))
+    assert set(vars(keeping)) == names
+    assert keeping.last is None and keeping.left == 'here'
+    assert keeping.calls is calls and calls == [] and keeping.seen == dict(a=1)
+    assert keeping.table is table and table.tolist() == [0, 0]
+    assert not list(net.buffers()) and len(list(net.modules())) == 2
+    assert not keeping._forward_hooks

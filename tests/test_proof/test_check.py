@@ -118,24 +118,41 @@ def test_decisions_between_neighbours_are_the_same_in_both_networks():
     assert set(widths(space)) == {'stem', 'more', 'out'}
 
 
-def test_networks_that_cast_are_compared_in_their_own_types():
+class Single(nn.Module):
+    """Casts to single precision, as mixed-precision code does."""
 
-    class Single(nn.Module):
+    def __init__(self, cast=lambda x: x.float()):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(8, 16, 1, 1))
+        self.cast = cast
 
-        def __init__(self):
-            super().__init__()
-            self.weight = nn.Parameter(torch.randn(8, 16, 1, 1))
+    def forward(self, x):
+        return F.conv2d(self.cast(x), self.cast(self.weight))
+
+
+def test_networks_that_cast_are_compared_in_double_precision_all_the_same():
+    net = build(lambda net, x: net.out(x), out=Single())
+    space = assert_true(net, IMAGES)
+    assert set(unit_table(space)) == {'stem', 'out'}
+    assert space.proof.precision == 'float64' and space.proof.error < 1e-12
+
+
+def test_where_double_precision_is_impossible_that_is_said():
+
+    class Strict(nn.Module):
+        """As an operator that is compiled for one precision."""
 
         def forward(self, x):
-            return F.conv2d(x.float(), self.weight.float())
+            if x.dtype != torch.float32:
+                raise TypeError('float32 expected')
+            return x
 
-    net = build(lambda net, x: net.out(x), out=Single())
-    found = checker(net)
-    _, space = unchecked(net)
-    assert found.probe.stem.weight.dtype == torch.float64
-    assert found.first_problem(space) is None
-    assert found.probe.stem.weight.dtype == torch.float32
-    assert set(unit_table(assert_true(net, IMAGES))) == {'stem', 'out'}
+    net = build(lambda net, x: net.out(net.strict(x)), strict=Strict(), **OUT)
+    space = assert_true(net, IMAGES)
+    assert set(unit_table(space)) == {'stem', 'out'}
+    assert space.proof.precision == 'float32 (TypeError: float32 expected)'
+    assert 1e-9 < space.proof.error < 1e-4
+    assert 'in float32 (TypeError: float32 expected)' in space.proof.text()
 
 
 def test_half_precision():
@@ -145,8 +162,15 @@ def test_half_precision():
 
 
 def test_outputs_that_are_not_finite_are_compared_where_they_are():
-    net = build(lambda net, x: net.out(x).relu().log(), **OUT)
-    assert set(widths(trace(net, IMAGES))) == {'stem', 'out'}
+    net = build(lambda net, x: net.out(x), **OUT)
+    space = trace(net, IMAGES, forward=lambda net, x: net(x).relu().log())
+    assert set(widths(space)) == {'stem', 'out'}
+    with pytest.raises(ValueError, match='the outputs are not finite'):
+        trace(
+            net,
+            IMAGES,
+            forward=lambda net, x: -net(x).square().log().exp().sub(1e9).sqrt(
+            ))
 
 
 def test_a_network_that_does_not_compute_the_same_twice():
@@ -222,3 +246,105 @@ def test_depth_alone_is_checked_too():
     space = assert_true(net, IMAGES)
     assert not depths(space)
     assert 'removing blocks fails' in reasons(space)['stage.blocks.0']
+
+
+class ByWidth(nn.Module):
+    """Divides by a width, as attention does, and has no bias."""
+
+    def __init__(self):
+        super().__init__()
+        self.more, self.last = (conv(16, 16, bias=False) for _ in range(2))
+
+    def forward(self, x):
+        x = F.relu(self.more(x))
+        return F.relu(self.last(x / x.shape[1]))
+
+
+@pytest.mark.parametrize(
+    'example',
+    [IMAGES, torch.zeros(2, 3, 8, 8),
+     torch.ones(2, 3, 8, 8)],
+    ids=['images', 'zeros', 'ones'])
+def test_an_example_that_shows_nothing_is_no_proof(example):
+    net = build(lambda net, x: net.out(net.wide(x)), wide=ByWidth(), **OUT)
+    for name in ('stem', 'out', 'head'):
+        getattr(net, name).bias = None
+    space = trace(net, example)
+    assert set(widths(space)) == {'stem', 'wide.last', 'out'}
+    assert 'changes what the network' in reasons(space)['wide.more']
+    assert_true(net, IMAGES)
+
+
+def test_a_parameter_that_must_lie_in_a_range():
+    net = build(
+        lambda net, x: net.out(net.wide(x)) * torch.log(net.heat - 1.6),
+        wide=ByWidth(),
+        heat=nn.Parameter(torch.full((1, ), 30.)),
+        **OUT)
+    assert 'wide.more' not in widths(trace(net, IMAGES))
+
+
+@pytest.mark.parametrize(
+    'join', [
+        lambda boxes, scores: torch.cat([boxes, scores], 1),
+        lambda boxes, scores: (boxes, scores)
+    ],
+    ids=['one tensor', 'two'])
+def test_small_outputs_beside_large_ones(join):
+
+    class Detector(nn.Module):
+
+        def __init__(self):
+            super().__init__()
+            self.wide, self.box = ByWidth(), conv(16, 4)
+            self.score = conv(16, 3)
+
+        def forward(self, x):
+            scores = self.score(self.wide(x)).sigmoid()
+            return join(self.box(x).exp() * 640, scores)
+
+    net = nn.Sequential(conv(3, 16), nn.ReLU(), Detector())
+    space = trace(net, IMAGES)
+    assert set(widths(space)) == {'0', '2.wide.last'}
+    assert space.proof.units == 2 and space.proof.error < 1e-10
+
+
+def test_channels_that_reach_no_output_stay_and_are_named():
+    net = build(
+        lambda net, x: net.out(x) + 0 * net.lost(net.more(x)),
+        more=conv(16, 12),
+        lost=conv(12, 8),
+        **OUT)
+    space = trace(net, IMAGES)
+    assert set(widths(space)) == {'stem', 'out'}
+    why = 'the self-check cannot prove it: pruning it changes nothing'
+    assert why in reasons(space)['more']
+    assert list(space.proof.unproved) == ['more']
+    assert '1 could not be proved and stay' in space.proof.text()
+
+
+def test_inputs_that_are_given_are_used():
+    """A network that is silent on all but one kind of input."""
+    net = build(
+        lambda net, x: net.out(x) * (IMAGES.abs().amax() < 50 < net.peak),
+        **OUT)
+    net.register_forward_pre_hook(
+        lambda net, x: setattr(net, 'peak', x[0].abs().amax()))
+    with pytest.raises(
+            ValueError, match='the outputs are not|do not depend'
+            '|all 0') as error:
+        trace(net, IMAGES)
+    assert 'Give probe_inputs=' in str(error.value)
+    space = trace(net, IMAGES, probe_inputs=IMAGES * 100)
+    assert set(widths(space)) == {'stem', 'out'}
+    assert space.proof.text().startswith('2 units on Net, 3 subnets in flo')
+
+
+def test_a_prediction_without_gradients_is_proved_all_the_same():
+    net = build(lambda net, x: net.out(net.more(x)), more=conv(16, 16), **OUT)
+    ran = []
+    net.register_forward_hook(lambda *_: ran.append(1))
+    for forward in (torch.no_grad()(run_model),
+                    torch.inference_mode()(run_model)):
+        space = trace(net, IMAGES, forward=forward)
+        assert space.proof.units == len(widths(space)) == 3

@@ -173,7 +173,7 @@ def test_channels_that_others_make_too():
 
 
 def test_whole_numbers_are_a_result():
-    """A class alone comes of these layers."""
+    """A class alone comes of these layers: too little to prove them."""
 
     class Both(Net):
 
@@ -186,4 +186,4 @@ def test_whole_numbers_are_a_result():
             x = self.backbone(x)
             return self.head(x), self.more(x).mean((2, 3)).argmax(1)
 
-    assert 'more.0' in members(trace(Both(), X))
+    assert 'more.0' in members(trace(Both(), X, check=False))
