@@ -207,6 +207,25 @@ def test_a_norm_that_a_head_of_training_reads_as_well_carries_no_masks():
     assert 'norm' in {site.module for site in trace(plain, IMAGES).mask_sites}
 
 
+class Either(nn.Module):
+    """Each mode has a layer of its own behind the norm."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.norm = conv(3, 16), nn.BatchNorm2d(16)
+        self.out, self.aux = conv(16, 8), conv(16, 8)
+
+    def forward(self, x):
+        x = F.relu(self.norm(self.stem(x)))
+        return self.aux(x) if self.training else self.out(x)
+
+
+def test_masks_of_two_modes_do_not_meet_in_one_norm():
+    # There they would be multiplied: a soft mask of a half would be a quarter.
+    space = assert_true_in_training(Either())
+    assert {site.module for site in space.mask_sites} == {'out', 'aux'}
+
+
 def test_networks_that_nobody_asks_for_the_mode_run_once():
     runs = []
 
