@@ -19,6 +19,7 @@ from .tracing.builder import SpaceBuilder
 from .tracing.modes import mode_reads
 from .tracing.options import Options
 from .tracing.recorder import Recorder
+from .tracing.spared import idle_layers
 from .tracing.training import TrainMode
 
 
@@ -76,11 +77,12 @@ def trace(model: nn.Module,
     recorder.batch_size = samples_of(model, inputs, run, batch_size)
     training = TrainMode(recorder, train_forward or forward or run_model)
     training.record(example_inputs, train_inputs, train_forward)
+    recorder.idle = idle_layers(recorder, run, inputs)
     builder = SpaceBuilder(recorder, wanted)
     space = _proved(builder, inputs, run, training, **proof) if check \
         else builder.build()
-    space.training, space.batch_size = training.report(), recorder.batch_size
-    _describe(space, model, example_inputs, forward)
+    space.training = training.report()
+    _describe(space, recorder, example_inputs, forward)
     return space
 
 
@@ -105,13 +107,14 @@ def _readable(inputs: Any) -> Any:
     return inputs if isinstance(inputs, Mapping) else several(inputs)
 
 
-def _describe(space: Space, model: nn.Module, inputs: Any,
+def _describe(space: Space, recorder: Recorder, inputs: Any,
               forward: Optional[Callable]) -> None:
     """Note what the space was traced on, and what that costs."""
     space.example_inputs = inputs
+    space.batch_size = recorder.batch_size
     first = tensors_of(inputs)[:1]
     space.input_shape = tuple(first[0].shape) if first else ()
-    space.counted = count_each(model, inputs, forward)
+    space.counted = count_each(recorder.model, inputs, forward)
     _check_samples(space)
 
 

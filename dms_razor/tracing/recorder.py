@@ -63,6 +63,7 @@ class Recorder(TorchFunctionMode):
         self.heads_before = len(self.facts.heads)  # those of the first
         self.modules = dict(model.named_modules())
         self.batch_size = 1  # samples in the example: costs are of one
+        self.idle: Set[str] = set()  # layers without effect, see spared.py
         self._own = named_tensors(model)  # held, so that ids stay theirs
         self._names: Dict[int, str] = {}
         for name, tensor in self._own.items():

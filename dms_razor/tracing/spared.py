@@ -1,15 +1,16 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """Layers that are left as they are: frozen, not meant, or without effect."""
-from typing import Dict, List, Sequence, Set
+from typing import Callable, Dict, Iterable, List, Sequence, Set, Tuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..network import tensors_of, untouched
 from .options import Options
 
 FROZEN = 'its weights do not train (requires_grad=False), and frozen=False'
-DEAD = ('nothing that the network returns depends on it; its MACs are '
+IDLE = ('nothing that the network returns depends on it; its MACs are '
         'counted, since it is run: take it out of the forward')
 
 
@@ -38,9 +39,8 @@ def spare(recorder, options: Options, blocks: Sequence[str]) -> Dict[str, str]:
         for path in blocks:
             if any(f'{layer}.'.startswith(f'{path}.') for layer in frozen):
                 stay.setdefault(path, FROZEN)
-    dead = dead_layers(recorder)
-    if dead:
-        _fix_dead(recorder, dead)
+    if recorder.idle:
+        _fix_idle(recorder, recorder.idle)
     return stay
 
 
@@ -62,21 +62,67 @@ def frozen_layers(modules: Dict[str, nn.Module]) -> Set[str]:
     }
 
 
-def dead_layers(recorder) -> Set[str]:
-    """Paths of layers that run, while no output depends on what they give."""
+def idle_layers(recorder, forward: Callable, inputs: Tuple) -> Set[str]:
+    """Paths of layers that run, while no output depends on their weights.
+
+    The recordings name those that may be it, in eval and in train mode. Code
+    that no recording sees (scripted functions, NumPy) can still use them, so
+    that other weights are tried: the outputs must not change.
+
+    Args:
+        recorder (Recorder): The finished recording.
+        forward (Callable): How the network is run, in eval mode.
+        inputs (tuple): On what.
+    """
+    used = _reaching(recorder)
+    if recorder.again is not None:
+        used |= _reaching(recorder.again)
+    idle = {
+        operation.module
+        for operation in recorder.facts.operations
+        if operation.module not in used
+        and list(recorder.modules[operation.module].parameters(recurse=False))
+    }
+
+    def outputs(changed: Iterable[str]) -> List[Tensor]:
+        weights = [
+            p for path in changed
+            for p in recorder.modules[path].parameters(recurse=False)
+        ]
+        before = [weight.data for weight in weights]
+        try:
+            with untouched(recorder.model):
+                for weight in weights:
+                    weight.data = weight.data + 1
+                return tensors_of(forward(recorder.model, *inputs))
+        finally:
+            for weight, data in zip(weights, before):
+                weight.data = data
+
+    expected = outputs(()) if idle else []
+    if idle and not _equal(outputs(idle), expected):
+        idle = {path for path in idle if _equal(outputs([path]), expected)}
+    return idle
+
+
+def _equal(found: List[Tensor], expected: List[Tensor]) -> bool:
+    return len(found) == len(expected) and all(
+        torch.equal(a, b) for a, b in zip(found, expected))
+
+
+def _reaching(recorder) -> Set[str]:
+    """Paths of modules with an operation that reaches what is returned."""
     live, waiting = set(), list(recorder.result_nodes)
     while waiting:
         node = waiting.pop()
         if node not in live:
             live.add(node)
             waiting += recorder.nodes[node].inputs
-    ran: Dict[str, List[bool]] = {}
-    for operation in recorder.facts.operations:
-        ran.setdefault(operation.module, []).append(operation.node in live)
-    return {path for path, uses in ran.items() if not any(uses)}
+    calls = (recorder.nodes[node].call for node in live)
+    return {recorder.calls[call].path if call >= 0 else '' for call in calls}
 
 
-def _fix_dead(recorder, dead: Set[str]) -> None:
+def _fix_idle(recorder, idle: Set[str]) -> None:
     """Their own channels stay; those that others make, too, do not."""
     facts = recorder.facts
     classes = facts.variables.classes()
@@ -85,10 +131,10 @@ def _fix_dead(recorder, dead: Set[str]) -> None:
         return classes[labels.reshape(-1).numpy()]
 
     alive = [
-        classes_of(p.labels) for p in facts.producers if p.module not in dead
+        classes_of(p.labels) for p in facts.producers if p.module not in idle
     ]
     shared = np.unique(np.concatenate([np.zeros(1, int), *alive]))
     for producer in facts.producers:
-        if producer.module in dead:
+        if producer.module in idle:
             own = ~np.isin(classes_of(producer.labels), shared)
-            facts.variables.fix(producer.labels[torch.from_numpy(own)], DEAD)
+            facts.variables.fix(producer.labels[torch.from_numpy(own)], IDLE)

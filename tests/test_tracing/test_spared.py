@@ -187,3 +187,42 @@ def test_whole_numbers_are_a_result():
             return self.head(x), self.more(x).mean((2, 3)).argmax(1)
 
     assert 'more.0' in members(trace(Both(), X, check=False))
+
+
+class Auxiliary(Net):
+    """Always runs a head that only training returns."""
+
+    def __init__(self):
+        super().__init__()
+        self.more = nn.Sequential(
+            nn.Conv2d(8, 12, 1), nn.ReLU(), nn.Conv2d(12, 4, 1))
+
+    def forward(self, x):
+        x = self.backbone(x)
+        more = self.more(x).mean((2, 3))
+        return (self.head(x), more) if self.training else self.head(x)
+
+
+def test_what_training_alone_returns_is_not_without_effect():
+    space = trace(Auxiliary(), X)
+    assert 'nothing that' not in reasons(space).get('more.0', '')
+    assert 'more.0' in members(space)
+
+
+class Unseen(Idle):
+    """What looks like it goes through code that no recording sees."""
+
+    def forward(self, x):
+        x = self.backbone(x)
+        hidden = self.first(x).detach().double().numpy().mean()
+        self.second(self.first(x))
+        return self.head(x).mean((2, 3)) * float(hidden)
+
+
+def test_what_other_code_uses_is_not_without_effect():
+    net = Unseen()
+    weight = net.first.weight.detach().clone()
+    space = trace(net, X)
+    assert 'nothing that' not in reasons(space)['first']
+    assert 'nothing that' in reasons(space)['second']
+    assert torch.equal(net.first.weight, weight)
