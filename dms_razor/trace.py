@@ -82,8 +82,7 @@ def trace(model: nn.Module,
     space = _proved(builder, inputs, run, training, **proof) if check \
         else builder.build()
     space.training = training.report()
-    _describe(space, recorder, example_inputs, forward)
-    return space
+    return _describe(space, recorder, example_inputs, forward)
 
 
 def _proved(builder: SpaceBuilder, inputs: Tuple, run: Callable,
@@ -108,7 +107,7 @@ def _readable(inputs: Any) -> Any:
 
 
 def _describe(space: Space, recorder: Recorder, inputs: Any,
-              forward: Optional[Callable]) -> None:
+              forward: Optional[Callable]) -> Space:
     """Note what the space was traced on, and what that costs."""
     space.example_inputs = inputs
     space.batch_size = recorder.batch_size
@@ -116,6 +115,7 @@ def _describe(space: Space, recorder: Recorder, inputs: Any,
     space.input_shape = tuple(first[0].shape) if first else ()
     space.counted = count_each(recorder.model, inputs, forward)
     _check_samples(space)
+    return space
 
 
 def _check_samples(space: Space) -> None:
