@@ -55,6 +55,7 @@ class Preflight:
         samples (int): Samples in the example input; costs are of one.
         input_shape (tuple[int]): Shape of the first tensor in it.
         training (str): What was seen of train mode, in words.
+        proof (str): What the self-check has shown, in words.
     """
     metric: str
     kinds: Dict[str, Dict[str, int]]
@@ -71,6 +72,7 @@ class Preflight:
     samples: int = 1
     input_shape: Tuple[int, ...] = ()
     training: str = ''
+    proof: str = 'none'
 
     @property
     def ratios(self) -> int:
@@ -128,6 +130,7 @@ class Preflight:
             steps=self.steps,
             total_steps=self.total_steps,
             training=self.training,
+            proof=self.proof,
             full_width=self.full_width)
 
     def to_json(self) -> str:
@@ -167,6 +170,7 @@ class Preflight:
                    f'{format_amount(least)} ({least / (whole or 1.):.1%})')
         if self.training:
             yield 'training', self.training
+        yield 'proof', self.proof
         if self.target is not None:
             share = self.target / self.supernet[self.metric]
             yield ('target', f'{format_amount(self.target)} {self.metric} '
@@ -258,7 +262,8 @@ def preflight(space: Space,
         exact=loss_weight == AUTO,
         samples=space.batch_size,
         input_shape=space.input_shape,
-        training=space.training)
+        training=space.training,
+        proof=space.proof.text() if space.proof else 'none')
     if report.ratios == 0:
         reasons = '; '.join(f'{item["module"]}: {item["reason"]}'
                             for item in report.full_width[:3])

@@ -33,6 +33,9 @@ def test_a_batch_as_example_input(images, tmp_path):
     report = json.loads((tmp_path / 'subnet' / 'report.json').read_text())
     same = json.loads((tmp_path / 'alone' / 'report.json').read_text())
     assert report['macs'].pop('samples') == 3
+    for notes in (report.pop('notes'), same.pop('notes')):
+        note, = notes  # the largest difference depends on the input
+        assert note.startswith('Self-check: 5 units on Net, 3 subnets in fl')
     assert report == same
     assert 'for each of the 3 samples of an input of 3×3×8×8' in (
         tmp_path / 'subnet' / 'report.md').read_text(encoding='utf-8')

@@ -172,6 +172,8 @@ def _cut(model: nn.Module, space: Space, selection: Tensor, inputs: Any,
             dict(module=stay.module, reason=stay.reason)
             for stay in space.full_width
         ])
+    if space.proof is not None:
+        report.notes.append(f'Self-check: {space.proof.text()}.')
     cost = manifest.costs[metric]
     cost = cost.get('counted', cost['searched'])
     if target is not None and cost > target:

@@ -7,6 +7,7 @@ from small_nets import IMAGES, Block, build, conv, depths, widths
 from torch import nn
 from torch.nn import functional as F
 
+from dms_razor import Search
 from dms_razor.proof.check import Checker, check_space, trial
 from dms_razor.trace import record, run_model, trace
 from dms_razor.tracing.builder import SpaceBuilder
@@ -348,3 +349,17 @@ def test_a_prediction_without_gradients_is_proved_all_the_same():
                     torch.inference_mode()(run_model)):
         space = trace(net, IMAGES, forward=forward)
         assert space.proof.units == len(widths(space)) == 3
+
+
+def test_what_was_proved_is_told(tmp_path):
+    net = build(lambda net, x: net.out(x), **OUT)
+    search = Search(net, IMAGES, '60%', total_steps=2)
+    told = search.space.proof.text()
+    assert told.startswith('2 units on Net, 3 subnets in float64: ')
+    report = search.preflight()
+    assert told in report.text() and report.to_dict()['proof'] == told
+    exported = search.export(tmp_path / 'subnet', picture=False).report
+    assert f'Self-check: {told}.' in exported.to_markdown()
+    unproved = Search(
+        build(lambda net, x: net.out(x), **OUT), IMAGES, '60%', check=False)
+    assert unproved.preflight().proof == 'none'
