@@ -25,8 +25,8 @@ def table(tmp_path):
         blocks = [place for place in BLOCKS if name[place] == '2']
         found[''.join(name)] = dict(
             flops=10 + sum(BLOCKS[place] for place in blocks),
-            mean_acc=90 + sum(
-                dict(zip(BLOCKS, (1, 2, 2, 3, 3)))[p] for p in blocks))
+            mean_acc=90 +
+            sum(dict(zip(BLOCKS, (1, 2, 2, 3, 3)))[p] for p in blocks))
     path = tmp_path / 'table.json'
     path.write_text(json.dumps(found))
     return found, path

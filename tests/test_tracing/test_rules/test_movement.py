@@ -86,9 +86,7 @@ def test_dense_connections():
 def test_joined_along_positions_they_are_the_same(other, more):
     check(
         lambda net, x: net.out(
-            F.avg_pool2d(torch.cat([x, other(net, x)], 2), 3)),
-        BOTH,
-        **more,
+            F.avg_pool2d(torch.cat([x, other(net, x)], 2), 3)), BOTH, **more,
         **OUT)
 
 
