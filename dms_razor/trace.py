@@ -74,7 +74,7 @@ def trace(model: nn.Module,
     example_inputs = _readable(example_inputs)
     inputs, run = as_arguments(example_inputs, forward or run_model)
     recorder = record(model, inputs, run)
-    recorder.batch_size = samples_of(model, inputs, run, batch_size)
+    recorder.batch_size = _samples(recorder, inputs, run, batch_size)
     training = TrainMode(recorder, train_forward or forward or run_model)
     training.record(example_inputs, train_inputs, train_forward)
     recorder.idle = idle_layers(recorder, run, inputs)
@@ -116,6 +116,14 @@ def _describe(space: Space, recorder: Recorder, inputs: Any,
     space.counted = count_each(recorder.model, inputs, forward)
     _check_samples(space)
     return space
+
+
+def _samples(recorder: Recorder, inputs: Tuple, run: Callable,
+             stated: Optional[int]) -> int:
+    """How many samples the example holds; 1 if there is no cost to divide."""
+    if stated is None and not recorder.facts.operations:
+        return 1
+    return samples_of(recorder.model, inputs, run, stated)
 
 
 def _check_samples(space: Space) -> None:
