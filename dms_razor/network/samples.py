@@ -51,7 +51,7 @@ def samples_of(model: nn.Module,
     size = 1 if first is None else first.shape[0]
     if size == 1:
         return 1
-    probe = Probe(model, inputs, forward, size)
+    probe = Trial(model, inputs, forward, size)
     if probe.meet(0):
         return 1
     # One dimension of a floating tensor may be its channels, which any layer
@@ -68,7 +68,7 @@ def samples_of(model: nn.Module,
         'Costs are those of one sample.')
 
 
-class Probe:
+class Trial:
     """Changes one entry of a dimension and looks how far that goes.
 
     Args:
