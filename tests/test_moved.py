@@ -43,6 +43,7 @@ GONE = {
     'dms_razor.tracing.rules.counted.counted',
     'dms_razor.subnet.costs.check_supernet',
     'dms_razor.subnet.counting.PRODUCTS',
+    'dms_razor.tracing.selfcheck.TOLERANCE',
 }
 STILL_THERE = {
     name
