@@ -3,7 +3,8 @@
 from dataclasses import replace
 from typing import List
 
-from tools.compare.experiment import Recipe, Row
+from tools.compare.experiment import Experiment, Recipe, Row
+from tools.compare.experiments._pretrained import FINETUNE
 
 
 def rows(finetune: Recipe, scratch: Recipe, pretrain: Recipe) -> List[Row]:
@@ -30,3 +31,14 @@ def rows(finetune: Recipe, scratch: Recipe, pretrain: Recipe) -> List[Row]:
             train=longer,
             one_search=True),
     ]
+
+
+def after(base: Experiment, title: str) -> Experiment:
+    """What to do with the half that a pruning experiment finds."""
+    scratch = replace(base.pretrain, epochs=FINETUNE.epochs)
+    return replace(
+        base,
+        title=title,
+        budgets=('50%', ),
+        rows=rows(FINETUNE, scratch, base.pretrain),
+        references=())

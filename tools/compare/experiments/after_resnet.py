@@ -1,15 +1,6 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """What to do with a found ResNet: keep its weights, or train new ones."""
-from dataclasses import replace
-
-from tools.compare.experiments._afterwards import rows
-from tools.compare.experiments._pretrained import FINETUNE
+from tools.compare.experiments._afterwards import after
 from tools.compare.experiments.pretrained import experiment as base
 
-experiment = replace(
-    base,
-    title='After the search: a pretrained ResNet',
-    budgets=('50%', ),
-    rows=rows(FINETUNE, replace(base.pretrain, epochs=FINETUNE.epochs),
-              base.pretrain),
-    references=())
+experiment = after(base, 'After the search: a pretrained ResNet')
