@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from tools.compare import runs
 from tools.compare.data import Images
 from tools.compare.experiment import (Data, Experiment, ExperimentError,
                                       Recipe, Row)
@@ -113,6 +114,14 @@ def test_settings_are_what_the_figures_depend_on(bench):
     hand = Row('b', 'network', network=partial(Net, 2))
     assert not {'search', 'pretrain'} & set(bench().settings(hand))
     assert 'train' not in bench().settings(Row('c', after='none'))
+
+
+def test_a_default_of_the_search_is_a_setting(bench, monkeypatch):
+    row, made = Row('d', 'dms'), bench()
+    before = made.settings(row)
+    monkeypatch.setattr(runs, 'HARDEN', .5)
+    assert made.settings(row) != before
+    assert 'defaults' not in made.settings(Row('u', 'uniform'))
 
 
 def test_a_method_that_nobody_knows(bench):

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 import dms_razor
+from dms_razor.core.budget import FALL, HARDEN
 from dms_razor.subnet import recalibrate
 from tools.compare.data import Images
 from tools.compare.experiment import (Experiment, ExperimentError, Recipe, Row,
@@ -124,6 +125,9 @@ class Bench:
                 test=len(images.test[1]),
                 settings=images.settings),
             amp=self.machine.amp)
+        if row.method == 'dms':
+            # A default that changes makes another search.
+            found['defaults'] = dict(fall=FALL, harden=HARDEN)
         if row.one_search:
             found['budgets'] = list(experiment.labelled)
         # What a row does not use may change without making it again.
