@@ -124,6 +124,8 @@ class Proof:
             of the outputs.
         unproved (dict[str, str]): Units that stay since nothing could be
             shown of them -> why.
+        inputs (tuple[int, ...]): Shape of the first input, if it is smaller
+            than the example's, see :mod:`dms_razor.proof.smaller`.
     """
     network: str
     units: int
@@ -131,14 +133,18 @@ class Proof:
     precision: str
     error: float
     unproved: Dict[str, str] = field(default_factory=dict)
+    inputs: Tuple[int, ...] = ()
 
     def text(self) -> str:
         """The proof in a line."""
         left = f'; {len(self.unproved)} could not be proved and stay' \
             if self.unproved else ''
-        return (f'{self.units} units on {self.network}, {self.subnets} '
-                f'subnets in {self.precision}: pruned and masked network '
-                f'differ by {self.error:.1e} at most{left}')
+        inputs = ' with inputs of ' * bool(self.inputs) + ' × '.join(
+            map(str, self.inputs))
+        return (
+            f'{self.units} units on {self.network}{inputs}, {self.subnets} '
+            f'subnets in {self.precision}: pruned and masked network '
+            f'differ by {self.error:.1e} at most{left}')
 
 
 @dataclass(eq=False)

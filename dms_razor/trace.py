@@ -1,5 +1,6 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """``trace``: the way in to tracing."""
+from dataclasses import replace
 from typing import Any, Callable, Mapping, Optional, Tuple
 
 import torch
@@ -12,6 +13,7 @@ from .masking.copying import check_copy
 from .network import (as_arguments, describe_inputs, refuse_wrapped, run_model,
                       samples_of, several, tensors_of, untouched)
 from .proof.check import check_space
+from .proof.smaller import DEAR, smaller_inputs
 from .proof.twin import prove_twin
 from .space import Space
 from .tracing import RULES
@@ -92,8 +94,15 @@ def _proved(builder: SpaceBuilder, inputs: Tuple, run: Callable,
     given = None if probe_inputs is None else as_arguments(
         _readable(probe_inputs), run)[0]
     if twin is None:
-        return check_space(builder.recorder.model, inputs, run, builder,
-                           builder.build(), given, training)
+        space, recorder, fewer = builder.build(), builder.recorder, inputs
+        if given is None and space.resource.supernet() >= DEAR:
+            fewer = smaller_inputs(recorder, inputs, run, training)
+        space = check_space(recorder.model, fewer, run, builder, space, given,
+                            training)
+        if fewer is not inputs:
+            space.proof = replace(
+                space.proof, inputs=tuple(tensors_of(fewer)[0].shape))
+        return space
     given = given or inputs
     other = SpaceBuilder(record(twin, given, run), builder.wanted)
     return prove_twin(builder, other, twin, given, run)

@@ -20,6 +20,8 @@ from .running import tensors_of, untouched
 
 #: Largest change, beside an output's largest entry, that is rounding.
 _ROUNDING = 1e-5
+#: Changes that are tried, each twice as large, before one has no effect.
+_DRAWS = 5
 
 
 def samples_of(model: nn.Module,
@@ -105,30 +107,37 @@ class Trial:
     def _changes(self, dim: int) -> Optional[List[Tensor]]:
         """Where each output changes, bool; None where that cannot be told."""
         if dim not in self._found:
-            try:
-                found = self._run(
-                    map_tensors(lambda x: self._changed(x, dim), self.inputs))
-            except Exception:  # these inputs mean something to the network
-                found = []
-            same = len(found) == len(self.expected) and all(
-                a.shape == b.shape for a, b in zip(found, self.expected))
-            self._found[dim] = [(a - b).abs() > _ROUNDING * b.abs().max()
-                                for a, b in zip(found, self.expected)
-                                if b.numel()] if same else None
+            for draw in range(_DRAWS):
+                changes = self._found[dim] = self._drawn_changes(dim, draw)
+                if changes is None or any(c.any() for c in changes):
+                    break  # else it was too small to win a maximum, say
         return self._found[dim]
 
-    def _changed(self, tensor: Tensor, dim: int) -> Tensor:
+    def _drawn_changes(self, dim: int, draw: int) -> Optional[List[Tensor]]:
+        try:
+            found = self._run(
+                map_tensors(lambda x: self._changed(x, dim, draw),
+                            self.inputs))
+        except Exception:  # these inputs mean something to the network
+            return None
+        if len(found) != len(self.expected) or any(
+                a.shape != b.shape for a, b in zip(found, self.expected)):
+            return None
+        return [(a - b).abs() > _ROUNDING * b.abs().max()
+                for a, b in zip(found, self.expected) if b.numel()]
+
+    def _changed(self, tensor: Tensor, dim: int, draw: int) -> Tensor:
         """Other values, of the same kind, at the first place along ``dim``."""
         if not (tensor.dim() > dim and tensor.shape[0] == self.size
                 and tensor.dtype != torch.bool):
             return tensor
-        generator = torch.Generator().manual_seed(dim)
+        generator = torch.Generator().manual_seed(dim + 10 * draw)
         place = tensor.select(dim, 0)
         if tensor.is_floating_point():
             noise = torch.randn(place.shape, generator=generator).to(place)
             spread = tensor.float().std() if tensor.numel() > 1 else 0
             # Large enough to win a maximum over points.
-            others = place + 4 * noise * (float(spread) or 1.)
+            others = place + 4 * 2**draw * noise * (float(spread) or 1.)
         else:  # values that occur are valid
             order = torch.randperm(tensor.numel(), generator=generator)
             others = tensor.flatten()[order[:place.numel()].to(tensor.device)]

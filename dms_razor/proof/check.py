@@ -10,7 +10,7 @@ outputs that were compared depend on it.
 """
 import sys
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple, Union
 
 import torch
 from torch import Tensor, nn
@@ -110,11 +110,10 @@ def _check_training(training: TrainMode, checker: 'Checker', builder,
     """
     try:
         if training.checker is None:
-            training.checker = Checker(training.model,
-                                       training.inputs, training.forward,
-                                       training.probe_inputs(), training)
+            training.checker = Checker(training.model, *training.probed(),
+                                       training)
         other = training.checker
-        problem = other.first_problem(space)
+        problem = other.first_problem(space, checker.proved)
         if problem is not None:
             return repair(other, builder, space, problem)
         if not other.subnets:
@@ -163,13 +162,22 @@ class Checker:
         self.silence = self.probes.problem
         self._rest = iter(self.probes)
 
-    def first_problem(self, space: Space) -> Optional[Problem]:
+    def first_problem(self,
+                      space: Space,
+                      known: Optional[Tensor] = None) -> Optional[Problem]:
         """The first of some subnets that does not hold; None if all do.
 
         They are compared on the first probe that tells anything.
+
+        Args:
+            space (Space): The space.
+            known (Tensor, optional): Units that need no proof of moving the
+                outputs, bool ``[U]``.
         """
         self._begin()
-        self.proved = torch.zeros(len(space.units), dtype=torch.bool)
+        self.proved = torch.zeros(
+            len(space.units), dtype=torch.bool) if known is None \
+            else known.clone()
         for self.probe in self._rest:
             problem = self._first_problem(space)
             if problem is not None or any(self.probe.telling):
@@ -189,7 +197,11 @@ class Checker:
         return None
 
     def _first_problem(self, space: Space) -> Optional[Problem]:
-        moved = None
+        moved, first = None, trial(space, 0)
+        # What does not even run shows at once, before all that is dear.
+        found = self._outputs(space, first)
+        if isinstance(found, Problem):
+            return found
         if self.probe.telling is None:
             moved = self._moved(space)
         if not any(self.probe.telling):
@@ -201,7 +213,8 @@ class Checker:
         if self.training is not None:  # widths, then blocks: the rest repeats
             trials = 1 + bool(space.blocks)
         for number in range(trials):
-            problem = self.problem(space, trial(space, number))
+            problem = self.problem(space, trial(space, number)) if number \
+                else self._difference(space, first, found)
             if problem is not None:
                 return problem
             self.subnets += 1
@@ -211,10 +224,12 @@ class Checker:
     def _moved(self, space: Space) -> Tensor:
         """Which units move the outputs that tell something, bool ``[U]``."""
         probe, least = self.probe, SEEN * self.probe.tolerance.share
-        moved = torch.zeros(space.layout.U)
+        moved = self.proved.float()
         masks = probe.masks(torch.ones(space.layout.E)).requires_grad_()
         try:
-            outputs = probe.masked(space, masks, grad=True)
+            sought = not self.proved.all()
+            outputs = probe.masked(
+                space, masks if sought else masks.detach(), grad=sought)
             probe.judge(outputs)
             found = strengths(outputs, probe.telling, masks) > least
             moved.index_add_(0, space.layout.unit_of_element.cpu(),
@@ -247,14 +262,25 @@ class Checker:
 
     def problem(self, space: Space, selection: Tensor) -> Optional[Problem]:
         """What is wrong with one subnet, bool ``[E]``, or None."""
+        found = self._outputs(space, selection)
+        return found if isinstance(found, Problem) else self._difference(
+            space, selection, found)
+
+    def _outputs(self, space: Space,
+                 selection: Tensor) -> Union[Problem, List[Tensor]]:
+        """What a subnet returns, or why it does not run."""
         subnet = slice_model(self.probe.network, space, selection)
-        expected = self.probe.masked(space, self.probe.masks(selection))
         try:
-            found = self.probe.run(subnet)
+            return self.probe.run(subnet)
         except Exception as error:
             return Problem(
                 _failing_module(subnet),
                 f'{type(error).__name__}: {error}'.split('\n')[0], selection)
+
+    def _difference(self, space: Space, selection: Tensor,
+                    found: List[Tensor]) -> Optional[Problem]:
+        """What is wrong with a subnet that returns this, or None."""
+        expected = self.probe.masked(space, self.probe.masks(selection))
         error, reason = compare(expected, found, self.probe.tolerance)
         if reason is not None and self.probe.lower():
             self.precision = self.probe.precision

@@ -87,7 +87,7 @@ class Probe:
             self.silence = _silence(outputs)
 
     def run(self, network: nn.Module, grad: bool = False) -> List[Tensor]:
-        """What a network of this precision returns."""
+        """What a network of this precision returns; it is as before then."""
         precision = double_precision() if self.double else nullcontext()
         keep = _KeepGradients() if grad else nullcontext()
         mode = untouched if self._mode is None else self._mode

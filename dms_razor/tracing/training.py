@@ -7,7 +7,7 @@ Both recordings share their variables and facts, so that what either finds
 out holds for the space; MACs are those of the first.
 """
 import logging
-from typing import Any, Callable, ContextManager, Mapping, Tuple
+from typing import Any, Callable, ContextManager, Mapping, Optional, Tuple
 
 import numpy as np
 from torch import nn
@@ -76,9 +76,12 @@ class TrainMode:
         """Whether there is something to prove that is not proved yet."""
         return self.first.again is not None and not self.error
 
-    def probe_inputs(self) -> Tuple:
-        """Inputs to compare on: samples that differ."""
-        return self.inputs if self.given else varied(self.inputs)
+    def probed(self) -> Tuple[Tuple, Callable, Optional[Tuple]]:
+        """Inputs, how it is run on them, and those to compare on as they are,
+        if training gives them; else samples that differ are drawn."""
+        if self.given:
+            return self.inputs, self.forward, self.inputs
+        return varied(self.inputs), self.forward, None
 
     def failed(self, error: Exception) -> None:
         """Train mode does not run: say so once, and go on without it."""

@@ -96,6 +96,13 @@ def test_what_the_network_does_tells(case):
     assert samples_of(net, (x, ), run_model, 7) == 7
 
 
+@pytest.mark.parametrize('seed', range(40))
+def test_a_maximum_over_points_is_one_sample(seed):
+    torch.manual_seed(seed)  # few changes of one point win all maxima
+    net = Then(pointwise(3), lambda x: x.amax(0)).eval()
+    assert samples_of(net, (torch.randn(50, 3), ), run_model) == 1
+
+
 @pytest.mark.parametrize('case', UNKNOWN)
 def test_who_cannot_tell_asks(case):
     net, x = UNKNOWN[case]

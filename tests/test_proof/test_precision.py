@@ -89,3 +89,31 @@ def test_what_computes_lower_all_the_same_is_named():
         assert low.found is None
         single(X)
     assert 'in float32' in low.found and 'aten.' in low.found
+
+
+@pytest.mark.parametrize('settings', [
+    dict(kernel_size=3, padding=1),
+    dict(kernel_size=(5, 2), stride=2, padding=(2, 0), bias=False),
+    dict(kernel_size=3, stride=(3, 2), dilation=(1, 2)),
+    dict(kernel_size=(1, 3), padding='same')
+])
+def test_depthwise_convolutions(settings):
+    conv = nn.Conv2d(6, 6, groups=6, **settings).double()
+    x = torch.randn(2, 6, 11, 12, dtype=torch.float64, requires_grad=True)
+    with double_precision():
+        found = conv(x)
+    expected = conv(x)
+    assert (found - expected).abs().max() < 1e-12
+    signs = torch.randn_like(expected)
+    slopes = [
+        torch.autograd.grad((y * signs).sum(), (x, conv.weight))
+        for y in (found, expected)
+    ]
+    for a, b in zip(*slopes):
+        assert (a - b).abs().max() < 1e-12
+
+
+def test_a_kernel_larger_than_the_image_is_refused():
+    conv = nn.Conv2d(4, 4, 5, groups=4).double()
+    with double_precision(), pytest.raises(RuntimeError, match='ernel'):
+        conv(torch.randn(1, 4, 3, 8, dtype=torch.float64))
