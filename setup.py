@@ -86,6 +86,8 @@ EXTRAS = {
     'tests': requirements('tests'),
     'docs': requirements('docs'),
 }
+#: What only the coverage of other packages tries; no part of 'all'.
+COVERAGE = requirements('coverage')
 README = ROOT / 'README.md'
 
 setup(
@@ -114,7 +116,8 @@ setup(
     python_requires='>=3.10',
     install_requires=requirements('runtime'),
     extras_require={
-        **EXTRAS, 'all': sum(EXTRAS.values(), [])
+        **EXTRAS, 'all': sum(EXTRAS.values(), []),
+        'coverage': COVERAGE
     },
     cmdclass={'build_py': BuildWithMim},
     zip_safe=False)

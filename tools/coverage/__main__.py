@@ -1,34 +1,28 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
-"""Take every backbone of mmpretrain through tracing, export and training.
+"""Take networks through tracing, export and training.
 
-    python tools/coverage                      # all of them, a table
+    python tools/coverage                      # all of mmpretrain's backbones
     python tools/coverage ResNet ConvNeXt      # some of them
     python tools/coverage --json rows.json --markdown docs/en/coverage.md
     python tools/coverage --detectors          # mmyolo's and mmdet's
     python tools/coverage --merge a.json b.json --markdown page.md
+    python tools/coverage --of timm torchvision transformers   # others'
 
 Ends with an error if a row is wrong: supernet and subnet differ, or something
 on the way fails, and the table of known cases does not say so.
+
+With --of a row is a file in the folder --rows, and those that are there are
+not made again: a run that was broken off goes on.
 """
 import argparse
-import json
+import importlib
 import logging
 import sys
 import warnings
 from pathlib import Path
-from typing import List
-
-import dms_razor.openmmlab  # noqa: F401  isort: skip  (must come first)
 
 # Run as a folder it is no package; from here on it is.
 sys.path[0] = str(Path(__file__).resolve().parents[2])
-
-from tools.coverage.backbones import (  # noqa: E402  isort: skip
-    build_case, registered_backbones)
-from tools.coverage.check import Row, check_network  # noqa: E402  isort: skip
-from tools.coverage.detectors import (  # noqa: E402  isort: skip
-    DETECTORS, build_detector, markdown as detectors_markdown)
-from tools.coverage.table import line, markdown  # noqa: E402  isort: skip
 
 
 def main() -> None:
@@ -46,42 +40,30 @@ def main() -> None:
     parser.add_argument(
         '--merge', nargs='+', help='read rows instead of making them')
     parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument(
+        '--of',
+        nargs='+',
+        choices=('timm', 'torchvision', 'transformers'),
+        default=[],
+        metavar='PACKAGE',
+        help='networks of timm, torchvision, transformers instead')
+    parser.add_argument(
+        '--rows',
+        default='work_dirs/coverage',
+        help='folder of the rows of --of; default: %(default)s')
+    parser.add_argument(
+        '--limit',
+        type=float,
+        default=300,
+        help='seconds a network of --of may take; default: %(default)s')
     args = parser.parse_args()
     warnings.filterwarnings('ignore')
     logging.disable(logging.WARNING)
-    known = list(DETECTORS) if args.detectors else registered_backbones()
-    if args.merge:
-        found = {
-            item['name']: Row(**item)
-            for file in args.merge
-            for item in json.loads(Path(file).read_text())
-        }
-        rows = [found[name] for name in known if name in found]
-    else:
-        rows = make_rows(args, args.names or known)
-    if args.markdown:
-        page = detectors_markdown if args.detectors else markdown
-        Path(args.markdown).write_text(page(rows))
-    wrong = [row.name for row in rows if not row.equal]
+    # Each half needs packages that the other does not.
+    half = 'others' if args.of else 'openmmlab'
+    wrong = importlib.import_module(f'tools.coverage.{half}').run(args)
     if wrong:
         sys.exit(f'not equal: {", ".join(wrong)}')
-
-
-def make_rows(args: argparse.Namespace, names: List[str]) -> List[Row]:
-    """Try networks; prints and writes each row when it is there."""
-    rows: List[Row] = []
-    for name in names:
-        try:
-            network = (build_detector if args.detectors else build_case)(name)
-            rows.append(check_network(name, *network, seed=args.seed))
-        except Exception as error:
-            reason = f'not built: {type(error).__name__}: {error}'
-            rows.append(Row(name, problem=reason))
-        print(line(rows[-1]), flush=True)
-        if args.json:
-            Path(args.json).write_text(
-                json.dumps([vars(row) for row in rows], indent=1))
-    return rows
 
 
 if __name__ == '__main__':

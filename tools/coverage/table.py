@@ -1,27 +1,17 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """How rows of the coverage table are written down."""
 import datetime
-import re
 from importlib.metadata import version
 from typing import Dict, Iterable, List
 
 from dms_razor.subnet.report import table
 from .backbones import NO_NETWORK
 from .check import Row
+from .text import KINDS, general, plain
 
-KINDS = ('width', 'heads', 'qk', 'v', 'depth')
 #: Of the table, after the name.
 COLUMNS = ('ratios', 'elements', 'parameters', 'in units', 'in width units',
            'max difference')
-#: What differs from block to block -> what stands there instead.
-GENERAL = (
-    (r"shape '\[.*?\]' is invalid for input of size \d+",
-     'it reshapes to numbers of its own'),
-    (r'normalized_shape=.*', 'it normalises other sizes)'),
-    (r'RuntimeError: (Given )?', ''),
-    (r'outputs differ by [\d.e+-]*\d', 'outputs differ'),
-    (r'(?<=\.)\d+(?=[."\s]|$)', '*'),
-)
 
 
 def line(row: Row) -> str:
@@ -144,18 +134,6 @@ def _shown(modules: List[str]) -> str:
     patterns = list(dict.fromkeys(general(module) for module in modules))
     return ', '.join(f'`{pattern}`' for pattern in patterns[:3]) + ' …' * (
         len(patterns) > 3)
-
-
-def general(text: str) -> str:
-    """``text`` without what differs from block to block."""
-    for pattern, instead in GENERAL:
-        text = re.sub(pattern, instead, text)
-    return text
-
-
-def plain(text: str) -> str:
-    """``text`` on one line that breaks no table."""
-    return ' '.join(text.replace('|', '/').split())[:300]
 
 
 def versions(*more: str) -> str:

@@ -1,0 +1,58 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""Rows in processes of their own, the limit, and going on."""
+import json
+
+import pytest
+
+from tools.coverage import families
+from tools.coverage.families import cases, check_family
+from tools.coverage.record import Record
+
+HERE = 'test_tools.test_coverage.nets'
+
+
+def test_rows_of_a_family_and_going_on(tmp_path, monkeypatch, repo):
+    """In one go: starting processes is what takes the time."""
+    monkeypatch.setitem(families.FAMILIES, 'toys', HERE)
+    monkeypatch.syspath_prepend(str(repo / 'tests'))
+    seen = []
+    rows = check_family('toys', ['plain', 'odd', 'absent'], tmp_path, 120,
+                        seen.append)
+    assert rows == seen
+    assert [row.status for row in rows] == ['equal', 'foreign',
+                                            'not covered'], rows
+    assert rows[0].reload_error == 0 and rows[0].variant == 'Plain'
+    assert 'nonsense' in rows[1].problem and rows[1].stage == 'trace'
+    path = tmp_path / 'toys' / 'plain.json'
+    path.write_text(path.read_text().replace('"Plain"', '"Kept"'))
+    (tmp_path / 'toys' / 'absent.json').unlink()
+    again = check_family('toys', ['plain', 'absent'], tmp_path, 120,
+                         seen.append)
+    assert [row.variant for row in again] == ['Kept', '']
+    slow, = check_family('toys', ['endless'], tmp_path, 3, seen.append)
+    assert (slow.status, slow.stage) == ('slow', 'build')
+    assert '3 s' in slow.problem
+
+
+def test_what_is_not_installed_is_named(monkeypatch):
+    monkeypatch.setitem(families.FAMILIES, 'toys', 'a_package.that_is_not')
+    with pytest.raises(ImportError, match='requirements/coverage.txt'):
+        cases('toys')
+
+
+def test_a_network_that_cannot_be_built():
+    record, case = families._begin('toys', HERE, 'no such name')
+    assert case is None and record.status == 'not built'
+    assert 'no such name' in record.problem
+
+
+def test_records_are_files(tmp_path):
+    path = tmp_path / 'folder' / 'a.json'
+    row = Record('toys', 'a', outside=[('reason', 3, ['x'])])
+    row.save(path)
+    assert json.loads(path.read_text())['name'] == 'a'
+    again = Record.load(path)
+    assert again.outside == [['reason', 3, ['x']]]
+    again.status = 'slow'
+    again.save()
+    assert Record.load(path).status == 'slow'

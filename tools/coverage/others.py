@@ -1,0 +1,40 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""The coverage of other packages: rows as they come, then the tables."""
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import List
+
+from .families import cases, check_family
+from .families_table import line, page, versions
+from .record import Record
+
+
+def run(args: argparse.Namespace) -> List[str]:
+    """Make the rows that are not there, and write them down.
+
+    Returns:
+        list[str]: Networks that are silently wrong, or fail with an error
+        that is not ours.
+    """
+    rows: List[Record] = []
+    made_with = versions(
+        'torch',
+        *(name for family in args.of for name in cases(family).PACKAGES))
+    for family in args.of:
+        known = cases(family).names()
+        names = [n for n in known if not args.names or n in args.names]
+        rows += check_family(family, names, Path(args.rows), args.limit,
+                             lambda row: print(line(row), flush=True))
+    if args.json:
+        Path(args.json).write_text(
+            json.dumps(
+                dict(made_with, rows=[asdict(row)
+                                      for row in rows]), indent=1) + '\n')
+    if args.markdown:
+        Path(args.markdown).write_text(page(rows, made_with, args.of))
+    return [
+        f'{row.family} {row.name}' for row in rows
+        if row.status in ('wrong', 'foreign', 'not built')
+    ]
