@@ -200,7 +200,7 @@ def count_macs(model: nn.Module,
             into an operation that cannot be counted.
     """
     try:
-        with untouched(model), every_product() as counter:
+        with untouched(model), _frozen(model), every_product() as counter:
             own = _run_by_module(model, inputs, forward, counter)
     except SubnetError:
         raise
@@ -215,6 +215,24 @@ def count_macs(model: nn.Module,
     tool = f'{TORCH} ({", ".join(ours)} by dms_razor)' if ours else TORCH
     by_module = {name: own[name] // 2 for name in sorted(own) if own[name]}
     return Count(counter.get_total_flops() // 2, by_module, tool)
+
+
+@contextmanager
+def _frozen(model: nn.Module) -> Iterator[None]:
+    """Let no parameter ask for a gradient in the body.
+
+    PyTorch's counter looks for the graph of each argument of a module. A view
+    of a parameter (a class token for each sample) asks for a gradient and has
+    none where gradients are off, which ends in an error.
+    """
+    learning = [p for p in model.parameters() if p.requires_grad]
+    try:
+        for parameter in learning:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter in learning:
+            parameter.requires_grad_(True)
 
 
 def _run_by_module(model: nn.Module, inputs: Any, forward: Optional[Callable],

@@ -382,3 +382,23 @@ def test_a_forward_that_returns_an_object(wrap, tmp_path):
     export = search.export(tmp_path / 'subnet', picture=False)
     assert export.manifest.macs['supernet'] == 4 * 8 + 8 * 6
     assert export.model(torch.rand(1, 4)) is not None
+
+
+class _Token(nn.Module):
+    """Hands a view of a parameter to a layer, as CaiT does."""
+
+    def __init__(self):
+        super().__init__()
+        self.token = nn.Parameter(torch.randn(1, 4))
+        self.layer = nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.layer(self.token.expand(len(x), -1)) + self.layer(x)
+
+
+def test_a_parameter_that_is_the_argument_of_a_layer():
+    """PyTorch's counter fails on it without gradients."""
+    model = _Token()
+    model.layer.bias.requires_grad_(False)
+    assert count_macs(model, torch.zeros(5, 4)).total == (5 + 5) * 12
+    assert [p.requires_grad for p in model.parameters()] == [True, True, False]
