@@ -90,17 +90,42 @@ class Tail:
 
 
 @dataclass(frozen=True)
-class Block:
-    """A removable block: an identity takes its place when it goes.
+class StandIn:
+    """What takes the place of a module that goes with its block.
 
     Attributes:
         path (str): Path of the module.
+        zero (bool): It returns zeros of its input's shape; else the input.
+        outputs (int): Length of the tuple that it returns, the others None; 0
+            if it returns a tensor.
+    """
+    path: str
+    zero: bool = False
+    outputs: int = 0
+
+
+@dataclass(frozen=True)
+class Block:
+    """A removable block: a whole module, or a branch of modules.
+
+    Attributes:
+        path (str): Path of the module that is the block, or that has the
+            branch or most of it.
         element (int): Flat id of its element.
         tails (tuple[Tail]): Where its mask acts.
+        branch (tuple[StandIn]): What takes the place of each module of a
+            branch that is added in the forward of another module; none for a
+            whole module, in whose place an identity is put.
     """
     path: str
     element: int
     tails: Tuple[Tail, ...]
+    branch: Tuple[StandIn, ...] = ()
+
+    @property
+    def stand_ins(self) -> Tuple[StandIn, ...]:
+        """What takes the place of all modules that go."""
+        return self.branch or (StandIn(self.path), )
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ layer becomes which slim class stands in the manifest.
 from dataclasses import dataclass
 from typing import Callable, Dict, List, Optional, Tuple
 
+import torch
 from torch import Tensor, nn
 
 #: (module, class name) -> slim mixin; the class name is its manifest name.
@@ -103,11 +104,24 @@ def make_slim(module: nn.Module, name: str) -> nn.Module:
 
 
 class RemovedBlock(nn.Identity):
-    """What stands where a residual block was removed.
+    """What stands where a residual block was removed, or a part of a branch.
 
-    An identity for the first input, whatever else the block was given.
+    An identity for the first tensor that it is given, whatever else it is
+    given; or zeros of its shape, which end a branch ``x + f(x)``.
+
+    Args:
+        zero (bool): Whether it returns zeros.
+        outputs (int): Length of the tuple that the removed module returned,
+            whose first entry alone was used; 0 for a tensor.
     """
 
-    def forward(self, input: Tensor, *args, **kwargs) -> Tensor:
-        """``input``, unchanged."""
-        return input
+    def __init__(self, zero: bool = False, outputs: int = 0) -> None:
+        super().__init__()
+        self.zero, self.outputs = zero, outputs
+
+    def forward(self, *args, **kwargs):
+        """The first tensor, unchanged, or zeros of its shape."""
+        given = (*args, *kwargs.values())
+        out = next(x for x in given if isinstance(x, Tensor))
+        out = torch.zeros_like(out) if self.zero else out
+        return (out, *[None] * (self.outputs - 1)) if self.outputs else out

@@ -34,7 +34,9 @@ def l1(search: Search) -> Tensor:
             held = index >= 0
             sums.index_add_(0, index[held], size[held])
     for block in search.space.blocks:
-        sums[block.element] += _size(search.model.get_submodule(block.path))
+        sums[block.element] += sum(
+            _size(search.model.get_submodule(part.path))
+            for part in block.stand_ins)
     return comparable(sums, layout.to('cpu'))
 
 

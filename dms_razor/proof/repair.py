@@ -27,8 +27,9 @@ def repair(checker, builder, space: Space, problem) -> Space:
         RuntimeError: The network does not even compute the same twice.
     """
     removed = [
-        block.element for block in space.blocks if block.path == problem.module
-        and not problem.selection[block.element]
+        block.element for block in space.blocks
+        if not problem.selection[block.element]
+        and problem.module in [part.path for part in block.stand_ins]
     ]
     if removed:
         # Its owner asks a removed block for something: no width is at fault.

@@ -103,7 +103,7 @@ def apply_manifest(model: nn.Module,
 def _shrink(model: nn.Module, manifest: Manifest, init: Optional[Callable],
             reset: bool) -> None:
     """See :func:`apply_manifest`, of a network that was checked."""
-    replace_by_identity(model, manifest.removed)
+    replace_by_identity(model, manifest.removed, manifest.stand_ins)
     shapes, shrunk = manifest.shapes, set()
     for name, tensor in named_tensors(model).items():
         shape = shapes.get(name, tensor.shape)

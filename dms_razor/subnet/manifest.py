@@ -25,12 +25,14 @@ from ..counting import Count
 from ..errors import SubnetError
 from ..network import (call, describe_inputs, fingerprint, named_tensors,
                        state_shapes, untouched)
-from ..space import Space
+from ..space import Space, StandIn
 from .files import write_text
-from .slicing import get_width, inside, removed_blocks
+from .slicing import get_width, inside, removed_blocks, stand_ins
 
 FORMAT = 'dms_razor.subnet'
 VERSION = 1
+#: What a file lacks where there is none of it.
+OPTIONAL = ('others', 'branches')
 
 
 @dataclass
@@ -51,7 +53,7 @@ class Manifest:
         units (list[dict]): Per unit ``name``, ``kind``, ``total`` and
             ``kept`` (elements per group), ``groups``, ``step``, ``members``
             and ``kept_index`` (kept elements of the unit, group by group).
-        removed (list[str]): Paths of the removed blocks.
+        removed (list[str]): Paths of the modules that were removed.
         modules (dict): Per module of the subnet ``type``, ``tensors`` (name
             to shape), ``attributes`` (name to width), ``macs`` (its own on
             all of ``inputs``, without its children's) and, for some, ``slim``
@@ -61,6 +63,9 @@ class Manifest:
         others (dict): The same as ``macs`` for each further metric of
             :data:`dms_razor.core.resource.METRICS`, without ``counted`` where
             nothing counts it; not in the file where there is none.
+        branches (dict): Removed modules in whose place is no identity: path
+            -> ``[zero, outputs]`` of :class:`~dms_razor.space.StandIn`; not
+            in the file where there is none.
     """
     model: Dict[str, Any]
     inputs: Any
@@ -73,6 +78,15 @@ class Manifest:
     modules: Dict[str, Dict[str, Any]]
     receives: Dict[str, Any] = field(default_factory=dict)
     others: Dict[str, Dict[str, float]] = field(default_factory=dict)
+    branches: Dict[str, List[int]] = field(default_factory=dict)
+
+    @property
+    def stand_ins(self) -> List[StandIn]:
+        """What stands where no identity stands for a removed module."""
+        return [
+            StandIn(path, bool(zero), outputs)
+            for path, (zero, outputs) in self.branches.items()
+        ]
 
     @property
     def costs(self) -> Dict[str, Dict[str, float]]:
@@ -91,8 +105,9 @@ class Manifest:
     def to_json(self) -> str:
         """The text of a subnet.json: JSON with a checksum."""
         content = dict(format=FORMAT, version=VERSION, **asdict(self))
-        if not self.others:
-            del content['others']
+        for name in OPTIONAL:
+            if not content[name]:
+                del content[name]
         content['checksum'] = checksum(content)
         text = json.dumps(content, indent=1, allow_nan=False)
         # lists of numbers on one line, or a reader sees nothing else
@@ -135,7 +150,7 @@ class Manifest:
                 'damaged. Use the file as exported; a subnet is changed by '
                 'exporting again.')
         del content['format'], content['version']
-        odd = {part.name for part in fields(cls)} ^ {*content, 'others'}
+        odd = {part.name for part in fields(cls)} ^ {*content, *OPTIONAL}
         if odd:
             raise SubnetError(f'{origin} lacks or adds {sorted(odd)}. '
                               'Export the subnet again.')
@@ -206,6 +221,7 @@ class Manifest:
             removed=list(_below(dict.fromkeys(self.removed), prefix)),
             modules=modules,
             receives=_below(self.receives, prefix),
+            branches=_below(self.branches, prefix),
             others={})
 
 
@@ -253,7 +269,12 @@ def describe_subnet(supernet: nn.Module,
         modules=_modules(subnet, space, removed_blocks(space, selection),
                          counts['macs']),
         receives=_receives(subnet, inputs, forward),
-        others=costs)
+        others=costs,
+        branches={
+            part.path: [int(part.zero), part.outputs]
+            for part in stand_ins(space, selection)
+            if part.zero or part.outputs
+        })
 
 
 def _model(kind: str, tensors: Dict[str, List[int]]) -> Dict[str, Any]:

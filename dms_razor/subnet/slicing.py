@@ -15,7 +15,7 @@ from ..errors import SubnetError
 from ..masking.attach import unmask
 from ..masking.copying import copy_network
 from ..network import named_tensors
-from ..space import SliceSite, Space
+from ..space import SliceSite, Space, StandIn
 
 
 def slice_model(model: nn.Module, space: Space,
@@ -52,7 +52,8 @@ def slice_model(model: nn.Module, space: Space,
             set_width(
                 subnet.get_submodule(path), path, name,
                 int(kept(index, selection).sum()))
-    replace_by_identity(subnet, removed_blocks(space, selection))
+    gone = stand_ins(space, selection)
+    replace_by_identity(subnet, [part.path for part in gone], gone)
     return subnet
 
 
@@ -80,14 +81,23 @@ def plain_copy(model: nn.Module, shared: Iterable[str] = ()) -> nn.Module:
 
 
 def removed_blocks(space: Space, selection: Tensor) -> List[str]:
-    """List the paths of the removed blocks, in the order of the network.
+    """List the paths of the modules that go, in the order of the blocks.
 
     Args:
         space (Space): The space.
         selection (Tensor): Bool of shape [E].
     """
+    return [part.path for part in stand_ins(space, selection)]
+
+
+def stand_ins(space: Space, selection: Tensor) -> List[StandIn]:
+    """List what takes the place of each module that goes with its block.
+
+    Args and order: as for :func:`removed_blocks`.
+    """
     return [
-        block.path for block in space.blocks if not selection[block.element]
+        part for block in space.blocks if not selection[block.element]
+        for part in block.stand_ins
     ]
 
 
@@ -97,13 +107,24 @@ def inside(path: str, blocks: Sequence[str]) -> bool:
                for block in blocks)
 
 
-def replace_by_identity(model: nn.Module, blocks: Sequence[str]) -> None:
-    """Put an identity in the place of each block of a network, in place."""
+def replace_by_identity(
+    model: nn.Module, blocks: Sequence[str],
+    others: Iterable[StandIn] = ()) -> None:
+    """Put an identity in the place of each block of a network, in place.
+
+    Args:
+        model (nn.Module): The network.
+        blocks (Sequence[str]): Paths of the modules that go.
+        others (Iterable[StandIn]): What else than an identity stands for one.
+    """
+    known = {part.path: part for part in others}
     for path in blocks:
         parent, _, name = path.rpartition('.')
         if not inside(parent, blocks):  # else it goes with that block
             modules = model.get_submodule(parent)._modules
-            modules[name] = RemovedBlock().train(modules[name].training)
+            part = known.get(path, StandIn(path))
+            modules[name] = RemovedBlock(part.zero, part.outputs).train(
+                modules[name].training)
 
 
 def _tensors_to_slice(model: nn.Module,

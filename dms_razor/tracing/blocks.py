@@ -7,23 +7,39 @@ recorded operations, not by class name, so it works for any architecture.
 """
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import Dict, List, Optional, Set, Tuple, Union
+from typing import Dict, Iterable, List, Optional, Set, Tuple, Union
 
-from torch import nn
+from torch import Tensor, nn
 
 from ..network import named_tensors
-from ..space import FullWidth, Tail
+from ..space import FullWidth, StandIn, Tail
 from .record import Node
 from .rules.table import has
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ResidualBlock:
-    """A removable block: without it the network has an identity there."""
+    """A removable block: without it the network has an identity there.
+
+    Attributes:
+        path (str): Path of the module that it is told by.
+        source (int): The operation whose result it reads and adds to.
+        stream (Tensor): Labels of that result.
+        tails (tuple[Tail]): Where its mask acts.
+        stage (str): Path of what holds it beside others.
+        branch (tuple[StandIn]): See :class:`~dms_razor.space.Block`.
+    """
     path: str
-    call: int
     source: int
+    stream: Tensor
     tails: Tuple[Tail, ...]
+    stage: str
+    branch: Tuple[StandIn, ...] = ()
+
+    @property
+    def stand_ins(self) -> Tuple[StandIn, ...]:
+        """What takes the place of all modules that go."""
+        return self.branch or (StandIn(self.path), )
 
 
 class ResidualFinder:
@@ -36,6 +52,7 @@ class ResidualFinder:
         self.facts = recorder.facts
         self.readers, self.times = recorder.readers, recorder.times
         self.output_nodes = set(recorder.output_nodes)
+        self.live = self._live(recorder.result_nodes)
         names: Dict[int, List[str]] = defaultdict(list)
         for name, tensor in named_tensors(recorder.model).items():
             names[id(tensor)].append(name)
@@ -44,6 +61,18 @@ class ResidualFinder:
         for node in self.nodes:
             if node.op != 'input' and self.constant.issuperset(node.inputs):
                 self.constant.add(node.index)
+
+    def _live(self, results: Iterable[int]) -> Dict[int, List[int]]:
+        """Readers of each result that something returned depends on."""
+        dead: Set[int] = set(range(len(self.nodes))).difference(results)
+        live: Dict[int, List[int]] = defaultdict(list)
+        for node in reversed(self.nodes):
+            live[node.index] = [
+                n for n in self.readers[node.index] if n not in dead
+            ]
+            if live[node.index]:
+                dead.discard(node.index)
+        return live
 
     def results(self) -> Dict[str, Union[ResidualBlock, FullWidth]]:
         """Path -> a block that can be removed, or one that must stay."""
@@ -80,12 +109,16 @@ class ResidualFinder:
             dropped.update(b.path for b in ([block] if equal else inner))
         return [block for block in found if block.path not in dropped]
 
-    def _may_be_block(self, call) -> bool:
-        parent, _, name = call.path.rpartition('.')
+    def in_chain(self, path: str) -> bool:
+        """Whether a module is one of a chain, or numbered like one."""
+        parent, _, name = path.rpartition('.')
         chains = (nn.Sequential, nn.ModuleList)
         return name != '' and (isinstance(self.modules[parent], chains)
                                or name[-1].isdigit()) \
-            and not isinstance(self.modules[call.path], chains) \
+            and not isinstance(self.modules[path], chains)
+
+    def _may_be_block(self, call) -> bool:
+        return self.in_chain(call.path) \
             and call.source is not None and call.returns_tensor \
             and len(call.outputs) == 1 \
             and self.times[call.path] == 1 and call.last > call.first
@@ -106,10 +139,11 @@ class ResidualFinder:
         branches = self._branches(node.index, source, call)
         if not branches:
             return None
-        tails = tuple(self._tail(branch, call) for branch in branches)
+        tails = tuple(self.tail(branch, call) for branch in branches)
         reason = self._reason(call, after, None in tails)
-        return ResidualBlock(call.path, call.index, source, tails) \
-            if reason is None else FullWidth(call.path, reason)
+        return FullWidth(call.path, reason) if reason else ResidualBlock(
+            call.path, source, call.source, tails,
+            call.path.rpartition('.')[0])
 
     def _reason(self, call, after: List[Node],
                 no_module: bool) -> Optional[str]:
@@ -119,16 +153,24 @@ class ResidualFinder:
                     node, call.inputs[0]):
                 return f'{node.op} after the addition would act on the ' \
                     'input again if the block were an identity'
-        for names in self.shared:
-            inside = [name.startswith(f'{call.path}.') for name in names]
-            if any(inside) and not all(inside):
-                other = names[inside.index(False)]
-                return f'it shares parameters with "{other}"'
+        shared = self.why_shared([call.path])
+        if shared is not None:
+            return shared
         if self._leaks(call, call.outputs[0]):
             return 'its inner activations are used outside it'
         if no_module:
             return 'the end of its residual branch is not the output of a ' \
                 'module'
+        return None
+
+    def why_shared(self, paths: List[str]) -> Optional[str]:
+        """Why modules cannot go alone: others have parameters of theirs."""
+        prefixes = tuple(f'{path}.' for path in paths)
+        for names in self.shared:
+            inside = [name.startswith(prefixes) for name in names]
+            if any(inside) and not all(inside):
+                other = names[inside.index(False)]
+                return f'it shares parameters with "{other}"'
         return None
 
     def _branches(self, end: int, source: int, call) -> Optional[List[int]]:
@@ -160,9 +202,14 @@ class ResidualFinder:
             reader >= call.last for reader in self.readers[index]))
                    for index in range(call.first, call.last))
 
-    def _tail(self, node: int, call) -> Optional[Tail]:
-        """The module whose scale or output carries the block's mask."""
-        if len(self.readers[node]) != 1:
+    def tail(self, node: int, call) -> Optional[Tail]:
+        """The module whose scale or output carries the block's mask.
+
+        Args:
+            node (int): The end of the branch.
+            call (ModuleCall): The block, in which the module is.
+        """
+        if len(self.live[node]) != 1:
             return None
         output = None
         while node >= call.first:
@@ -177,24 +224,27 @@ class ResidualFinder:
             inputs = [i for i in record.inputs if i not in self.constant]
             if not has(record.op, 'linear') or len(inputs) != 1 or len(
                     record.inputs) < record.uses or len(
-                        self.readers[inputs[0]]) != 1:
+                        self.live[inputs[0]]) != 1:
                 break  # x * x has one input and two uses
             node = inputs[0]
         return None if output is None else Tail(output, fold=False)
 
     def _module_of_output(self, node: int, block) -> Optional[str]:
         """Innermost module inside the block that returns this very tensor."""
+        inside = f'{block.path}.' if block.path else ''
         for call in reversed(self.calls):
-            if call.outputs == (node, ) and call.tensor_first and \
+            if call.outputs[:1] == (node, ) and call.tensor_first and \
                     self.times[call.path] == 1 and \
                     block.first <= call.first <= node < call.last and \
                     call.index != block.index and \
-                    call.path.startswith(block.path + '.'):
+                    call.path.startswith(inside) and call.path:
                 return call.path
         return None
 
 
-def find_blocks(recorder) -> Tuple[List[ResidualBlock], List[FullWidth]]:
+def find_blocks(
+    finders: List[ResidualFinder]
+) -> Tuple[List[ResidualBlock], List[FullWidth]]:
     """All removable blocks of a network, and residual blocks that must stay.
 
     A block can go if it can in each mode that calls it: one that returns more
@@ -202,9 +252,9 @@ def find_blocks(recorder) -> Tuple[List[ResidualBlock], List[FullWidth]]:
     is counted and stay.
 
     Args:
-        recorder (Recorder): A finished recording, maybe with a second one.
+        finders (list[ResidualFinder]): Of each finished recording.
     """
-    first, *others = (ResidualFinder(one) for one in recorder.passes)
+    first, *others = finders
     found = first.results()
     for other in others:
         again = other.results()
@@ -234,6 +284,5 @@ def group_stages(blocks: List[ResidualBlock],
     """
     stages: Dict[tuple, List[ResidualBlock]] = {}
     for block, stream in zip(blocks, streams):
-        parent = block.path.rpartition('.')[0]
-        stages.setdefault((parent, stream), []).append(block)
+        stages.setdefault((block.stage, stream), []).append(block)
     return list(stages.values())

@@ -10,7 +10,8 @@ from torch import Tensor
 from ..adapters.registry import slim_name, slots_of
 from ..core.layout import KINDS, Layout, Unit
 from ..space import Block, FullWidth, Space
-from .blocks import find_blocks, group_stages
+from .blocks import group_stages
+from .branches import find_residuals
 from .costs import CostBuilder
 from .labels import compress, core
 from .options import Options, make_unit, matches
@@ -36,7 +37,7 @@ class SpaceBuilder:
         # What the first recording ran: the rest has no MACs to save.
         self.measured = set(recorder.times) | {''}
         self.unseen = fix_unseen(recorder)
-        self.blocks, self.stay = find_blocks(recorder)
+        self.blocks, self.stay = find_residuals(recorder)
         for path, part in blocks_with(self.unseen, self.blocks).items():
             self.keep_blocks([path], f'its part "{part}" was not run')
         # Set by the self-check: numbers of a module's own that follow a
@@ -48,7 +49,7 @@ class SpaceBuilder:
         self.failed: Dict[type, Set[str]] = defaultdict(
             set)  # class -> modules that fail
         self.matched: Set[str] = set()
-        stay = spare(recorder, self.wanted, [b.path for b in self.blocks])
+        stay = spare(recorder, self.wanted, self.blocks)
         for path, reason in stay.items():
             self.keep_blocks([path], reason)
 
@@ -251,20 +252,20 @@ class SpaceBuilder:
             return []
         streams = []
         for block in self.blocks:
-            labels = self.recorder.calls[block.call].source
+            labels = block.stream
             classes = self.finder.classes[core(labels).numpy()]
             classes = core(compress(torch.from_numpy(classes)))
             streams.append((classes.numpy().tobytes(), tuple(labels.shape)))
         stages = group_stages(self.blocks, streams)
-        parents = [stage[0].path.rpartition('.')[0] for stage in stages]
+        parents = [stage[0].stage for stage in stages]
         first = sum(unit.elements for unit in units)
         blocks = []
         for stage, parent in zip(stages, parents):
             name = parent
             if parents.count(parent) > 1 or not parent:
-                ends = (stage[0].path, stage[-1].path)
-                name = '{}[{}:{}]'.format(
-                    parent, *(end.rpartition('.')[2] for end in ends))
+                start = len(parent) + 1 if parent else 0
+                name = '{}[{}:{}]'.format(parent, stage[0].path[start:],
+                                          stage[-1].path[start:])
             options = self._options_of([name] + [b.path for b in stage])
             if options.get('fixed'):
                 self.keep_blocks([b.path for b in stage], 'declared fixed')
@@ -273,7 +274,7 @@ class SpaceBuilder:
                 make_unit(name, 'depth', len(stage), 1, 1, options,
                           tuple(b.path for b in stage)))
             blocks += [
-                Block(block.path, first + number, block.tails)
+                Block(block.path, first + number, block.tails, block.branch)
                 for number, block in enumerate(stage)
             ]
             first += len(stage)

@@ -27,7 +27,11 @@ class CostBuilder:
         self.recorder, self.facts = recorder, recorder.facts
         self.sites, self.layout = sites, layout
         self.elements = sites.elements
-        self.blocks = {block.path: block.element for block in blocks}
+        self.blocks = {
+            part.path: block.element
+            for block in blocks
+            for part in block.stand_ins
+        }
         self._axes: List[Axis] = []
         self._axis_ids: Dict[tuple, int] = {}
 

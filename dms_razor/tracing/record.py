@@ -47,7 +47,7 @@ class ModuleCall:
 
     ``source`` holds the labels of its first argument, if it is an activation
     that is given by position. ``tensor_first``: it returns a tensor or a
-    tuple that begins with one.
+    tuple that begins with one; ``length``: that of the tuple, else 0.
     """
     index: int
     path: str
@@ -58,6 +58,7 @@ class ModuleCall:
     outputs: Tuple[int, ...] = ()
     returns_tensor: bool = False
     tensor_first: bool = False
+    length: int = 0
     source: Optional[Tensor] = None
 
 

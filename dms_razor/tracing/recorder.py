@@ -302,6 +302,7 @@ class Recorder(TorchFunctionMode):
         call.returns_tensor = isinstance(out, Tensor)
         call.tensor_first = isinstance(
             out[0] if isinstance(out, tuple) and out else out, Tensor)
+        call.length = len(out) if isinstance(out, tuple) else 0
         call.outputs = self.nodes_of(out)
 
     def leave_script(self, module: nn.Module, args, kwargs, out) -> None:

@@ -40,7 +40,7 @@ class SiteBuilder:
         self.replacements, self.extra_attributes = replacements, extra
         self.folding = MaskFolding(recorder)
         self.slots: Dict[Tuple[str, int], SliceSite] = {}
-        found = {block.path: block.element for block in blocks}
+        found = {b.path: b.element for b in blocks if not b.branch}
         for path, module in self.modules.items():
             slots = slots_of(module)
             if slots is not None:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..network import tensors_of, untouched
+from .blocks import ResidualBlock
 from .options import Options
 
 FROZEN = 'its weights do not train (requires_grad=False), and frozen=False'
@@ -14,31 +15,33 @@ IDLE = ('nothing that the network returns depends on it; its MACs are '
         'counted, since it is run: take it out of the forward')
 
 
-def spare(recorder, options: Options, blocks: Sequence[str]) -> Dict[str, str]:
+def spare(recorder, options: Options,
+          blocks: Sequence[ResidualBlock]) -> Dict[str, str]:
     """Let the channels stay of layers that are to be left as they are.
 
     Args:
         recorder (Recorder): The finished recording.
         options (Options): What the caller wants.
-        blocks (Sequence[str]): Paths of the blocks that could go.
+        blocks (Sequence[ResidualBlock]): The blocks that could go.
 
     Returns:
         dict[str, str]: The blocks that stay as well, and why.
     """
     facts, stay = recorder.facts, {}
-    for path in blocks:
-        outside = options.outside([path])
+    for block in blocks:
+        outside = options.outside([block.path])
         if outside is not None:
-            stay[path] = outside
+            stay[block.path] = outside
     if not options.frozen:
         frozen = frozen_layers(recorder.modules)
         names = [(name, axis.labels) for (name, _), axis in facts.axes.items()]
         for name, labels in (*names, *facts.entry_labels.items()):
             if name.rpartition('.')[0] in frozen:
                 facts.variables.fix(labels, FROZEN)
-        for path in blocks:
-            if any(f'{layer}.'.startswith(f'{path}.') for layer in frozen):
-                stay.setdefault(path, FROZEN)
+        for block in blocks:
+            parts = tuple(f'{part.path}.' for part in block.stand_ins)
+            if any(f'{layer}.'.startswith(parts) for layer in frozen):
+                stay.setdefault(block.path, FROZEN)
     if recorder.idle:
         _fix_idle(recorder, recorder.idle)
     return stay

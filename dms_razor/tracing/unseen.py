@@ -134,5 +134,6 @@ def blocks_with(unseen_modules: List[FullWidth],
     return {
         block.path: stay.module
         for stay in unseen_modules
-        for block in blocks if stay.module.startswith(f'{block.path}.')
+        for block in blocks if stay.module.startswith(
+            tuple(f'{part.path}.' for part in block.stand_ins))
     }

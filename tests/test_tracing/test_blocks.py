@@ -38,6 +38,11 @@ def stays(space):
     }
 
 
+def branches(space):
+    """Blocks of which the branch goes, not the module."""
+    return [block.path for block in space.blocks if block.branch]
+
+
 THREE = {'blocks': ('blocks.0', 'blocks.1', 'blocks.2')}
 
 
@@ -45,25 +50,21 @@ THREE = {'blocks': ('blocks.0', 'blocks.1', 'blocks.2')}
 def test_an_idempotent_function_may_follow_the_addition(act):
     # The first block reads the ReLU of the stem: ReLU6 would still act on it.
     space = traced(*[Block(act=act) for _ in range(3)])
-    if act in (F.relu, ) or isinstance(act, nn.Identity):
-        assert depths(space) == THREE and not stays(space)
-    else:
-        assert depths(space) == {'blocks': ('blocks.1', 'blocks.2')}
-        assert 'would act on the input again' in stays(space)['blocks.0']
+    assert depths(space) == THREE and not stays(space)
+    again = act is not F.relu and not isinstance(act, nn.Identity)
+    assert branches(space) == ['blocks.0'] * again
 
 
 @pytest.mark.parametrize(
     'act', [lambda x: F.leaky_relu(x, .1), F.silu, F.gelu,
             nn.PReLU()])
-def test_other_functions_after_the_addition_keep_the_block(act):
+def test_of_a_block_with_another_function_behind_the_branch_goes(act):
     space = traced(*[Block(act=act) for _ in range(3)])
-    assert not depths(space)
-    assert all('would act on the input again' in reason
-               for reason in stays(space).values())
-    assert len(stays(space)) == 3
+    assert depths(space) == THREE and not stays(space)
+    assert branches(space) == ['blocks.0', 'blocks.1', 'blocks.2']
 
 
-def test_a_norm_after_the_addition_keeps_the_block():
+def test_of_a_block_with_a_norm_behind_the_branch_goes():
 
     class PostNorm(nn.Module):
 
@@ -75,7 +76,7 @@ def test_a_norm_after_the_addition_keeps_the_block():
             return self.norm(x + self.conv(x))
 
     space = traced(PostNorm(), PostNorm())
-    assert not depths(space) and len(stays(space)) == 2
+    assert branches(space) == ['blocks.0', 'blocks.1'] and not stays(space)
 
 
 def test_clipping_to_other_bounds_is_not_idempotent():
@@ -90,7 +91,8 @@ def test_clipping_to_other_bounds_is_not_idempotent():
             return F.hardtanh(x + self.conv(x), -self.bound, self.bound)
 
     space = traced(Clip(2.), Clip(1.), Clip(1.))
-    assert depths(space) == {'blocks': ('blocks.2', )}
+    assert depths(space) == THREE
+    assert branches(space) == ['blocks.0', 'blocks.1']
 
 
 class PreAct(nn.Module):
@@ -120,9 +122,10 @@ def test_pre_activation_blocks_end_in_their_convolution():
     assert (tail.module, tail.fold) == ('blocks.0.conv2', True)
 
 
-def test_a_block_that_changes_its_input_is_none():
+def test_of_a_block_that_changes_its_input_the_branch_goes():
     space = traced(InPlaceStart(), PreAct())
-    assert depths(space) == {'blocks': ('blocks.1', )}
+    assert depths(space) == {'blocks': ('blocks.0', 'blocks.1')}
+    assert branches(space) == ['blocks.0']
 
 
 def test_a_norm_without_scale_is_masked_behind():
@@ -254,12 +257,12 @@ class Called(Block):
         return self.wrap(super().forward(x))
 
 
-@pytest.mark.parametrize('call,removable', [
+@pytest.mark.parametrize('call,whole', [
     (lambda block, x: block(x, (8, 8)), True),
     (lambda block, x: block(x, size=8), True),
     (lambda block, x: block(x=x), False),
 ])
-def test_how_a_block_is_called(call, removable):
+def test_how_a_block_is_called(call, whole):
 
     def middle(net, x):
         for block in net.blocks:
@@ -268,12 +271,13 @@ def test_how_a_block_is_called(call, removable):
 
     net = build(middle, blocks=nn.ModuleList([Called(), Called()]), **OUT)
     space = assert_true(net, IMAGES)
-    assert bool(depths(space)) == removable
+    assert depths(space) == {'blocks': ('blocks.0', 'blocks.1')}
+    assert bool(branches(space)) != whole
     assert len(widths(space)) == 4  # none was fixed for the blocks' sake
 
 
 @pytest.mark.parametrize('images', [IMAGES, IMAGES[:1]])
-def test_blocks_that_return_a_tuple_are_none(images):
+def test_of_blocks_that_return_a_tuple_the_branches_go(images):
     # On a batch of one, x[0] of an identity has the right entries.
     def middle(net, x):
         for block in net.blocks:
@@ -282,7 +286,7 @@ def test_blocks_that_return_a_tuple_are_none(images):
 
     blocks = nn.ModuleList([Called(lambda x: (x, )), Called(lambda x: (x, ))])
     space = assert_true(build(middle, blocks=blocks, **OUT), images)
-    assert not depths(space)
+    assert branches(space) == ['blocks.0', 'blocks.1']
 
 
 def test_blocks_that_share_a_layer_stay():

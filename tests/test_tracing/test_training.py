@@ -106,7 +106,7 @@ class Supervised(Block):
         return (out, out.mean((2, 3))) if self.training else out
 
 
-def test_blocks_that_return_more_stay():
+def test_of_blocks_that_return_more_the_branches_go():
 
     def run(net, x):
         for block in net.blocks:
@@ -117,8 +117,8 @@ def test_blocks_that_return_more_stay():
 
     net = build(run, blocks=nn.Sequential(Supervised(), Supervised()), **OUT)
     space = assert_true_in_training(net)
-    assert not depths(space)
-    assert reasons(space)['blocks.0'].startswith('in train mode')
+    assert depths(space) == {'blocks': ('blocks.0', 'blocks.1')}
+    assert all(block.branch for block in space.blocks)
     assert 'blocks.0.conv1' in widths(space)
 
 

@@ -148,7 +148,8 @@ def removable_shares(model: nn.Module, space) -> Dict[str, float]:
         dict[str, float]: ``share`` (all units) and ``width_share`` (without
         depth units).
     """
-    blocks = tuple(block.path + '.' for block in space.blocks)
+    blocks = tuple(f'{part.path}.' for block in space.blocks
+                   for part in block.stand_ins)
     total = in_width = in_any = 0
     for name, parameter in model.named_parameters():
         number = parameter.numel()
