@@ -54,7 +54,11 @@ def masked_layer_norm(x: Tensor, mask: Tensor, weight: Optional[Tensor],
                       bias: Optional[Tensor], eps: float,
                       center: bool) -> Tensor:
     """Layer norm (or RMS norm) of ``[..., C]`` under masks ``[C]``."""
-    return MaskedLayerNorm.apply(x, mask, weight, bias, eps, center)
+    # Viewed out here: a view made in the function could not be written into
+    # by an activation in place.
+    rows = x.reshape(-1, x.shape[-1])
+    return MaskedLayerNorm.apply(rows, mask, weight, bias, eps,
+                                 center).view(x.shape)
 
 
 def masked_group_norm(x: Tensor, groups: int, mask: Tensor,
@@ -212,7 +216,7 @@ def backward_rows(grad: Tensor, normed: Tensor, rstd: Tensor, weight: Tensor,
 
 
 class MaskedLayerNorm(torch.autograd.Function):
-    """Layer norm (``center``) or RMS norm of ``[..., C]``, masks ``[C]``."""
+    """Layer norm (``center``) or RMS norm of ``[R, C]``, masks ``[C]``."""
 
     @staticmethod
     def forward(ctx, x: Tensor, mask: Tensor, gain: Optional[Tensor],
@@ -224,11 +228,11 @@ class MaskedLayerNorm(torch.autograd.Function):
             weight = mask.to(dtype) / total
             gain = None if gain is None else gain.to(dtype)
             bias = None if bias is None else bias.to(dtype)
-            out, normed, rstd = forward_rows(
-                x.reshape(-1, x.shape[-1]), weight, gain, bias, eps, center)
+            out, normed, rstd = forward_rows(x, weight, gain, bias, eps,
+                                             center)
         ctx.save_for_backward(normed, rstd, weight, total, gain, bias)
         ctx.settings = eps, center, x.dtype, mask.dtype
-        return out.view(x.shape)
+        return out
 
     @staticmethod
     def backward(ctx, grad: Tensor):
@@ -237,9 +241,8 @@ class MaskedLayerNorm(torch.autograd.Function):
         eps, center, dtype, mask_dtype = ctx.settings
         with torch.autocast(grad.device.type, enabled=False):
             grad_x, grad_mask, grad_gain, grad_bias = backward_rows(
-                grad.reshape(normed.shape), normed, rstd, weight, gain, eps,
-                center, dtype)
+                grad, normed, rstd, weight, gain, eps, center, dtype)
             grad_mask = (grad_mask / total).to(mask_dtype)
-        return (grad_x.view(grad.shape), grad_mask,
+        return (grad_x, grad_mask,
                 None if gain is None else grad_gain.to(gain.dtype),
                 None if bias is None else grad_bias.to(bias.dtype), None, None)

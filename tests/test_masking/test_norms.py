@@ -174,3 +174,22 @@ def test_other_functions_run_as_they_are():
     x = torch.randn(2, 6)
     with NormInterceptor(torch.zeros(6)):
         assert torch.equal(F.relu(x), x.clamp(min=0))
+
+
+@pytest.mark.parametrize('module, shape', [
+    (torch.nn.LayerNorm(6), (2, 5, 6)),
+    (torch.nn.RMSNorm(6), (2, 5, 6)),
+    (torch.nn.GroupNorm(2, 6, affine=False), (2, 6, 4)),
+])
+def test_an_activation_in_place_may_follow(module, shape):
+    """A view that an autograd function makes could not be written into."""
+    found = []
+    for inplace in (False, True):
+        x = torch.linspace(-1, 1, 60)[:torch.Size(shape).numel()].view(shape)
+        x, mask = x.requires_grad_(), torch.ones(6, requires_grad=True)
+        with NormInterceptor(mask):
+            out = module(x)
+        F.hardswish(out, inplace).square().sum().backward()
+        found.append((x.grad, mask.grad))
+    for a, b in zip(*found):
+        assert torch.equal(a, b) and a.abs().max() > 0
