@@ -15,8 +15,11 @@ from _launch import at_least
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
+from torch import Tensor
 
+from dms_razor.baselines import narrow
 from dms_razor.core.projection import project
+from dms_razor.openmmlab.hooks.export import ExportSubnetHook
 from dms_razor.search import Search
 from dms_razor.subnet import Export, export_subnet
 
@@ -198,14 +201,14 @@ def search(recipe: Recipe, seed: int = 0, show: bool = False) -> Search:
     return runner.model.search
 
 
-def narrow_uniformly(search: Search, out_dir: Path) -> Export:
-    """Export the supernet with all its blocks and evenly fewer channels.
+def even_counts(search: Search) -> Tensor:
+    """Kept elements ``[U]``: all blocks, and evenly fewer channels.
 
     All width ratios are equal, so the projection onto the budget, a common
     shift of the ratios, gives every layer the same share of its channels.
     """
     layout = search.space.layout
-    kept = project(
+    return project(
         layout,
         search.resource,
         torch.zeros_like(search.bank.ratios),
@@ -213,13 +216,57 @@ def narrow_uniformly(search: Search, out_dir: Path) -> Export:
         search.target,
         ranks=search.bank.ranks,
         depth_kept=layout.size)
+
+
+def narrow_uniformly(search: Search, out_dir: Path) -> Export:
+    """Export the supernet with all its blocks and evenly fewer channels."""
     return export_subnet(
         out_dir,
         search.model,
         search.space,
-        search.keep(kept),
+        search.keep(even_counts(search)),
         target=search.target,
         metric=search.metric)
+
+
+def cut_evenly(recipe: Recipe, checkpoint: Path, out_dir: str) -> Path:
+    """Cut the trained supernet to the widths of :func:`narrow_uniformly`.
+
+    In each layer the channels with the largest weights stay, and BatchNorm
+    statistics are taken anew: what a search exports has no less.
+
+    Args:
+        recipe (Recipe): What and how.
+        checkpoint (Path): Of the supernet's training.
+        out_dir (str): Where, below ``work_dir``.
+
+    Returns:
+        Path: The manifest of the network.
+    """
+    cfg = recipe.config(recipe.search, out_dir, 0)
+    cfg.model.target, cfg.load_from = recipe.target, str(checkpoint)
+    with logged(recipe.work_dir / out_dir):
+        runner = Runner.from_cfg(cfg)
+        runner.load_or_resume()
+        search = runner.model.search
+        narrow(search, 'l1')
+        search.bank.set_kept(even_counts(search))
+        ExportSubnetHook(picture=False).export(runner, 'subnet')
+    return recipe.work_dir / out_dir / 'subnet' / 'subnet.json'
+
+
+def score_as_cut(recipe: Recipe, subnet: Path) -> Dict[str, float]:
+    """Scores of an exported network with the weights it was exported with.
+
+    Args:
+        recipe (Recipe): What and how.
+        subnet (Path): Its manifest; the weights lie beside it.
+    """
+    folder = f'as_cut_{subnet.parent.name}'
+    cfg = recipe.config(recipe.retrain, folder, 0, subnet)
+    cfg.model.checkpoint = str(subnet.with_name('subnet.pth'))
+    with logged(recipe.work_dir / folder):
+        return recipe.scores(Runner.from_cfg(cfg).val())
 
 
 def compared(recipe: Recipe,
@@ -303,6 +350,13 @@ def train_aloud(recipe: Recipe, network: Network, folder: str, seed: int,
     return found
 
 
+def mean_and_deviation(scores: List[float]) -> str:
+    """The mean, and the sample deviation if there are several."""
+    mean = f'{statistics.mean(scores):.2f}'
+    return mean if len(scores) < 2 else \
+        f'{mean} ± {statistics.stdev(scores):.2f}'
+
+
 def table(networks: List[Network],
           score: str = 'top-1 (%)',
           more: Optional[Dict[str, List[str]]] = None) -> str:
@@ -319,12 +373,10 @@ def table(networks: List[Network],
         *more
     ]]
     for number, network in enumerate(networks):
-        mean = f'{statistics.mean(network.top1):.2f}'
-        if len(network.top1) > 1:
-            mean += f' ± {statistics.stdev(network.top1):.2f}'
         rows.append([
             network.name, f'{network.macs:,}', f'{network.params:,}',
-            str(network.removed), mean,
+            str(network.removed),
+            mean_and_deviation(network.top1),
             ', '.join(f'{value:.2f}' for value in network.top1),
             *(column[number] for column in more.values())
         ])

@@ -33,8 +33,19 @@ def test_ends_with_table_and_picture(run_tool, tmp_path):
         assert .99 * .6 * whole <= macs <= .6 * whole
     assert f'| {searched:,} ' in output and f'| {even:,} ' in output
 
+    # Both small networks without training, the second one cut from the
+    # trained supernet.
+    head, _, whole, searched, even = [[
+        cell.strip() for cell in line.strip('|').split('|')
+    ] for line in (tmp_path / 'out/table.md').read_text().splitlines()]
+    assert head[-1] == 'as cut (%)' and whole[-1] == ''
+    assert float(searched[-1]) > float(even[-1]) >= 5
+
     report = json.loads((tmp_path / 'out/uniform/report.json').read_text())
     assert report['removed'] == []
+    cut = json.loads((tmp_path / 'out/cut-0/subnet/report.json').read_text())
+    assert [unit['kept'] for unit in cut['units']
+            ] == [unit['kept'] for unit in report['units']]
     wide = [unit for unit in report['units'] if unit['kind'] == 'width']
     assert len(wide) == 16
     # sqrt(60 %), to within the rounding of 16 channels
