@@ -2,6 +2,7 @@
 """A network and what it is called with.
 
 * :mod:`.running`: run it so that nothing of it shows afterwards;
+* :mod:`.attributes`: what a run changes in its modules;
 * :mod:`.inputs`: what it is called with, in memory and in a manifest;
 * :mod:`.samples`: how many samples that is.
 """

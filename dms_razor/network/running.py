@@ -1,13 +1,14 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """Running a network in eval mode so that nothing of it shows afterwards."""
 import hashlib
-from collections import OrderedDict, deque
 from contextlib import contextmanager
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Set
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+
+from .attributes import Attributes
 
 
 class _PlainOperations(TorchFunctionMode):
@@ -21,53 +22,6 @@ class _PlainOperations(TorchFunctionMode):
         return function(*args, **(kwargs or {}))
 
 
-class _Attributes:
-    """What a module's attributes are, to put them back.
-
-    Hooks, submodules and the names of parameters and buffers are among them;
-    the numbers in parameters and buffers are not.
-    """
-
-    containers = (dict, OrderedDict, list, set, deque)
-
-    def __init__(self, module: nn.Module) -> None:
-        self.module, self.type = module, type(module)
-        self.values = dict(vars(module))
-        self.contents = [(value, value.copy() if value else ())
-                         for value in self.values.values()
-                         if type(value) in self.containers]
-        self.tensors = [
-            (value, value._version, value.detach().clone())
-            for value in self.values.values()
-            if isinstance(value, Tensor) and not value.is_inference()
-        ]
-
-    def restore(self) -> None:
-        """Put back what has changed."""
-        if type(self.module) is not self.type:
-            self.module.__class__ = self.type
-        own = vars(self.module)
-        for name in [name for name in own if name not in self.values]:
-            del own[name]
-        own.update(self.values)
-        for value, content in self.contents:
-            if (value or content) and (len(value) != len(content) or any(
-                    a is not b for a, b in zip(_flat(value), _flat(content)))):
-                value.clear()
-                getattr(value, 'update', getattr(value, 'extend', None))(
-                    content)
-        for tensor, version, value in self.tensors:
-            if tensor._version != version:
-                with torch.no_grad():
-                    tensor.copy_(value)
-
-
-def _flat(container: Any) -> List[Any]:
-    """The entries of a container, of a mapping with their names."""
-    return [*container, *container.values()] if isinstance(
-        container, Mapping) else list(container)
-
-
 @contextmanager
 def untouched(model: nn.Module) -> Iterator[None]:
     """Run the body with ``model`` in eval mode and without gradients.
@@ -78,7 +32,7 @@ def untouched(model: nn.Module) -> Iterator[None]:
     of PyTorch's random number generators. The body draws the same random
     numbers each time.
     """
-    attributes = [_Attributes(module) for module in model.modules()]
+    attributes = [Attributes(module) for module in model.modules()]
     flags = [(module, module.training) for module in model.modules()]
     buffers = [(module, name, tensor, tensor.clone()) for module, _ in flags
                for name, tensor in module._buffers.items()

@@ -197,56 +197,82 @@ class Checker:
         return None
 
     def _first_problem(self, space: Space) -> Optional[Problem]:
-        moved, first = None, trial(space, 0)
+        probe, first = self.probe, trial(space, 0)
         # What does not even run shows at once, before all that is dear.
         found = self._outputs(space, first)
         if isinstance(found, Problem):
             return found
-        if self.probe.telling is None:
-            moved = self._moved(space)
-        if not any(self.probe.telling):
-            self.silence = self.probe.silence
+        if probe.telling is None:
+            probe.judge(probe.run(probe.network))
+        if not any(probe.telling):
+            self.silence = probe.silence
             return None
-        self.precision = self.probe.precision
+        self.precision = probe.precision
         self.silence = 'pruning it changes nothing that is returned'
-        trials = TRIALS
-        if self.training is not None:  # widths, then blocks: the rest repeats
-            trials = 1 + bool(space.blocks)
-        for number in range(trials):
-            problem = self.problem(space, trial(space, number)) if number \
-                else self._difference(space, first, found)
+        # In train mode widths, then blocks: the rest repeats.
+        trials = range(TRIALS) if self.training is None else range(
+            1 + bool(space.blocks))
+        for number in trials:
+            selection = trial(space, number) if number else first
+            found = self._outputs(space, selection) if number else found
+            if isinstance(found, Problem):
+                return found
+            seen, expected = self._seen(space, selection)
+            problem = self._difference(selection, expected, found)
             if problem is not None:
                 return problem
+            self.proved |= seen
             self.subnets += 1
-        self.proved |= self._moved(space) if moved is None else moved
+        return self._one_by_one(space)
+
+    def _seen(self, space: Space,
+              selection: Tensor) -> Tuple[Tensor, List[Tensor]]:
+        """Which pruned units move the outputs that tell something, bool
+        ``[U]``, in the very subnet that is compared, and its outputs."""
+        probe, masks = self.probe, self.probe.masks(selection)
+        seen = torch.zeros_like(self.proved)
+        if self.proved.all():
+            return seen, probe.masked(space, masks)
+        masks.requires_grad_()
+        try:
+            outputs = probe.masked(space, masks, grad=True)
+            found = strengths(outputs, probe.telling, masks) > self._least
+        except Exception:  # e.g. it hands its outputs to NumPy
+            return seen, probe.masked(space, masks.detach())
+        moved, pruned = (
+            torch.zeros(space.layout.U).index_add_(
+                0, space.layout.unit_of_element.cpu(),
+                some.float().cpu()) > 0 for some in (found, ~selection))
+        return moved & pruned, outputs
+
+    def _one_by_one(self, space: Space) -> Optional[Problem]:
+        """The same for the units that did not show, with no other pruned.
+
+        One channel that stays behind a norm hides all that is in front of it.
+        """
+        smallest = trial(space, 1)
+        whole = torch.ones_like(smallest)
+        before = None
+        for unit in (~self.proved).nonzero().flatten().tolist():
+            some, place = whole.clone(), space.layout.slice_of(unit)
+            some[place] = smallest[place]
+            found = self._outputs(space, some)
+            if isinstance(found, Problem):
+                return found
+            expected = self.probe.masked(space, self.probe.masks(some))
+            problem = self._difference(some, expected, found)
+            if problem is not None:
+                return problem
+            if before is None:
+                before = self._telling(self.probe.run(self.probe.network))
+            self.proved[unit] = compare(before, self._telling(expected),
+                                        self.probe.tolerance)[0] > self._least
         return None
 
-    def _moved(self, space: Space) -> Tensor:
-        """Which units move the outputs that tell something, bool ``[U]``."""
-        probe, least = self.probe, SEEN * self.probe.tolerance.share
-        moved = self.proved.float()
-        masks = probe.masks(torch.ones(space.layout.E)).requires_grad_()
-        try:
-            sought = not self.proved.all()
-            outputs = probe.masked(
-                space, masks if sought else masks.detach(), grad=sought)
-            probe.judge(outputs)
-            found = strengths(outputs, probe.telling, masks) > least
-            moved.index_add_(0, space.layout.unit_of_element.cpu(),
-                             found.float().cpu())
-        except Exception:  # e.g. it hands its outputs to NumPy
-            outputs = probe.masked(space, masks.detach())
-            probe.judge(outputs)
-        # No gradient need not mean no effect: the others one by one.
-        before, smallest = self._telling(outputs), trial(space, 1)
-        for unit in (moved == 0).nonzero().flatten().tolist() \
-                if before else ():
-            some = torch.ones_like(smallest)
-            place = space.layout.slice_of(unit)
-            some[place] = smallest[place]
-            after = self._telling(probe.masked(space, probe.masks(some)))
-            moved[unit] = compare(before, after, probe.tolerance)[0] > least
-        return moved > 0
+    @property
+    def _least(self) -> float:
+        """What a unit has to move the outputs to be seen."""
+        return SEEN * self.probe.tolerance.share
 
     def _telling(self, outputs: List[Tensor]) -> List[Tensor]:
         return [t for t, tells in zip(outputs, self.probe.telling) if tells]
@@ -264,7 +290,8 @@ class Checker:
         """What is wrong with one subnet, bool ``[E]``, or None."""
         found = self._outputs(space, selection)
         return found if isinstance(found, Problem) else self._difference(
-            space, selection, found)
+            selection, self.probe.masked(space, self.probe.masks(selection)),
+            found)
 
     def _outputs(self, space: Space,
                  selection: Tensor) -> Union[Problem, List[Tensor]]:
@@ -277,10 +304,9 @@ class Checker:
                 _failing_module(subnet),
                 f'{type(error).__name__}: {error}'.split('\n')[0], selection)
 
-    def _difference(self, space: Space, selection: Tensor,
+    def _difference(self, selection: Tensor, expected: List[Tensor],
                     found: List[Tensor]) -> Optional[Problem]:
-        """What is wrong with a subnet that returns this, or None."""
-        expected = self.probe.masked(space, self.probe.masks(selection))
+        """What is wrong with a subnet's outputs, if anything."""
         error, reason = compare(expected, found, self.probe.tolerance)
         if reason is not None and self.probe.lower():
             self.precision = self.probe.precision

@@ -54,7 +54,28 @@ def _fix(checker, builder, space: Space, problem,
     unit = _culprit(checker, space, problem.selection, suspects)
     what = 'removing blocks fails: {}' if space.units[unit].kind == 'depth' \
         else 'pruning it changes what the network computes ({})'
-    return leave_alone(builder, space, [unit], what.format(problem.reason))
+    return leave_alone(builder, space, _alike(builder, space, unit),
+                       what.format(problem.reason))
+
+
+def _alike(builder, space: Space, unit: int) -> List[int]:
+    """A unit of an attention and those of all others of the same class.
+
+    They run the same code; that a wrong number of heads shows in one is luck.
+    """
+    modules = builder.recorder.modules
+
+    def code(number: int) -> tuple:
+        owner, _, kind = space.units[number].name.rpartition('.')
+        return kind, type(modules.get(owner))
+
+    if space.units[unit].kind not in ('heads', 'qk', 'v'):
+        return [unit]
+    return [
+        number for number in range(len(space.units))
+        if space.units[number].kind == space.units[unit].kind
+        and code(number) == code(unit)
+    ]
 
 
 def leave_alone(builder, space: Space, units: Sequence[int],

@@ -14,78 +14,30 @@ import torch
 from torch import Tensor, nn
 
 from ..network import map_tensors, untouched
+from ..network.attributes import Attributes
 
 #: Flags of all modules by path; None where ``model.train()`` sets them.
 Flags = Optional[Dict[str, bool]]
-#: What of a module holds its tensors and its parts.
-_PARTS = ('_parameters', '_buffers', '_modules')
 
 
-class Kept:
-    """All that a forward in train mode may write into a network.
-
-    Args:
-        model (nn.Module): The network, as it is to be again.
-    """
+class _Parameters:
+    """What the parameters of a network are, to see changes and undo them."""
 
     def __init__(self, model: nn.Module) -> None:
-        self.parameters = [(p, p.detach().clone(), p.requires_grad)
-                           for p in model.parameters()]
-        self.modules = []
-        for module in model.modules():
-            own = dict(vars(module))
-            held = {
-                name: (value, _content(value))
-                for name, value in own.items()
-                if name in _PARTS or type(value) in (list, dict, set)
-            }
-            self.modules.append((module, own, held))
+        self.held = [(p, p.detach().clone(), p.requires_grad)
+                     for p in model.parameters()]
 
     def changed(self) -> bool:
-        """Whether anything but training flags is not what it was."""
-        return any(not torch.equal(p, value)
-                   for p, value, _ in self.parameters) or any(
-                       not _same(vars(module), own) or any(
-                           not _same(value, content)
-                           for value, content in held.values())
-                       for module, own, held in self.modules)
+        """Whether one is not what it was."""
+        return any(not torch.equal(p, value) for p, value, _ in self.held)
 
     @torch.no_grad()
     def restore(self) -> None:
         """Put back what was there, in place."""
-        for module, own, held in self.modules:
-            now = vars(module)
-            for name in [name for name in now if name not in own]:
-                del now[name]
-            now.update(own)
-            for value, content in held.values():
-                if not _same(value, content):
-                    value.clear()
-                    (value.extend
-                     if isinstance(value, list) else value.update)(
-                         content)
-        for parameter, value, learns in self.parameters:
+        for parameter, value, learns in self.held:
             if not torch.equal(parameter, value):
                 parameter.copy_(value)
             parameter.requires_grad_(learns)
-
-
-def _content(value: Any) -> Any:
-    """A copy that holds the very same things."""
-    return dict(value) if isinstance(value, dict) else type(value)(value)
-
-
-def _same(now: Any, before: Any) -> bool:
-    """Whether two collections hold the very same things, flags aside."""
-    if len(now) != len(before):
-        return False
-    if isinstance(now, dict):
-        return all(
-            name in now and (now[name] is value or name == 'training')
-            for name, value in before.items())
-    if isinstance(now, list):
-        return all(a is b for a, b in zip(now, before))
-    return now == before
 
 
 def training_flags(model: nn.Module) -> Flags:
@@ -110,7 +62,8 @@ def as_trained(model: nn.Module, flags: Flags = None) -> Iterator[None]:
         model (nn.Module): The network, or a copy or subnet of it.
         flags (dict[str, bool], optional): See :func:`training_flags`.
     """
-    kept, states = Kept(model), (random.getstate(), np.random.get_state())
+    kept, states = _Parameters(model), (random.getstate(),
+                                        np.random.get_state())
     try:
         with untouched(model):
             random.seed(0)
@@ -133,12 +86,13 @@ def train_changes_attributes(model: nn.Module) -> bool:
         type(module).train is nn.Module.train for module in model.modules())
     if plain or model.training:
         return False
-    kept = Kept(model)
+    kept = [_Parameters(model), *map(Attributes, model.modules())]
     try:
         model.train()
-        return kept.changed()
+        return any(part.changed() for part in kept)
     finally:
-        kept.restore()
+        for part in kept:
+            part.restore()
 
 
 @contextmanager

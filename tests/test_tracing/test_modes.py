@@ -9,7 +9,7 @@ import torch
 from small_nets import IMAGES, build, conv
 from torch import nn
 
-from dms_razor.tracing.modes import (Kept, as_trained, mode_reads,
+from dms_razor.tracing.modes import (as_trained, mode_reads,
                                      train_changes_attributes, training_flags,
                                      two_samples, varied)
 
@@ -86,22 +86,6 @@ def test_a_network_that_trains_already_is_taken_as_it_stands():
         assert all(flags(twin).values())
 
 
-def test_what_changed_is_known():
-    net = Half()
-    kept = Kept(net)
-    assert not kept.changed()
-    net.eval()
-    assert not kept.changed()  # flags aside
-    for change in (lambda: net.seen.append(1),
-                   lambda: setattr(net, 'late', True),
-                   lambda: net.norm.weight.data.add_(1),
-                   lambda: delattr(net.norm, 'bias')):
-        change()
-        assert kept.changed()
-        kept.restore()
-        assert not kept.changed()
-
-
 class Turned(nn.Linear):
     """``train()`` turns a switch."""
     on = True
@@ -116,6 +100,20 @@ def test_switches_that_train_turns_are_found():
     assert not train_changes_attributes(Turned(2, 2))
     assert not train_changes_attributes(Half().eval())
     assert not train_changes_attributes(nn.Linear(2, 2).eval())
+
+
+def test_weights_that_train_writes_are_put_back():
+
+    class Counted(nn.Linear):
+
+        def train(self, mode=True):
+            self.weight.data.add_(1)
+            return super().train(mode)
+
+    net = Counted(2, 2).eval()
+    before = net.weight.detach().clone()
+    assert train_changes_attributes(net)
+    assert torch.equal(net.weight, before)
 
 
 @pytest.mark.parametrize('ask, path', [

@@ -8,7 +8,7 @@ import os
 
 import torch
 from equality import assert_true
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
@@ -221,6 +221,8 @@ plans = st.lists(
     phases=[Phase.explicit, Phase.generate],  # shrinking takes minutes
     suppress_health_check=[HealthCheck.too_slow])
 @given(plans, st.integers(0, 4), st.booleans())
+@example([(Fused, 4), (Shuffled, 4), (Attention, 12), (Trained, 8),
+          (Fused, 12)], 0, True)  # two channels behind a norm hide the heads
 def test_random_networks_over_tokens(plan, skip, aux):
 
     def network():
