@@ -55,7 +55,8 @@ def main() -> None:
         '--limit',
         type=float,
         default=300,
-        help='seconds a network of --of may take; default: %(default)s')
+        help='seconds of the processor for a network of --of; default: '
+        '%(default)s')
     args = parser.parse_args()
     warnings.filterwarnings('ignore')
     logging.disable(logging.WARNING)

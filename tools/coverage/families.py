@@ -9,10 +9,11 @@ goes on where it was.
 import importlib
 import multiprocessing
 import os
+import resource
 import shutil
+import signal
 import sys
 import tempfile
-import time
 import warnings
 from multiprocessing import forkserver
 from pathlib import Path
@@ -59,7 +60,8 @@ def check_family(family: str,
         family (str): One of :data:`FAMILIES`.
         names (list[str]): Its networks.
         results (Path): Folder of the rows, ``FAMILY/NAME.json``.
-        limit (float): Seconds that one network may take.
+        limit (float): Seconds of the processor that one network may take,
+            so that other programs do not decide; ten times that on the clock.
         show (Callable): Gets each row when it is there.
     """
     context = multiprocessing.get_context('forkserver')
@@ -94,17 +96,16 @@ def _row(context: Any, family: str, name: str, path: Path,
          limit: float) -> None:
     """Two processes for one row; what they cannot write is written here."""
     folder = Path(tempfile.mkdtemp())
-    end = time.monotonic() + limit
     try:
         for function in (first_process, second_process):
             process = context.Process(
                 target=function,
-                args=(family, FAMILIES[family], name, path, folder))
+                args=(family, FAMILIES[family], name, path, folder, limit))
             process.start()
-            process.join(max(1., end - time.monotonic()))
-            if process.is_alive():
-                process.kill()
-                process.join()
+            process.join(10 * limit)
+            process.kill()
+            process.join()
+            if process.exitcode in (-signal.SIGXCPU, -signal.SIGKILL):
                 _broken(family, name, path, 'slow',
                         f'not done in {limit:.0f} s')
             elif process.exitcode:
@@ -124,8 +125,9 @@ def _broken(family: str, name: str, path: Path, status: str,
 
 
 def first_process(family: str, module: str, name: str, path: Path,
-                  folder: Path) -> None:
+                  folder: Path, limit: float) -> None:
     """Everything but :func:`second_process`."""
+    _limit(limit)
     record, case = _begin(family, module, name)
     record.save(path)
     if case is not None:
@@ -134,11 +136,18 @@ def first_process(family: str, module: str, name: str, path: Path,
 
 
 def second_process(family: str, module: str, name: str, path: Path,
-                   folder: Path) -> None:
+                   folder: Path, limit: float) -> None:
     """Build the export again, from the files alone."""
+    _limit(limit)
     record = Record.load(path)
     build_again(record, _begin(family, module, name)[1], folder)
     record.save(path)
+
+
+def _limit(seconds: float) -> None:
+    """End this process after so many seconds of the processor."""
+    seconds = max(1, round(seconds))
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 5))
 
 
 def _begin(family: str, module: str, name: str) -> Tuple[Record, Any]:

@@ -24,7 +24,7 @@ def run(args: argparse.Namespace) -> List[str]:
         *(name for family in args.of for name in cases(family).PACKAGES))
     for family in args.of:
         known = cases(family).names()
-        names = [n for n in known if not args.names or n in args.names]
+        names = [n for n in args.names or known if n in known]
         rows += check_family(family, names, Path(args.rows), args.limit,
                              lambda row: print(line(row), flush=True))
     if args.json:

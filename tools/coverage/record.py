@@ -48,7 +48,7 @@ class Record:
             ``torch.utils.flop_counter``.
         outside (list): Reason, parameters, modules: what is in no unit.
         proof (str): What the self-check says.
-        seconds (dict): By stage.
+        seconds (dict): Of the processor, by stage.
     """
     family: str
     name: str

@@ -83,12 +83,12 @@ def prove(record: Record, case: Case, folder: Path) -> None:
 
 @contextmanager
 def _stage(record: Record, name: str) -> Iterator[None]:
-    record.stage, start = name, time.perf_counter()
+    record.stage, start = name, time.process_time()
     record.save()
     try:
         yield
     finally:
-        record.seconds[name] = round(time.perf_counter() - start, 2)
+        record.seconds[name] = round(time.process_time() - start, 2)
 
 
 def _judge(record: Record, error: Exception) -> Tuple[str, str]:
@@ -312,6 +312,7 @@ def _count(record: Record, case: Case, space: Space,
     whole = torch.ones_like(selection)
     for name, chosen in (('supernet', whole), ('subnet', selection)):
         network = slice_model(case.model, space, chosen)
+        network.requires_grad_(False)  # else it looks for graphs
         counter = FlopCounterMode(display=False)
         with untouched(network), sdpa_kernel(SDPBackend.MATH), \
                 torch.backends.mkldnn.flags(enabled=False), counter:
