@@ -7,6 +7,7 @@ network costs in closed form. It refers to modules and tensors by name, so it
 stays valid when the model is moved, copied or wrapped.
 """
 import math
+import warnings
 from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
@@ -313,3 +314,11 @@ class Space:
                 key=lambda count: abs(count - round(share * unit.size)))
 
         return self.draw(number, generator)
+
+    def random_keep(self, *args: Any, **kwargs: Any) -> Tensor:
+        """The name that :meth:`random_selection` had in version 0.1.0."""
+        warnings.warn(
+            'Space.random_keep is called random_selection now',
+            DeprecationWarning,
+            stacklevel=2)
+        return self.random_selection(*args, **kwargs)

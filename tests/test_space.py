@@ -67,3 +67,10 @@ def test_a_space_holds_for_copies_of_its_network(space):
     for twin in (net, copy.deepcopy(net), net.double()):
         inputs = IMAGES.to(next(twin.parameters()).dtype)
         assert difference(twin, copy.deepcopy(space), keep, inputs) < 1e-5
+
+
+def test_the_old_name_of_a_random_selection(space):
+    with pytest.warns(DeprecationWarning, match='random_selection'):
+        old = space.random_keep(torch.Generator().manual_seed(3), (.5, ))
+    new = space.random_selection(torch.Generator().manual_seed(3), (.5, ))
+    assert torch.equal(old, new)
