@@ -185,4 +185,5 @@ def test_random_networks(plan, skip):
     net = RandomNetwork(plan, min(skip, len(plan) - 1))
     space = assert_true(net, IMAGES, number=2)
     fixed = {stay.module for stay in space.full_width}
-    assert fixed == {'head'}, fixed
+    # Four channels behind a ReLU may all be dead: nothing to prove.
+    assert fixed - set(space.proof.unproved) == {'head'}, fixed
