@@ -70,12 +70,17 @@ def check_family(family: str,
         [FAMILIES[family], 'tools.coverage.whole_way', 'tools.coverage.again'])
     found = []
     for name in names:
-        path = results / family / f'{name.replace(" ", "_")}.json'
+        path = row_file(results, family, name)
         if not path.exists():
             _row(context, family, name, path, limit)
         found.append(Record.load(path))
         show(found[-1])
     return found
+
+
+def row_file(results: Path, family: str, name: str) -> Path:
+    """Where the row of a network is kept."""
+    return results / family / f'{name.replace(" ", "_")}.json'
 
 
 def _server(family: str) -> Any:

@@ -3,7 +3,7 @@
 import datetime
 from importlib.metadata import version
 from statistics import median
-from typing import Dict, List, Optional
+from typing import Dict, List, Mapping, Optional
 
 from dms_razor.subnet.report import table
 from .record import STATUSES, Record
@@ -41,8 +41,15 @@ def _error(value: Optional[float]) -> str:
 
 
 def page(rows: List[Record], made_with: Dict[str, str],
-         families: List[str]) -> str:
-    """The page of the documentation."""
+         families: Mapping[str, List[str]]) -> str:
+    """The page of the documentation.
+
+    Args:
+        rows (list[Record]): What there is to show.
+        made_with (dict[str, str]): See :func:`versions`.
+        families (Mapping[str, list[str]]): Their networks, also those that
+            have no row yet.
+    """
     made = ', '.join(f'{k} {v}' for k, v in made_with.items() if k != 'date')
     parts = [
         '# Coverage of timm, torchvision and transformers',
@@ -51,7 +58,7 @@ def page(rows: List[Record], made_with: Dict[str, str],
     ]
     for family in families:
         own = [row for row in rows if row.family == family]
-        parts += [f'## {family}', _summary(own), _table(own)]
+        parts += [f'## {family}', _summary(own, families[family]), _table(own)]
         problems = [row for row in own if row.status != 'equal']
         if problems:
             parts += ['### What is not equal, and why'] + [
@@ -68,8 +75,9 @@ def page(rows: List[Record], made_with: Dict[str, str],
     return '\n\n'.join(parts) + '\n'
 
 
-def _summary(rows: List[Record]) -> str:
+def _summary(rows: List[Record], names: List[str]) -> str:
     """How many of each status, and the shares in units."""
+    missing = sorted({*names} - {row.name for row in rows}, key=names.index)
     tried = [row for row in rows if row.status != 'not covered']
     counts = {status: sum(row.status == status for row in rows)
               for status in STATUSES}  # yapf: disable
@@ -79,7 +87,8 @@ def _summary(rows: List[Record]) -> str:
     equal = counts['equal'] / max(1, len(tried))
     return f'{len(rows)} networks: {text} ({equal:.1%} of those that run ' \
         f'here are equal). Median share of parameters in units: ' \
-        f'{median(shares) if shares else 0:.1%}.'
+        f'{median(shares) if shares else 0:.1%}.' + (
+            f' Not tried yet: {", ".join(missing)}.' if missing else '')
 
 
 def _table(rows: List[Record]) -> str:

@@ -4,36 +4,46 @@ import argparse
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import List
+from typing import Dict, List
 
-from .families import cases, check_family
+from .families import cases, check_family, row_file
 from .families_table import line, page, versions
 from .record import Record
 
 
 def run(args: argparse.Namespace) -> List[str]:
-    """Make the rows that are not there, and write them down.
+    """Make the rows that are not there, and write all of them down.
+
+    With ``args.merge`` none is made: rows of those folders that are there.
 
     Returns:
         list[str]: Networks that are silently wrong, or fail with an error
         that is not ours.
     """
     rows: List[Record] = []
+    known: Dict[str, List[str]] = {}
     made_with = versions(
         'torch',
         *(name for family in args.of for name in cases(family).PACKAGES))
     for family in args.of:
-        known = cases(family).names()
-        names = [n for n in args.names or known if n in known]
-        rows += check_family(family, names, Path(args.rows), args.limit,
-                             lambda row: print(line(row), flush=True))
+        known[family] = cases(family).names()
+        names = [n for n in args.names or known[family] if n in known[family]]
+        if args.merge:
+            files = [
+                row_file(Path(folder), family, name) for name in names
+                for folder in args.merge
+            ]
+            rows += [Record.load(file) for file in files if file.exists()]
+        else:
+            rows += check_family(family, names, Path(args.rows), args.limit,
+                                 lambda row: print(line(row), flush=True))
     if args.json:
         Path(args.json).write_text(
             json.dumps(
                 dict(made_with, rows=[asdict(row)
                                       for row in rows]), indent=1) + '\n')
     if args.markdown:
-        Path(args.markdown).write_text(page(rows, made_with, args.of))
+        Path(args.markdown).write_text(page(rows, made_with, known))
     return [
         f'{row.family} {row.name}' for row in rows
         if row.status in ('wrong', 'foreign', 'not built')

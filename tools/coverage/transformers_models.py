@@ -144,6 +144,13 @@ MODELS: Dict[str, Tuple[str, str, Dict[str, Any], Callable]] = {
                 num_labels=5), sound(64, 32)),
 }
 
+# Imported with this module: transformers loads each when it is asked for,
+# which takes longer than the network.
+_CLASSES = {
+    name: (getattr(transformers, network), getattr(transformers, config))
+    for name, (network, config, _, _) in MODELS.items()
+}
+
 
 def names() -> List[str]:
     """All of them, in the order of the table."""
@@ -156,11 +163,6 @@ def build(name: str) -> Case:
     Raises:
         KeyError: The table has no such network.
     """
-    network, config, arguments, batch = MODELS[name]
-    arguments = dict(arguments)
-    labels = arguments.pop('num_labels', None)
-    if labels is not None:
-        arguments['num_labels'] = labels
-    made = getattr(transformers, config)(**arguments)
-    return Case(
-        getattr(transformers, network)(made), batch, note=f'`{network}`')
+    made, config = _CLASSES[name]
+    _, _, arguments, batch = MODELS[name]
+    return Case(made(config(**arguments)), batch, note=f'`{made.__name__}`')

@@ -37,11 +37,11 @@ ROWS = [
 
 def test_the_page():
     text = page(ROWS, dict(date='2026-01-02', torch='2.9', timm='1.0'),
-                ['timm'])
+                dict(timm=['new', 'resnet', 'odd', 'bad', 'none']))
     assert '--of timm` on 2026-01-02 with torch 2.9, timm 1.0.' in text
     # of four rows three run here and two are equal
     assert '4 networks: 2 equal, 1 not covered, 1 wrong (66.7% of' in text
-    assert 'units: 69.0%.' in text
+    assert 'units: 69.0%. Not tried yet: new.' in text
     assert ('| resnet | `resnet18` | equal | 3 width, 1 depth | 2.00 M | '
             '98.0% | 2.0e-15 | 3.0e-06 (float32) | 0.0e+00 | 1,000 |') in text
     assert '- **bad** (wrong): it differs\n' in text

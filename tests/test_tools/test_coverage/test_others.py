@@ -82,3 +82,13 @@ def test_the_command(repo, tmp_path, monkeypatch, capsys):
     assert found['torch'] == torch.__version__
     assert '## torchvision' in (tmp_path / 'page.md').read_text()
     assert 'torchvision resnet18' in capsys.readouterr().out
+    monkeypatch.setattr(sys, 'argv', [
+        'coverage', '--of', 'torchvision', '--merge',
+        str(tmp_path), '--markdown',
+        str(tmp_path / 'page.md')
+    ])
+    with pytest.raises(SystemExit, match='resnet18'):
+        runpy.run_path(str(repo / 'tools/coverage'), run_name='__main__')
+    text = (tmp_path / 'page.md').read_text()
+    assert '2 networks: 1 equal, 1 wrong' in text
+    assert 'Not tried yet: convnext_tiny, densenet121, ' in text
