@@ -17,6 +17,7 @@ from .core.budget import (AUTO, FALL, HARDEN, TargetSchedule, check_shares,
                           no_schedule)
 from .core.constraint import Constraint
 from .core.decision import Decision, decide, share_of_projection
+from .core.dropped import DroppedSteps
 from .core.gradient import drop_stale_gradient
 from .core.projection import project
 from .core.resource import ResourceModel
@@ -138,6 +139,7 @@ class Search:
             selector=self.bank.selector).check()
         self.target = self._report.target
         self._weights: List[Tensor] = []
+        self.dropped = DroppedSteps()
         self._handle, self._gave_loss, self._projected = None, False, 0.
         self.own_clock, self.schedule = True, no_schedule
         self.step_count = self.total_steps = self.width_only_steps = 0
@@ -171,9 +173,9 @@ class Search:
     @property
     def at_target(self) -> bool:
         """Whether ratios have moved and the target falls no further."""
-        falls = self.schedule is not no_schedule and self.schedule(
-            self.step_count + 1) > self.target
-        return self.bank.updates > 0 and not falls
+        return self.bank.updates > 0 and (
+            self.schedule is no_schedule
+            or self.schedule(self.step_count + 1) <= self.target)
 
     @torch.no_grad()
     def current(self,
@@ -195,8 +197,7 @@ class Search:
         return self._report
 
     def budget(self, target: Union[None, float, str] = None) -> float:
-        """A target in units of the metric, by default the search's own; or
-        TargetError."""
+        """A target in units of the metric, or TargetError."""
         return self.target if target is None else self._report.amount(target)
 
     def attach_masks(self) -> None:
@@ -263,11 +264,11 @@ class Search:
         return task_loss + self.resource_term().to(task_loss.dtype)
 
     def resource_term(self) -> Tensor:
-        """λ_res·L_res as a number and the bank's anchor, once for each loss.
-
-        Asking for it is the moment to see that the step before was skipped.
-        """
+        """λ_res·L_res as a number and the bank's anchor, once for each loss;
+        the moment to see that the step before was skipped."""
         self._gave_loss = True
+        self.dropped.look(self.bank.masks.grad, self.bank.scale.grad,
+                          self.step_count)
         drop_stale_gradient(self.bank, self._weights)
         with torch.no_grad():
             value = self.constraint.loss(self.current_target,
@@ -281,9 +282,11 @@ class Search:
 
         Called by the optimizer's hook; by hand, after backward, only in a loop
         without an optimizer (ratios alone, the paper's DMS_p-). False if the
-        gradient was not finite and was dropped.
+        gradient was not finite and was dropped; FloatingPointError if that
+        happened too often, see :class:`dms_razor.core.dropped.DroppedSteps`.
         """
         done = self.constraint.update(self.bank, self.current_target)
+        self.dropped.count(done, self.step_count)
         if self.own_clock:
             self.advance(self.step_count + 1)
         return done
@@ -291,8 +294,7 @@ class Search:
     def advance(self, step: int) -> None:
         """Set the clock to so many steps, and freeze depth in time.
 
-        A loop that counts something else than steps of the optimizer, such as
-        epochs, sets ``search.own_clock = False`` and calls this.
+        A loop with a clock of its own sets ``search.own_clock = False`` first.
         """
         self.step_count = step
         self._harden_in_time()
@@ -371,8 +373,7 @@ class Search:
                 :func:`dms_razor.subnet.export_subnet`.
 
         Returns:
-            Export: ``model`` is the subnet, shrunk and without masks,
-            ``report`` says what it costs.
+            Export: The subnet, without masks, and what it costs.
 
         Raises:
             RuntimeError: If losses were made and the ratios never updated.

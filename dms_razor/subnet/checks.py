@@ -80,3 +80,28 @@ def costs_by_name(space: Space,
                     space.counts(selection), selection.double(), metric)):
             costs[cost.name] += round(float(value) * samples)
     return dict(costs)
+
+
+def check_finite(network: nn.Module) -> None:
+    """Refuse weights and running statistics that are NaN or infinite.
+
+    Other buffers may hold such numbers on purpose (a mask of attention).
+
+    Raises:
+        SubnetError: Some are; they are named.
+    """
+    named = [
+        *network.named_parameters(),
+        *((name, buffer) for name, buffer in network.named_buffers()
+          if name.rpartition('.')[2] in ('running_mean', 'running_var'))
+    ]
+    wrong = [
+        name for name, tensor in named
+        if tensor.device.type != 'meta' and not torch.isfinite(tensor).all()
+    ]
+    if wrong:
+        raise SubnetError(
+            f'{listed(wrong)} hold numbers that are NaN or infinite: '
+            'the training has diverged. Load a checkpoint from before that, '
+            'lower the learning rate or clip the gradients, and search on; '
+            'nothing was written')

@@ -22,7 +22,7 @@ from ..core.resource import METRICS
 from ..counting import count_each
 from ..network import to_device_of
 from ..space import Space
-from .checks import check_counts
+from .checks import check_counts, check_finite
 from .files import whole_folder, write_text
 from .manifest import Manifest, describe_subnet
 from .picture import draw_structure
@@ -90,9 +90,8 @@ def export_subnet(out_dir: Union[str, Path],
         Export: The folder and what is in it.
 
     Raises:
-        SubnetError: ``selection`` is no network of the space, it does not
-            cost what the search reckoned with, or the folder holds something
-            else. Nothing was written then.
+        SubnetError: ``selection`` is no network of the space, costs or
+            weights are wrong, or the folder holds something else.
         ValueError: There is no such metric.
     """
     METRICS.find(metric)
@@ -102,6 +101,7 @@ def export_subnet(out_dir: Union[str, Path],
                           target)
     report.decision, picture = decision, picture and _can_draw(report)
     _take_statistics(subnet, report, bn_data, bn_batches, bn_forward)
+    check_finite(subnet)
     texts['report.md'] = report.to_markdown()
     texts['report.json'] = report.to_json()
     with whole_folder(out_dir, FILES) as folder:

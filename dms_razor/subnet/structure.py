@@ -87,6 +87,8 @@ def describe(search: Any) -> str:
         f'step {search.step_count:,} of '
         f'{search.total_steps + search.width_only_steps:,}'
     ]
+    if search.dropped.text():
+        lines.append(search.dropped.text())
     if search.bank.motion.account.steps:
         decided = search.decision()
         lines += [decided.text(), *decided.doubts()]

@@ -1,0 +1,106 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""Gradients that are not finite: counted, told, and not for ever."""
+import logging
+
+import pytest
+import torch
+from small_nets import IMAGES, build, conv
+from torch import nn
+
+from dms_razor import Search
+from dms_razor.core.dropped import DroppedSteps
+from dms_razor.subnet import SubnetError
+
+
+def small():
+    torch.manual_seed(0)
+    return build(
+        lambda net, x: net.out(net.norm(net.conv(x)).relu()),
+        conv=conv(16, 8),
+        norm=nn.BatchNorm2d(8),
+        out=conv(8, 8))
+
+
+def run(search, optimizer, factors):
+    """One step for each factor that the loss is multiplied by."""
+    for factor in factors:
+        optimizer.zero_grad()
+        loss = search.model(IMAGES).square().mean() * factor
+        search.loss(loss).backward()
+        optimizer.step()
+
+
+def begun(**settings):
+    net = small()
+    optimizer = torch.optim.SGD(net.parameters(), 1e-3)
+    search = Search(net, IMAGES[:1], total_steps=40, **settings)
+    return search.attach(optimizer), optimizer
+
+
+def test_a_search_of_nan_ends(caplog, tmp_path):
+    search, optimizer = begun()
+    nan = float('nan')
+    with caplog.at_level(logging.WARNING, 'dms_razor'):
+        run(search, optimizer, [1.] * 3 + [nan] * 9)
+    assert [
+        r.getMessage().startswith('The gradient of step 4 is not finite')
+        for r in caplog.records
+    ] == [True]
+    assert search.dropped.total == 9 and search.bank.updates == 3
+    assert 'steps dropped: 9 with a gradient' in repr(search)
+    with pytest.raises(
+            FloatingPointError,
+            match=r'10 steps in a row, up to step 13.*checkpoint before step 4'
+    ):
+        run(search, optimizer, [nan])
+    with pytest.raises(SubnetError, match=r'conv\.weight.*NaN or infinite'):
+        search.export(tmp_path / 'subnet', picture=False)
+    assert not (tmp_path / 'subnet').exists()
+
+
+def test_single_ones_do_not_end_it():
+    search, optimizer = begun()
+    before = {k: v.clone() for k, v in search.model.state_dict().items()}
+    for _ in range(15):
+        run(search, optimizer, [float('inf')])
+        search.model.load_state_dict(before)
+        run(search, optimizer, [1.])
+    assert search.dropped.total == 15 and search.bank.updates == 15
+    search.dropped.limit = None
+    run(search, optimizer, [float('nan')] * 12)
+    assert search.dropped.in_row == 12
+
+
+def test_what_a_scaler_skips_is_counted_apart():
+    """Towards the end skipped steps count at a scale of 1 alone."""
+    search, optimizer = begun()
+
+    def skip(scale, times):
+        for _ in range(times):
+            optimizer.zero_grad()
+            loss = search.loss(search.model(IMAGES).sum() * float('inf'))
+            (loss * scale).backward()  # and no step
+
+    skip(1024., 12)  # the next loss sees that there was none
+    assert (search.dropped.skipped, search.dropped.in_row) == (11, 0)
+    skip(1., 10)
+    assert (search.dropped.skipped, search.dropped.in_row) == (21, 9)
+    with pytest.raises(FloatingPointError, match='10 steps in a row'):
+        skip(1., 1)
+    assert search.dropped.total == 0
+
+
+def test_skipped_at_full_precision():
+    dropped = DroppedSteps(limit=3)
+    gradient = torch.tensor([1., float('inf')])
+    for number in range(5):
+        dropped.look(gradient, torch.tensor(8.), number)
+    dropped.look(None, None, 5)
+    dropped.look(torch.ones(2), torch.tensor(1.), 5)
+    for number in range(2):
+        dropped.look(gradient, torch.tensor(1.), number)
+    assert dropped.text() == 'steps dropped: 7 skipped by the loss scaling'
+    with pytest.raises(FloatingPointError, match='3 steps in a row'):
+        dropped.look(gradient, torch.tensor(.5), 2)
+    dropped.count(True, 3)
+    assert dropped.in_row == 0
