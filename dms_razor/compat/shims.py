@@ -20,7 +20,7 @@ from unittest.mock import patch
 from ..moved import AliasFinder
 from . import cpu_distributed as cpu
 from .checkpoint import load_checkpoint, load_url
-from .mmcv_ext import StandIn
+from .mmcv_ext import ExtensionStandIn
 
 _applied: set = set()
 _libraries: List[object] = []  # torch.library registrations live as long
@@ -117,7 +117,7 @@ def mmcv_operators() -> None:
     spec = importlib.util.find_spec('mmcv')
     if 'mmcv._ext' not in sys.modules and spec and not PathFinder.find_spec(
             'mmcv._ext', spec.submodule_search_locations):
-        sys.modules['mmcv._ext'] = StandIn()
+        sys.modules['mmcv._ext'] = ExtensionStandIn()
 
 
 def mmyolo_version_check() -> None:
