@@ -6,7 +6,7 @@ import pytest
 import torch
 from mmengine.utils.dl_utils import mmcv_full_available
 
-from dms_razor.compat.mmcv_ext import StandIn, nms
+from dms_razor.compat.mmcv_ext import ExtensionStandIn, nms
 
 
 def naive_nms(boxes, scores, threshold, offset):
@@ -44,7 +44,7 @@ def test_nms_is_the_naive_one(number, block, offset):
 
 def test_mmcv_uses_the_stand_in():
     from mmcv.ops import batched_nms
-    assert isinstance(sys.modules['mmcv._ext'], StandIn)
+    assert isinstance(sys.modules['mmcv._ext'], ExtensionStandIn)
     boxes = torch.tensor([[0, 0, 10, 10], [1, 1, 11, 11], [0, 0, 10, 10.]])
     scores = torch.tensor([.5, .9, .3])
     kept, index = batched_nms(boxes, scores, torch.tensor([0, 0, 1]),
