@@ -25,8 +25,10 @@ from .repair import leave_alone, repair
 
 #: At most this many repairs; a network needs one for each kind of module.
 MOST_REPAIRS = 64
-#: Subnets that a space is tried on.
+#: Subnets that a space is tried on; one more where there is attention.
 TRIALS = 3
+#: Kinds of units inside of an attention.
+ATTENTION = ('heads', 'qk', 'v')
 #: What an element must move of a slice's largest entry to be seen, over what
 #: rounding explains.
 SEEN = 100
@@ -209,10 +211,7 @@ class Checker:
             return None
         self.precision = probe.precision
         self.silence = 'pruning it changes nothing that is returned'
-        # In train mode widths, then blocks: the rest repeats.
-        trials = range(TRIALS) if self.training is None else range(
-            1 + bool(space.blocks))
-        for number in trials:
+        for number in self._trials(space):
             selection = trial(space, number) if number else first
             found = self._outputs(space, selection) if number else found
             if isinstance(found, Problem):
@@ -224,6 +223,13 @@ class Checker:
             self.proved |= seen
             self.subnets += 1
         return self._one_by_one(space)
+
+    def _trials(self, space: Space) -> range:
+        """Which trials to make: see :func:`trial`."""
+        if self.training is not None:  # widths, then blocks: the rest repeats
+            return range(1 + bool(space.blocks))
+        attends = any(unit.kind in ATTENTION for unit in space.units)
+        return range(TRIALS + attends)
 
     def _seen(self, space: Space,
               selection: Tensor) -> Tuple[Tensor, List[Tensor]]:
@@ -325,8 +331,9 @@ def trial(space: Space, number: int) -> Tensor:
 
     Args:
         space (Space): The space.
-        number (int): 0 keeps all blocks; 1 is the smallest network; others
-            are random.
+        number (int): 0 keeps all blocks; 1 is the smallest network; 2 is
+            random; 3 prunes attentions alone, since with few channels in
+            front all tokens may look alike, and wrong heads then show nothing.
     """
     generator = torch.Generator().manual_seed(number)
 
@@ -335,7 +342,8 @@ def trial(space: Space, number: int) -> Tensor:
         drawn = torch.randint(unit.least, most + 1, (), generator=generator)
         if number == 1:
             return unit.least
-        whole = number == 0 and unit.kind == 'depth'
+        whole = number == 0 and unit.kind == 'depth' or \
+            number == 3 and unit.kind not in ATTENTION
         return unit.size if whole else int(drawn)
 
     return space.draw(kept, generator)

@@ -223,6 +223,8 @@ plans = st.lists(
 @given(plans, st.integers(0, 4), st.booleans())
 @example([(Fused, 4), (Shuffled, 4), (Attention, 12), (Trained, 8),
           (Fused, 12)], 0, True)  # two channels behind a norm hide the heads
+@example([(Mixer, 12), (Rolled, 12), (Gated, 12), (Shuffled, 12), (Fused, 12)],
+         3, False)  # and so do tokens that are all alike
 def test_random_networks_over_tokens(plan, skip, aux):
 
     def network():
