@@ -183,7 +183,7 @@ plans = st.lists(
 def test_random_networks(plan, skip):
     torch.manual_seed(0)
     net = RandomNetwork(plan, min(skip, len(plan) - 1))
-    space = assert_true(net, IMAGES, number=2)
+    space = assert_true(net.double(), IMAGES.double(), number=2)
     fixed = {stay.module for stay in space.full_width}
     # Four channels behind a ReLU may all be dead: nothing to prove.
     assert fixed - set(space.proof.unproved) == {'head'}, fixed
