@@ -31,12 +31,18 @@ class MaskSite:
             int64 ``[size]``, or ``[groups * size]`` group-major. ``[size,
             2]`` where an entry has two masks: its own and its head's.
         groups (int): Groups of a grouped convolution, else 1.
+        how (str): 'plain': the parameter is multiplied while its module runs;
+            'early': also in hooks before that; 'statistics': what is
+            computed from it is, see :mod:`dms_razor.masking.weights`.
+        readers (tuple[str]): Other modules that read it while they run.
     """
     module: str
     tensor: str
     axis: int
     index: Tensor
     groups: int = 1
+    how: str = 'plain'
+    readers: Tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

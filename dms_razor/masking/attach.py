@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ..core.bank import Bank
 from ..core.budget import AUTO
-from ..space import Space
+from ..space import MaskSite, Space
 from .layers import InputMask, LayerMasks, MaskedLayer, masked_type
 
 
@@ -61,7 +61,7 @@ def _mask(model: nn.Module, path: str, layer: nn.Module,
           masks: LayerMasks) -> None:
     """Let one layer read masks; if it cannot, none of the model does."""
     try:
-        layer.__class__ = masked_type(layer, masks.names)
+        layer.__class__ = masked_type(layer, masks.names, masks.early)
     except TypeError as error:  # a class made in another way than by Python
         unmask(model)
         raise RuntimeError(
@@ -69,6 +69,15 @@ def _mask(model: nn.Module, path: str, layer: nn.Module,
             'units fixed.') from error
     object.__setattr__(layer, '_dms_masks', masks)
     object.__setattr__(layer, '_dms_shown', None)
+
+
+def _add_site(site: MaskSite, own: LayerMasks) -> None:
+    """Let a layer's parameter read masks."""
+    own.inputs.setdefault(site.tensor, []).append(
+        InputMask(site.axis, site.index, site.groups))
+    own.early |= site.how == 'early'
+    if site.how == 'statistics':
+        own.computed.add(site.tensor)
 
 
 def _untouched_output(module, args, out) -> None:
@@ -108,9 +117,10 @@ def attach(model: nn.Module, space: Space,
         return own.setdefault(path, LayerMasks(partial(reader.of, path)))
 
     for site in space.mask_sites:
-        masks_of(site.module,
-                 layers).inputs.setdefault(site.tensor, []).append(
-                     InputMask(site.axis, site.index, site.groups))
+        _add_site(site, masks_of(site.module, layers))
+        for path in site.readers:
+            start = len(path) + 1 if path else 0
+            masks_of(path, layers).lends.add(site.module[start:])
     for site in space.norm_sites:
         masks_of(site.module, layers).norm = InputMask(0, site.index)
     for block in space.blocks:

@@ -11,15 +11,17 @@ identity, so optimizers, checkpoints, ``isinstance`` rules, EMA and SyncBN
 conversion see an ordinary layer; only during its own ``forward`` do
 ``weight`` and ``bias`` read as the masked tensors.
 """
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Callable, ContextManager, Dict, List, Optional, Tuple
+from typing import (Any, Callable, ContextManager, Dict, Iterator, List,
+                    Optional, Set, Tuple)
 
 import torch
 from torch import Tensor, nn
 
 from .norms import NormInterceptor
+from .weights import WeightInterceptor
 
 #: Parameters that scale a layer's result: those a block's mask multiplies.
 SCALED = ('weight', 'bias')
@@ -89,17 +91,27 @@ class LayerMasks:
         norm (InputMask): Masks of the channels that a norm mixes.
         scales (list[int]): Elements whose masks scale the layer's result:
             residual blocks that end here.
+        computed (set[str]): Parameters of which the layer computes its weight:
+            what it computes reads the masks.
+        early (bool): Hooks before the layer's forward are shown masked
+            parameters too.
+        lends (set[str]): Paths of modules inside the layer whose parameters
+            it reads itself: they are masked while it runs.
     """
     read: Callable[[], Optional[Tensor]]
     inputs: Dict[str, List[InputMask]] = field(default_factory=dict)
     scales: List[int] = field(default_factory=list)
     norm: Optional[InputMask] = None
+    computed: Set[str] = field(default_factory=set)
+    early: bool = False
+    lends: Set[str] = field(default_factory=set)
 
     @property
     def names(self) -> Tuple[str, ...]:
         """Parameters that are shown masked."""
         scaled = SCALED if self.scales else ()
-        return tuple(dict.fromkeys((*scaled, *self.inputs)))
+        shown = (name for name in self.inputs if name not in self.computed)
+        return tuple(dict.fromkeys((*scaled, *shown)))
 
     def __deepcopy__(self, memo: dict) -> 'LayerMasks':
         # A copy of the network (EMA keeps one) reads the same bank.
@@ -137,12 +149,17 @@ class LayerMasks:
             out = out * masks[element].to(out.dtype)
         return out
 
-    def norm_interceptor(self) -> ContextManager:
-        """Lets a norm function read masks; nothing for other layers."""
-        masks = None if self.norm is None else self.read()
+    def interceptor(self, parameters: Dict[str, Any]) -> ContextManager:
+        """Lets a norm, or what computes a weight, read masks."""
+        if self.norm is None and not self.computed:
+            return nullcontext()
+        masks = self.read()
         if masks is None:
             return nullcontext()
-        return NormInterceptor(self.norm.vector(masks))
+        if self.norm is not None:
+            return NormInterceptor(self.norm.vector(masks))
+        return WeightInterceptor([(parameters[name], masks, self.inputs[name])
+                                  for name in self.computed])
 
 
 class MaskedLayer:
@@ -150,12 +167,8 @@ class MaskedLayer:
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The layer's own forward on its masked parameters."""
-        self.__dict__['_dms_shown'] = self._dms_masks.show(self._parameters)
-        try:
-            with self._dms_masks.norm_interceptor():
-                return super().forward(*args, **kwargs)
-        finally:
-            self.__dict__['_dms_shown'] = None
+        with _shown(self), self._dms_masks.interceptor(self._parameters):
+            return super().forward(*args, **kwargs)
 
     def _dms_parameter(self, name: str) -> Optional[Tensor]:
         shown = self.__dict__.get('_dms_shown')
@@ -167,17 +180,45 @@ class MaskedLayer:
         return self._parameters[name]
 
 
-_TYPES: Dict[Tuple[type, Tuple[str, ...]], type] = {}
+class EarlyMaskedLayer(MaskedLayer):
+    """One whose weight a hook computes before the forward."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The hooks, too, are shown the masked parameters."""
+        with _shown(self):
+            return super().__call__(*args, **kwargs)
 
 
-def masked_type(layer: nn.Module, names: Tuple[str, ...]) -> type:
+@contextmanager
+def _shown(layer: MaskedLayer) -> Iterator[None]:
+    """In the body a layer, and those that it reads from, are masked."""
+    layers = [layer]
+    layers += map(layer.get_submodule, sorted(layer._dms_masks.lends))
+    before = [one.__dict__['_dms_shown'] for one in layers]
+    for one in layers:
+        one.__dict__['_dms_shown'] = one._dms_masks.show(one._parameters)
+    try:
+        yield
+    finally:
+        for one, shown in zip(layers, before):
+            one.__dict__['_dms_shown'] = shown
+
+
+_TYPES: Dict[tuple, type] = {}
+
+
+def masked_type(layer: nn.Module,
+                names: Tuple[str, ...],
+                early: bool = False) -> type:
     """The masked subclass of a layer's class, made once and cached.
 
     Args:
         layer (nn.Module): The layer.
         names (tuple[str]): Parameters that it is to show masked.
+        early (bool): Whether hooks before its forward see them.
     """
-    key = (type(layer), names)
+    key, mixin = (type(layer), names, early), \
+        EarlyMaskedLayer if early else MaskedLayer
     if key not in _TYPES:
         body: Dict[str, Any] = {
             name: property(partial(MaskedLayer._dms_parameter, name=name))
@@ -185,5 +226,5 @@ def masked_type(layer: nn.Module, names: Tuple[str, ...]) -> type:
         }
         body['__module__'] = type(layer).__module__
         _TYPES[key] = type(f'Masked{type(layer).__name__}',
-                           (MaskedLayer, type(layer)), body)
+                           (mixin, type(layer)), body)
     return _TYPES[key]

@@ -35,7 +35,10 @@ class SpaceBuilder:
         self.wanted = options or Options()
         self.options, self.kinds = self.wanted.units, self.wanted.kinds
         # What the first recording ran: the rest has no MACs to save.
-        self.measured = set(recorder.times) | {''}
+        self.measured = set(recorder.times) | {
+            name.rpartition('.')[0]
+            for name in recorder.touched
+        } | {''}
         self.unseen = fix_unseen(recorder)
         self.blocks, self.stay = find_residuals(recorder)
         for path, part in blocks_with(self.unseen, self.blocks).items():

@@ -1,6 +1,7 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """What a trace found out about a network's tensors and operations."""
-from dataclasses import dataclass
+from collections import defaultdict
+from dataclasses import dataclass, field
 from typing import Dict, List, Optional, Set, Tuple
 
 import torch
@@ -86,6 +87,38 @@ class NormAxis:
 
 
 @dataclass
+class ComputedWeight:
+    """A weight that is computed from parameters before a layer reads it.
+
+    Attributes:
+        name (str): The parameter that holds its numbers.
+        module (str): Path of the module that runs the layer's operation.
+        node (int): That operation.
+        chain (tuple[int]): The operations that compute it.
+        labels (Tensor): Labels of its entries, of its shape; outputs first.
+        axes (tuple[int]): The parameter's axes of outputs and inputs.
+        made (Tensor): Labels of the channels that the layer makes.
+        read (Tensor): Labels of those that it reads.
+        names (list[str]): All parameters and buffers it is computed from.
+        how (str | None): How masks are read: on the parameter ('plain'), also
+            before the layer is called ('early'), or by what computes with it
+            ('statistics'). None as long as it has not been judged.
+        rows (bool): Entries of several outputs are mixed.
+    """
+    name: str
+    module: str
+    node: int
+    chain: Tuple[int, ...]
+    labels: Tensor
+    axes: Tuple[int, int]
+    made: Tensor
+    read: Tensor
+    names: List[str] = field(default_factory=list)
+    how: Optional[str] = None
+    rows: bool = False
+
+
+@dataclass
 class Partition:
     """Equal parts of a vector that must keep equal counts.
 
@@ -118,6 +151,11 @@ class Facts:
         self.entry_labels: Dict[str, Tensor] = {}
         # Modules that are linear in their own weight and bias.
         self.affine: Set[str] = set()
+        # Weights that are computed; by all names they are computed from.
+        self.computed: List[ComputedWeight] = []
+        self.read_how: Dict[str, ComputedWeight] = {}
+        # Parameters -> other modules than their own that read them.
+        self.borrowed: Dict[str, Set[str]] = defaultdict(set)
         # Tensors that are used in a way that is not understood -> reason.
         self.whole: Dict[str, str] = {}
         # Rows of channels that keep equal counts, as bytes of their labels.

@@ -1,7 +1,7 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """What a recording consists of: operations, module calls, tensors."""
 from dataclasses import dataclass, field
-from typing import Any, Callable, List, Optional, Tuple
+from typing import Any, Callable, List, Optional, Set, Tuple
 
 from torch import Tensor
 
@@ -29,6 +29,8 @@ class Node:
         plain_add (bool): An addition of two tensors of the same shape with
             no scaling: the only operation a residual connection may end with.
         labels (list[Tensor]): Labels of its outputs.
+        names (set[str]): Parameters and buffers that it read.
+        constant (bool): It is computed from those alone.
     """
     index: int
     op: str
@@ -39,6 +41,8 @@ class Node:
     shape: Tuple[int, ...] = ()
     plain_add: bool = False
     labels: List[Tensor] = field(default_factory=list)
+    names: Set[str] = field(default_factory=set)
+    constant: bool = False
 
 
 @dataclass
@@ -109,3 +113,8 @@ class OpCall:
         if name == 'dim' and 'axis' in self.kwargs:
             return self.kwargs['axis']
         return self.kwargs.get(name, default)
+
+
+def version_of(tensor: Tensor) -> int:
+    """Grows with every operation that changes the tensor in place."""
+    return 0 if tensor.is_inference() else tensor._version

@@ -20,8 +20,9 @@ from ..counting import every_product
 from ..network import named_tensors, tensors_of
 from .facts import Facts, Operation
 from .labels import Variables, compress, core
-from .record import ModuleCall, Node, NotUnderstood, OpCall, Value
+from .record import ModuleCall, Node, NotUnderstood, OpCall, Value, version_of
 from .rules.table import has, op_name
+from .weights import settle_weights
 
 
 class Recorder(TorchFunctionMode):
@@ -173,6 +174,9 @@ class Recorder(TorchFunctionMode):
         node = Node(
             len(self.nodes), op, self._stack[-1], list(dict.fromkeys(inputs)),
             len(inputs))
+        node.names = {self._names.get(id(t), '') for t in tensors} - {''}
+        node.constant = op != 'input' and all(self.nodes[n].constant
+                                              for n in node.inputs)
         self.nodes.append(node)
         return node
 
@@ -182,7 +186,7 @@ class Recorder(TorchFunctionMode):
         kwargs = kwargs or {}
         leaves = tree_flatten((args, kwargs))[0]
         tensors = [t for t in leaves if isinstance(t, Tensor)]
-        versions = [_version(t) for t in tensors]
+        versions = [version_of(t) for t in tensors]
         out = func(*args, **kwargs)
         names = {self.name_of(t) for t in tensors} - {None}
         if not names and all(self.value(t) is None for t in tensors):
@@ -197,7 +201,7 @@ class Recorder(TorchFunctionMode):
                 tensors, f'{self.where} reads their values into Python '
                 f'({call.op})')
         call.changed = [
-            t for t, v in zip(tensors, versions) if _version(t) != v
+            t for t, v in zip(tensors, versions) if version_of(t) != v
         ]
         if has(call.op, 'constant') or all(
                 any(t is other for other in tensors) for t in outs) \
@@ -360,6 +364,7 @@ class Recorder(TorchFunctionMode):
             for source in node.inputs:
                 self.readers[source].append(node.index)
         self.times = Counter(call.path for call in self.calls)
+        settle_weights(self)
         self.facts.finish()
         self._values.clear()
         self._hidden.clear()
@@ -393,8 +398,3 @@ def not_known(recorder: Recorder, call: OpCall) -> List[Optional[Tensor]]:
     if macs:
         recorder.count(call, macs)
     raise NotUnderstood(reason)
-
-
-def _version(tensor: Tensor) -> int:
-    """Grows with every operation that changes the tensor in place."""
-    return 0 if tensor.is_inference() else tensor._version

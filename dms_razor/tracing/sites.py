@@ -73,17 +73,33 @@ class SiteBuilder:
         result = []
         for axis in self.facts.axes.values():
             index = self.elements.index(axis.labels)
-            if not axis.reads or not prunable(index):
+            weight = self.facts.read_how.get(axis.name)
+            rows = weight is not None and weight.rows and (
+                axis.name, axis.axis) == (weight.name, weight.axes[0])
+            if not (axis.reads or rows) or not prunable(index):
                 continue
             module, _, tensor = axis.name.rpartition('.')
-            affine = self.folding.norm_of(module, len(index))
+            affine = () if weight is not None else self.folding.norm_of(
+                module, len(index))
             for name in affine:
                 norm, _, scale = name.rpartition('.')
                 result.append(MaskSite(norm, scale, 0, index))
             if not affine:
                 result.append(
-                    MaskSite(module, tensor, axis.axis, index, axis.groups))
+                    self._site(axis.name, axis.axis, index, axis.groups))
         return result + self._query_masks()
+
+    def _site(self,
+              name: str,
+              axis: int,
+              index: Tensor,
+              groups: int = 1) -> MaskSite:
+        """Where a parameter reads masks, and who reads it then."""
+        module, _, tensor = name.rpartition('.')
+        weight = self.facts.read_how.get(name)
+        return MaskSite(module, tensor, axis, index, groups,
+                        'plain' if weight is None else weight.how,
+                        tuple(sorted(self.facts.borrowed.get(name, ()))))
 
     def norms(self) -> List[NormSite]:
         """Norms whose statistics follow the masks."""
@@ -138,6 +154,13 @@ class SiteBuilder:
             attribute = attribute_names(module, axis)
             if hasattr(module, attribute):
                 follow(path, attribute, index)
+        for weight in self.facts.computed:
+            for axis, own in enumerate(weight.axes):
+                names = attribute_names(self.modules[weight.module], axis)
+                found = self.index_of(weight.name, own)
+                if found is not None and names not in ('', 'num_features') \
+                        and hasattr(self.modules[weight.module], names):
+                    follow(weight.module, names, found)
         for fact in self.attention:
             for attribute, index in self._attention_attributes(fact):
                 follow(fact.module, attribute, index)
@@ -179,8 +202,7 @@ class SiteBuilder:
                 index = self.elements.own_index(labels)
                 index = torch.where(torch.isin(labels, wanted), index, -1)
                 if prunable(index):
-                    module, _, tensor = name.rpartition('.')
-                    sites.append(MaskSite(module, tensor, 0, index))
+                    sites.append(self._site(name, 0, index))
         return sites
 
 

@@ -15,7 +15,9 @@ from torch import Tensor
 
 from ..facts import Heads
 from ..labels import align, core, expand_vector
+from .contraction import channel_vector, dense
 from .table import register_rule
+from .weights import weight_of
 
 
 def _head_dim(recorder, labels: Tensor) -> Optional[int]:
@@ -103,6 +105,28 @@ def _count_product(recorder, call, total: int, a: Tensor, b: Tensor) -> None:
     recorder.count(call, total / prod(map(len, axes)), *axes)
 
 
+def _constant(recorder, tensor: Tensor) -> bool:
+    """Whether a tensor is a parameter, or computed from parameters alone."""
+    value = recorder.value(tensor)
+    return recorder.name_of(tensor) is not None or (
+        value is not None and recorder.nodes[value.node].constant)
+
+
+def _layer(recorder, call, x: Tensor, weight: Tensor,
+           macs: int) -> List[Tensor]:
+    """``x @ w``: a linear layer whose weight is ``[in, out]``."""
+    held, labels = weight_of(recorder, weight), recorder.core_of(x)
+    recorder.require(
+        held is not None and x.dim() > 1
+        and (labels.numel() == 1 or labels.shape[-1] > 1),
+        'multiplies with a parameter in a way that is not understood '
+        f'({call.op})', call, macs)
+    vector = channel_vector(recorder, x, -1)
+    result = dense(recorder, call, held, weight.shape[1], vector, 1)
+    recorder.count(call, macs / (len(vector) * len(result)), vector, result)
+    return [expand_vector(result, x.dim() - 1, call.outs[0].shape)]
+
+
 @register_rule('matmul', 'bmm', 'mm', 'rmatmul')
 def matrix_product(recorder, call) -> List[Tensor]:
     """A product of two activations (or of one and a parameter)."""
@@ -111,6 +135,8 @@ def matrix_product(recorder, call) -> List[Tensor]:
         a, b = b, a
     out = call.outs[0]
     total = out.numel() * a.shape[-1]
+    if b.dim() == 2 and _constant(recorder, b) and not _constant(recorder, a):
+        return _layer(recorder, call, a, b, total)
     recorder.require(
         min(a.dim(), b.dim(), out.dim()) > 1
         and all(recorder.name_of(t) is None for t in (a, b)),

@@ -10,9 +10,10 @@ from typing import List, Optional
 from torch import Tensor
 
 from ...moved import moved_names
-from ..facts import Partition
+from ..facts import ComputedWeight, Partition
 from ..labels import expand_vector
 from .table import register_rule
+from .weights import Weight, weight_of
 
 __getattr__ = moved_names(__name__)
 
@@ -71,6 +72,45 @@ def _beside(recorder, call, x: Tensor, dim: int,
     return [labels.expand(call.outs[0].shape)]
 
 
+def dense(recorder,
+          call,
+          held: Weight,
+          size: int,
+          vector: Tensor,
+          made: int,
+          groups: int = 1) -> Tensor:
+    """Labels of what a weight makes of a vector of channels.
+
+    Args:
+        recorder (Recorder): The recorder.
+        call (OpCall): The operation.
+        held (Weight): Where the weight comes from.
+        size (int): How many channels it makes.
+        vector (Tensor): Labels of those that it reads.
+        made (int): The weight's axis of those that it makes; it reads along
+            the other one of its first two.
+        groups (int): Groups of a convolution.
+    """
+    facts, path = recorder.facts, recorder.path
+    owner = held.name.rpartition('.')[0]
+    result = facts.outputs(held.name, path if held.chain else owner, size,
+                           held.axis(made))
+    facts.axis(held.name, held.axis(made), result)
+    facts.axis(held.name, held.axis(1 - made), vector, groups, reads=True)
+    if owner != path:
+        facts.borrowed[held.name].add(path)
+    if held.chain:
+        entries = facts.entry_labels[held.name]
+        if held.axis(made):
+            entries = entries.transpose(0, 1)
+        facts.computed.append(
+            ComputedWeight(held.name, path,
+                           len(recorder.nodes) - 1, held.chain, entries,
+                           (held.axis(made), held.axis(1 - made)), result,
+                           vector))
+    return result
+
+
 @register_rule('linear', 'conv1d', 'conv2d', 'conv3d', 'conv_transpose1d',
                'conv_transpose2d', 'conv_transpose3d')
 def layer(recorder, call) -> List[Tensor]:
@@ -87,30 +127,32 @@ def layer(recorder, call) -> List[Tensor]:
     depthwise = 1 < groups == x.shape[dim] and (not turned
                                                 or weight.shape[1] == 1)
     macs = (x if turned else out).numel() * weight[0].numel()
-    name = owned_weight(recorder, weight)
-    if name == f'{path}.weight' and (bias is None or recorder.name_of(bias)
-                                     == f'{path}.bias'):
+    held = weight_of(recorder, weight)
+    if held == Weight(f'{path}.weight') and (
+            bias is None or recorder.name_of(bias) == f'{path}.bias'):
         facts.affine.add(path)
     recorder.require(not turned or groups == 1 or depthwise,
                      'is a grouped transposed convolution', call, macs)
     recorder.require(
-        name is not None, f'uses a weight in {call.op} that is computed or '
-        'belongs to another module', call, macs)
+        held is not None and not (held.turned and groups > 1),
+        f'uses a weight in {call.op} that is computed or belongs to another '
+        'module, in a way that is not understood', call, macs)
     recorder.require(flat or x.dim() >= weight.dim(),
                      'reads a tensor without a batch dimension', call, macs)
     beside = None if turned else _beside(recorder, call, x, dim, macs)
     if beside is not None:
         return beside
     vector = channel_vector(recorder, x, dim)
+    made = 1 if turned else 0
     if depthwise:
+        recorder.require(not held.chain, 'computes the weight of a depthwise '
+                         'convolution', call, macs)
         result = vector.repeat_interleave(weight.shape[0] // groups)
-        facts.axis(name, 0, result)
+        facts.axis(held.name, 0, result)
         recorder.count(call, macs / len(result), result)
     else:
-        made, read = (1, 0) if turned else (0, 1)
-        result = facts.outputs(name, path, weight.shape[made], made)
-        facts.axis(name, made, result)
-        facts.axis(name, read, vector, groups, reads=True)
+        result = dense(recorder, call, held, weight.shape[made], vector, made,
+                       groups)
         recorder.count(call, macs / (len(vector) * len(result)), vector,
                        result)
     if groups > 1 and not depthwise:

@@ -19,6 +19,8 @@ def elementwise(recorder, call) -> List[Tensor]:
                 for tensor, labels in known if labels is not None]
     # Activations first: a parameter beside them has to fit in.
     operands.sort(key=lambda operand: recorder.value(operand[0]) is None)
+    # Entries of a weight that is computed are to be known apart.
+    apart = recorder.nodes[-1].constant
     result: Optional[Tensor] = None
     for tensor, labels in operands:
         if labels.numel() == 1 and _meets_many(recorder, tensor, operands):
@@ -36,7 +38,7 @@ def elementwise(recorder, call) -> List[Tensor]:
         else:
             a, b = torch.broadcast_tensors(result, labels)
             recorder.variables.merge(a, b)
-            if result.numel() > labels.numel():
+            if (result.numel() > labels.numel()) != apart:
                 a, b = b, a  # the one that varies less
             result = torch.where(a > 0, a, b)
     for tensor, labels in known:

@@ -25,6 +25,11 @@ def batch_norm(recorder, call) -> List[Tensor]:
         tensor = call.argument(position, name)
         if isinstance(tensor, Tensor):
             full_name = recorder.name_of(tensor)
+            if full_name is None and recorder.nodes[-1].constant:
+                recorder.variables.tie(
+                    vector, recorder.labels_of(tensor),
+                    f'{recorder.where} normalises with a computed {name}')
+                continue
             recorder.require(full_name is not None,
                              f'normalises with a computed {name}')
             recorder.facts.axis(full_name, 0, vector)

@@ -65,7 +65,8 @@ def _mixed(recorder, call, labels: Tensor, dims: Sequence[int]) -> Tensor:
 
 
 @register_rule('mean', 'sum', 'amax', 'amin', 'max', 'min', 'var', 'std',
-               'norm', 'linalg_vector_norm', 'logsumexp', 'prod', 'median')
+               'var_mean', 'std_mean', 'norm', 'linalg_vector_norm',
+               'logsumexp', 'prod', 'median')
 def reduce(recorder, call) -> List[Tensor]:
     """Reduction over dimensions: fine as long as they hold no channels."""
     if call.op in ('max', 'min') and len(call.tensors) == 2:

@@ -220,20 +220,19 @@ def test_layers_that_share_a_weight_stay():
         out=conv(24, 8))
 
 
-@pytest.mark.parametrize('weight,reason', [
-    (lambda layer: layer.weight, UNOWNED),
-    (lambda layer: layer.weight * 2, UNOWNED),
+@pytest.mark.parametrize('weight,prunable', [
+    (lambda layer: layer.weight, True),
+    (lambda layer: layer.weight * 2, False),
 ])
-def test_a_weight_used_from_outside_keeps_its_layer(weight, reason):
+def test_a_weight_used_from_outside_too(weight, prunable):
     # First the layer, then its weight: the layer must not be cut either.
+    reason = 'computed from what is used elsewhere too'
+    stays = {} if prunable else {'stem': reason, 'layer': reason}
     check(
         lambda net, x: net.out(
             net.layer(x) + F.conv2d(x, weight(net.layer), padding=1)),
-        {'out': 8}, {
-            'stem': reason,
-            'layer': reason,
-            '': reason
-        },
+        dict(stem=16, layer=16, out=8) if prunable else dict(out=8),
+        stays,
         layer=conv(16, 16),
         **OUT)
 
@@ -255,19 +254,17 @@ def test_a_weight_that_is_transposed_elsewhere():
         x = net.encode(net.narrow(x).mean((2, 3)))
         return F.linear(x, net.encode.weight.t())
 
-    both = '"encode.weight" is used both as a weight and entry by entry'
-    linear = UNOWNED.replace('conv2d', 'linear')
     check(
-        middle, {'stem': 16}, {
-            'narrow': both,
-            'encode': linear,
-            '': linear
+        middle, {
+            'stem': 16,
+            'narrow': 8,
+            'encode': 12
         },
         narrow=conv(16, 8),
         encode=nn.Linear(8, 12))
 
 
-def test_standardised_weights_stay():
+def test_standardised_weights_of_another_layer_stay():
 
     def middle(net, x):
         weight = net.layer.weight
@@ -276,22 +273,20 @@ def test_standardised_weights_stay():
 
     check(
         middle, {'out': 8}, {
-            'stem': UNOWNED,
-            '': UNOWNED
+            'stem': 'mixes its entries (mean)',
+            '': 'mixes its entries (mean)'
         },
         layer=conv(16, 16),
         **OUT)
 
 
-def test_reparametrised_layers_stay():
-    layer = torch.nn.utils.parametrizations.weight_norm(conv(16, 16))
-    check(
-        lambda net, x: net.out(net.layer(x)), {'out': 8}, {
-            'stem': UNOWNED,
-            'layer': UNOWNED
-        },
-        layer=layer,
-        **OUT)
+def test_layers_with_a_spectral_norm_stay():
+    layer = torch.nn.utils.parametrizations.spectral_norm(conv(16, 16))
+    space = assert_true(
+        build(lambda net, x: net.out(net.layer(x)), layer=layer, **OUT),
+        IMAGES)
+    assert widths(space) == {'out': (8, 1)}
+    assert all('uses mv' in reasons(space)[name] for name in ('stem', 'layer'))
 
 
 class Kernel(nn.Module):
