@@ -84,11 +84,15 @@ def _summary(rows: List[Record], names: List[str]) -> str:
     shares = [row.share for row in tried if row.units]
     text = ', '.join(f'{number} {status}' for status, number in counts.items()
                      if number)
+    if missing:
+        # Those that take long come last: shares of the others would flatter.
+        return f'**Not complete**: {len(rows)} of {len(names)} networks ' \
+            f'have a row, {text}. They are no fair sample, so no shares are ' \
+            f'given. Without a row: {", ".join(missing)}.'
     equal = counts['equal'] / max(1, len(tried))
     return f'{len(rows)} networks: {text} ({equal:.1%} of those that run ' \
         f'here are equal). Median share of parameters in units: ' \
-        f'{median(shares) if shares else 0:.1%}.' + (
-            f' Not tried yet: {", ".join(missing)}.' if missing else '')
+        f'{median(shares) if shares else 0:.1%}.'
 
 
 def _table(rows: List[Record]) -> str:

@@ -38,13 +38,16 @@ def run(args: argparse.Namespace) -> List[str]:
             rows += check_family(family, names, Path(args.rows), args.limit,
                                  lambda row: print(line(row), flush=True))
     if args.json:
-        Path(args.json).write_text(
-            json.dumps(
-                dict(made_with, rows=[asdict(row)
-                                      for row in rows]), indent=1) + '\n')
+        Path(args.json).write_text(_one_a_line(rows, made_with))
     if args.markdown:
         Path(args.markdown).write_text(page(rows, made_with, known))
     return [
         f'{row.family} {row.name}' for row in rows
         if row.status in ('wrong', 'foreign', 'not built')
     ]
+
+
+def _one_a_line(rows: List[Record], made_with: Dict[str, str]) -> str:
+    """All rows as JSON, each on a line of its own."""
+    lines = ',\n'.join(json.dumps(asdict(row)) for row in rows)
+    return f'{json.dumps(made_with)[:-1]}, "rows": [\n{lines}\n]}}\n'

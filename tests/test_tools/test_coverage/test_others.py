@@ -90,5 +90,5 @@ def test_the_command(repo, tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit, match='resnet18'):
         runpy.run_path(str(repo / 'tools/coverage'), run_name='__main__')
     text = (tmp_path / 'page.md').read_text()
-    assert '2 networks: 1 equal, 1 wrong' in text
-    assert 'Not tried yet: convnext_tiny, densenet121, ' in text
+    assert 'have a row, 1 equal, 1 wrong.' in text
+    assert 'Without a row: convnext_tiny, densenet121, ' in text
