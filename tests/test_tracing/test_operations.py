@@ -169,17 +169,19 @@ def stage(make, number=3):
     return nn.Sequential(nn.ReLU(), *[make() for _ in range(number)])
 
 
-@pytest.mark.parametrize('make, blocks', [
-    (lambda: Residual(conv(12, 12)), 3),
-    (lambda: Residual(
-        nn.Sequential(
-            conv(12, 6), nn.BatchNorm2d(6), nn.ReLU(), conv(6, 12),
-            nn.BatchNorm2d(12)), nn.ReLU()), 3),
-    (lambda: Residual(nn.Sequential(conv(12, 12), nn.Tanh())), 3),
-    (lambda: Residual(
-        nn.Sequential(conv(12, 12), nn.BatchNorm2d(12, affine=False))), 3),
-    (lambda: Residual(conv(12, 12), nn.LeakyReLU()), 0),
-])
+@pytest.mark.parametrize(
+    'make, blocks',
+    [
+        (lambda: Residual(conv(12, 12)), 3),
+        (lambda: Residual(
+            nn.Sequential(
+                conv(12, 6), nn.BatchNorm2d(6), nn.ReLU(), conv(6, 12),
+                nn.BatchNorm2d(12)), nn.ReLU()), 3),
+        (lambda: Residual(nn.Sequential(conv(12, 12), nn.Tanh())), 3),
+        (lambda: Residual(
+            nn.Sequential(conv(12, 12), nn.BatchNorm2d(12, affine=False))), 3),
+        (lambda: Residual(conv(12, 12), nn.LeakyReLU()), 3),  # its branch
+    ])
 def test_residual_blocks(make, blocks):
     space = assert_true(Net(stage(make)), IMAGE)
     assert len(space.blocks) == blocks
