@@ -177,9 +177,12 @@ class Checker:
                 outputs, bool ``[U]``.
         """
         self._begin()
-        self.proved = torch.zeros(
-            len(space.units), dtype=torch.bool) if known is None \
-            else known.clone()
+        # A unit of which nothing may go is no question.
+        smallest = trial(space, 1)
+        self.proved = torch.tensor([
+            bool(smallest[space.layout.slice_of(unit)].all())
+            for unit in range(len(space.units))
+        ]) if known is None else known.clone()
         for self.probe in self._rest:
             problem = self._first_problem(space)
             if problem is not None or any(self.probe.telling):

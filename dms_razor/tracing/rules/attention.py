@@ -17,7 +17,7 @@ from ..facts import Heads
 from ..labels import align, core, expand_vector
 from .contraction import channel_vector, dense
 from .table import register_rule
-from .weights import weight_of
+from .weights import Weight, weight_of
 
 
 def _head_dim(recorder, labels: Tensor) -> Optional[int]:
@@ -112,17 +112,15 @@ def _constant(recorder, tensor: Tensor) -> bool:
         value is not None and recorder.nodes[value.node].constant)
 
 
-def _layer(recorder, call, x: Tensor, weight: Tensor,
-           macs: int) -> List[Tensor]:
+def _layer(recorder, call, x: Tensor, held: Weight, macs: int) -> List[Tensor]:
     """``x @ w``: a linear layer whose weight is ``[in, out]``."""
-    held, labels = weight_of(recorder, weight), recorder.core_of(x)
+    labels = recorder.core_of(x)
     recorder.require(
-        held is not None and x.dim() > 1
-        and (labels.numel() == 1 or labels.shape[-1] > 1),
+        x.dim() > 1 and (labels.numel() == 1 or labels.shape[-1] > 1),
         'multiplies with a parameter in a way that is not understood '
         f'({call.op})', call, macs)
     vector = channel_vector(recorder, x, -1)
-    result = dense(recorder, call, held, weight.shape[1], vector, 1)
+    result = dense(recorder, call, held, call.outs[0].shape[-1], vector, 1)
     recorder.count(call, macs / (len(vector) * len(result)), vector, result)
     return [expand_vector(result, x.dim() - 1, call.outs[0].shape)]
 
@@ -136,7 +134,9 @@ def matrix_product(recorder, call) -> List[Tensor]:
     out = call.outs[0]
     total = out.numel() * a.shape[-1]
     if b.dim() == 2 and _constant(recorder, b) and not _constant(recorder, a):
-        return _layer(recorder, call, a, b, total)
+        held = weight_of(recorder, b)
+        if held is not None:
+            return _layer(recorder, call, a, held, total)
     recorder.require(
         min(a.dim(), b.dim(), out.dim()) > 1
         and all(recorder.name_of(t) is None for t in (a, b)),
