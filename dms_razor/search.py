@@ -173,9 +173,9 @@ class Search:
     @property
     def at_target(self) -> bool:
         """Whether ratios have moved and the target falls no further."""
-        return self.bank.updates > 0 and (
-            self.schedule is no_schedule
-            or self.schedule(self.step_count + 1) <= self.target)
+        return self.bank.updates > 0 and (self.schedule is no_schedule
+                                          or self.schedule(self.step_count + 1)
+                                          <= self.target)
 
     @torch.no_grad()
     def current(self,
