@@ -316,7 +316,8 @@ def _modules(subnet: nn.Module, space: Space, removed: List[str],
             path, _, own = name.rpartition('.')
             modules[path]['tensors'][own] = list(tensor.shape)
     for path in modules.keys() & space.replacements.keys():
-        modules[path]['slim'] = space.replacements[path]
+        if not inside(path, removed):
+            modules[path]['slim'] = space.replacements[path]
     for path, attributes in space.attributes.items():
         if not inside(path, removed):
             modules[path]['attributes'] = {
