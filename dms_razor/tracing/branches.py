@@ -43,6 +43,12 @@ class BranchFinder:
         for node in self.nodes:
             if node.plain_add and len(node.inputs) == 2:
                 result = self._of_addition(node)
+                if isinstance(result, ResidualBlock) and hasattr(
+                        self.modules[self._owner(node)], 'backward_pass'):
+                    # Reversible networks, as they are commonly written.
+                    result = FullWidth(
+                        result.path, 'it is called in a backward_pass of its '
+                        'own, which a removed branch would break')
                 if result is not None:
                     found.append((self._owner(node), result))
         owners = [owner for owner, _ in found]
