@@ -166,17 +166,17 @@ def test_what_cannot_go_is_named():
         query=nn.Linear(16, 16),
         value=nn.Linear(16, 16),
         out=nn.Linear(16, 16))
-    assert not space.blocks and 'layers.0' in reasons(space)
+    assert not space.blocks
     assert 'run by no module' in reasons(space)['out']
 
     space = traced(lambda net, x: x + net.layer(x).relu(), layer=mlp())
-    assert not space.blocks and 'layers.0' in reasons(space)
+    assert not space.blocks
     assert 'not the output of a module' in reasons(space)['layer']
 
     layer = nn.Linear(16, 16)
     space = traced(
         lambda net, x: net.again(x + net.layer(x)), layer=layer, again=layer)
-    assert not space.blocks and 'layers.0' in reasons(space)
+    assert not space.blocks
 
 
 def test_inner_features_that_are_read_elsewhere():
@@ -219,7 +219,7 @@ def test_neither_the_whole_network_nor_a_piece_of_a_split_is_a_stream():
         return torch.cat([left + net.layer(right), right], -1)
 
     space = traced(run, layer=nn.Linear(8, 8))
-    assert not space.blocks and 'layers.0' in reasons(space)
+    assert not space.blocks
     net = nn.Sequential(nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 16))
     whole = type('Whole', (nn.Module, ),
                  dict(forward=lambda self, x: x + self.net(x)))()
