@@ -70,8 +70,12 @@ def no_default_scope():
 
 @pytest.fixture(autouse=True)
 def seed():
-    """Every test draws the same random numbers, whatever ran before it."""
-    torch.manual_seed(0)
+    """Every test draws the same random numbers, whatever ran before it.
+
+    Another processor rounds differently, so that no test may hold for one
+    draw alone: ``DMS_RAZOR_SEED=1`` shows which do.
+    """
+    torch.manual_seed(int(os.environ.get('DMS_RAZOR_SEED', 0)))
 
 
 @pytest.fixture
