@@ -12,6 +12,7 @@ import os
 import resource
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import warnings
@@ -64,18 +65,36 @@ def check_family(family: str,
             so that other programs do not decide; ten times that on the clock.
         show (Callable): Gets each row when it is there.
     """
-    context = multiprocessing.get_context('forkserver')
-    # Imported once, in a process that runs nothing else.
-    context.set_forkserver_preload(
-        [FAMILIES[family], 'tools.coverage.whole_way', 'tools.coverage.again'])
-    found = []
+    context, made_on, found = _server(family), revision(), []
     for name in names:
         path = row_file(results, family, name)
         if not path.exists():
             _row(context, family, name, path, limit)
+            record = Record.load(path)
+            record.revision = made_on
+            record.save(path)
         found.append(Record.load(path))
         show(found[-1])
     return found
+
+
+def revision() -> str:
+    """Commit of the code that runs, with '+' where it has changes.
+
+    Empty where the tree is no checkout, or git is not installed.
+    """
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(('git', *arguments),
+                              cwd=Path(__file__).parent,
+                              capture_output=True,
+                              text=True).stdout.strip()
+
+    try:
+        return git('rev-parse', '--short',
+                   'HEAD') + '+' * bool(git('status', '--porcelain', '-uno'))
+    except OSError:
+        return ''
 
 
 def row_file(results: Path, family: str, name: str) -> Path:

@@ -49,6 +49,7 @@ class Record:
         outside (list): Reason, parameters, modules: what is in no unit.
         proof (str): What the self-check says.
         seconds (dict): Of the processor, by stage.
+        revision (str): Commit of this package that made the row.
     """
     family: str
     name: str
@@ -71,6 +72,7 @@ class Record:
     outside: List[Tuple[str, int, List[str]]] = field(default_factory=list)
     proof: str = ''
     seconds: Dict[str, float] = field(default_factory=dict)
+    revision: str = ''
     path: ClassVar[Optional[Path]] = None
 
     def save(self, path: Union[None, str, Path] = None) -> None:

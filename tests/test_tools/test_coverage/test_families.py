@@ -1,6 +1,8 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """Rows in processes of their own, the limit, and going on."""
 import json
+import shutil
+import subprocess
 
 import pytest
 
@@ -22,6 +24,7 @@ def test_rows_of_a_family_and_going_on(tmp_path, monkeypatch, repo):
     assert [row.status for row in rows] == ['equal', 'foreign',
                                             'not covered'], rows
     assert rows[0].reload_error == 0 and rows[0].variant == 'Plain'
+    assert {row.revision for row in rows} == {families.revision()}
     assert 'nonsense' in rows[1].problem and rows[1].stage == 'trace'
     path = tmp_path / 'toys' / 'plain.json'
     path.write_text(path.read_text().replace('"Plain"', '"Kept"'))
@@ -32,6 +35,26 @@ def test_rows_of_a_family_and_going_on(tmp_path, monkeypatch, repo):
     slow, = check_family('toys', ['endless'], tmp_path, 1, seen.append)
     assert (slow.status, slow.stage) == ('slow', 'build')
     assert '1 s' in slow.problem
+
+
+def test_a_row_names_its_commit(monkeypatch, tmp_path):
+    """Three trees: a repository, one with changes, none at all."""
+    file = tmp_path / 'families.py'
+    monkeypatch.setattr(families, '__file__', str(file))
+    monkeypatch.setenv('GIT_CEILING_DIRECTORIES', str(tmp_path.parent))
+    assert families.revision() == ''
+    if shutil.which('git') is None:
+        return
+    file.write_text('a')
+    name = ('-c', 'user.name=a', '-c', 'user.email=a@b')
+    for arguments in (('init', '-q'), ('add', '.'), (*name, 'commit', '-qm',
+                                                     'a')):
+        subprocess.run(('git', *arguments), cwd=tmp_path, check=True)
+    head = (tmp_path / '.git/refs/heads').glob('*')
+    commit = next(head).read_text()
+    assert families.revision() and commit.startswith(families.revision())
+    file.write_text('b')
+    assert families.revision().endswith('+')
 
 
 def test_what_is_not_installed_is_named(monkeypatch):
