@@ -18,7 +18,6 @@ from .core.budget import (AUTO, FALL, HARDEN, TargetSchedule, check_shares,
 from .core.constraint import Constraint
 from .core.decision import Decision, decide, share_of_projection
 from .core.dropped import DroppedSteps
-from .core.gradient import drop_stale_gradient
 from .core.projection import project
 from .core.resource import ResourceModel
 from .errors import check_number, refuse_beside
@@ -265,16 +264,16 @@ class Search:
 
     def resource_term(self) -> Tensor:
         """λ_res·L_res as a number and the bank's anchor, once for each loss;
-        the moment to see that the step before was skipped."""
+        its backward is the moment to see that the step before was skipped."""
         self._gave_loss = True
-        self.dropped.look(self.bank.masks.grad, self.bank.scale.grad,
-                          self.step_count)
-        drop_stale_gradient(self.bank, self._weights)
         with torch.no_grad():
             value = self.constraint.loss(self.current_target,
                                          self.bank.counts(),
                                          self.bank.resource_masks())
         anchor = self.bank.loss_anchor()
+        if anchor.requires_grad:
+            anchor.register_hook(lambda _: self.dropped.look(
+                self.bank, self._weights, self.step_count))
         return value.to(anchor.dtype) + anchor
 
     def step(self) -> bool:

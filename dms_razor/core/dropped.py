@@ -6,10 +6,12 @@ from some step on costs the search: the weights are NaN, and no ratio moves any
 more. So a search ends when too many steps in a row were dropped.
 """
 import logging
-from typing import Optional
+from typing import Iterable, Optional
 
 import torch
 from torch import Tensor
+
+from .gradient import drop_stale_gradient
 
 #: So many dropped steps in a row end a search.
 LIMIT = 10
@@ -51,20 +53,21 @@ class DroppedSteps:
         self.total += 1
         self._one_more(step)
 
-    def look(self, gradient: Optional[Tensor], scale: Optional[Tensor],
-             step: int) -> None:
-        """Take note of a gradient that no step has used.
+    def look(self, bank, weights: Iterable[Tensor], step: int) -> None:
+        """Drop a gradient that no step has used, and take note of it.
 
         Args:
-            gradient (Tensor, optional): What the masks hold, ``[E]``.
-            scale (Tensor, optional): By what the loss was scaled.
+            bank (Bank): The search's state, when backward begins.
+            weights (Iterable[Tensor]): What the optimizer trains.
             step (int): The step, from 0 on.
 
         Raises:
             FloatingPointError: Too many steps in a row were skipped although
                 the loss is not scaled up any more.
         """
-        if gradient is None or bool(torch.isfinite(gradient).all()):
+        gradient, scale = bank.masks.grad, bank.scale.grad
+        if not drop_stale_gradient(bank, weights) or bool(
+                torch.isfinite(gradient).all()):
             return
         self.skipped += 1
         if scale is not None and float(scale) <= 1:

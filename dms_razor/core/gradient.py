@@ -84,11 +84,14 @@ def drop_stale_gradient(bank, weights: Iterable[Tensor]) -> bool:
     A ``GradScaler`` that sees infinities skips ``optimizer.step`` and with it
     the bank's update. ``zero_grad`` clears the weights, which it knows, and
     not the masks, which it does not. Between the micro-batches of one
-    accumulated step, however, the weights do have gradients.
+    accumulated step, however, the weights do have gradients, NaN or not. To
+    be asked when backward begins: before it a loop may clear the weights at
+    any moment.
 
     Args:
         bank (Bank): The search's state.
-        weights (Iterable[Tensor]): What the optimizer trains.
+        weights (Iterable[Tensor]): What the optimizer trains. Without any,
+            all is taken to be of one step.
 
     Returns:
         bool: Whether something was dropped.
@@ -97,9 +100,8 @@ def drop_stale_gradient(bank, weights: Iterable[Tensor]) -> bool:
         return False
     # zero_grad(set_to_none=False) leaves zeros.
     grads = [weight.grad for weight in weights]
-    cleared = grads and not any(grad is not None and grad.any()
-                                for grad in grads)
-    stale = bool(cleared or not bank.masks.grad.isfinite().all())
+    stale = bool(grads) and not any(grad is not None and grad.any()
+                                    for grad in grads)
     if stale:
         bank.drop_gradient()
     return stale

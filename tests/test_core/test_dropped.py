@@ -8,7 +8,9 @@ from small_nets import IMAGES, build, conv
 from torch import nn
 
 from dms_razor import Search
+from dms_razor.core.bank import Bank
 from dms_razor.core.dropped import DroppedSteps
+from dms_razor.core.layout import Layout, Unit
 from dms_razor.subnet import SubnetError
 
 
@@ -71,17 +73,26 @@ def test_single_ones_do_not_end_it():
     assert search.dropped.in_row == 12
 
 
-def test_what_a_scaler_skips_is_counted_apart():
-    """Towards the end skipped steps count at a scale of 1 alone."""
+@pytest.mark.parametrize('to_none', [True, False])
+@pytest.mark.parametrize('clear_first', [True, False])
+def test_what_a_scaler_skips_is_counted_apart(clear_first, to_none):
+    """Towards the end skipped steps count at a scale of 1 alone.
+
+    Weights may be cleared before the forward pass or between loss and
+    backward, as in the example of the README.
+    """
     search, optimizer = begun()
 
     def skip(scale, times):
         for _ in range(times):
-            optimizer.zero_grad()
+            if clear_first:
+                optimizer.zero_grad(to_none)
             loss = search.loss(search.model(IMAGES).sum() * float('inf'))
+            if not clear_first:
+                optimizer.zero_grad(to_none)
             (loss * scale).backward()  # and no step
 
-    skip(1024., 12)  # the next loss sees that there was none
+    skip(1024., 12)  # the next backward sees that there was none
     assert (search.dropped.skipped, search.dropped.in_row) == (11, 0)
     skip(1., 10)
     assert (search.dropped.skipped, search.dropped.in_row) == (21, 9)
@@ -90,17 +101,55 @@ def test_what_a_scaler_skips_is_counted_apart():
     assert search.dropped.total == 0
 
 
+@pytest.mark.parametrize('poisoned', [(0, ), (3, ), (1, 2), (0, 1, 2, 3)])
+def test_accumulated_steps_are_counted_once(poisoned):
+    """However many of their micro-batches are NaN."""
+    search, optimizer = begun()
+    before = {k: v.clone() for k, v in search.model.state_dict().items()}
+    for step in range(3):
+        for batch in range(4):
+            loss = search.model(IMAGES).square().mean()
+            if step == 1 and batch in poisoned:
+                loss = loss * float('nan')
+            (search.loss(loss) / 4).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        search.model.load_state_dict(before)
+    assert (search.dropped.total, search.dropped.skipped) == (1, 0)
+    assert search.bank.updates == 2
+
+
+def test_a_diverged_accumulation_ends_after_ten_steps():
+    search, optimizer = begun()
+    with pytest.raises(FloatingPointError, match='10 steps in a row, up to'):
+        for step in range(11):
+            for _ in range(4):
+                loss = search.model(IMAGES).square().mean() * float('nan')
+                (search.loss(loss) / 4).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    assert step == 9 and search.dropped.skipped == 0
+
+
 def test_skipped_at_full_precision():
-    dropped = DroppedSteps(limit=3)
-    gradient = torch.tensor([1., float('inf')])
+    dropped, bank = DroppedSteps(limit=3), Bank(
+        Layout([Unit('a', 'width', 4)]))
+    weight = torch.ones(4, requires_grad=True)
+
+    def skipped(factor, scale, step):
+        loss = (bank.masks * weight).sum() * factor + bank.loss_anchor()
+        (loss * scale).backward()
+        weight.grad = None
+        dropped.look(bank, [weight], step)
+
     for number in range(5):
-        dropped.look(gradient, torch.tensor(8.), number)
-    dropped.look(None, None, 5)
-    dropped.look(torch.ones(2), torch.tensor(1.), 5)
+        skipped(float('inf'), 8., number)
+    skipped(1., 1., 5)
+    dropped.look(bank, [weight], 5)
     for number in range(2):
-        dropped.look(gradient, torch.tensor(1.), number)
+        skipped(float('inf'), 1., number)
     assert dropped.text() == 'steps dropped: 7 skipped by the loss scaling'
     with pytest.raises(FloatingPointError, match='3 steps in a row'):
-        dropped.look(gradient, torch.tensor(.5), 2)
+        skipped(float('nan'), .5, 2)
     dropped.count(True, 3)
     assert dropped.in_row == 0

@@ -33,11 +33,16 @@ def test_accumulation_is_left_alone(bank):
     assert bank.masks.grad is not None
 
 
-def test_without_weights_only_overflow_is_dropped(bank):
-    backward(bank, torch.ones(4))
-    assert not drop_stale_gradient(bank, [])
+def test_nan_of_one_micro_batch_is_part_of_its_step(bank):
+    weight = torch.ones(4, requires_grad=True)
+    backward(bank, weight, float('nan'))
+    assert not drop_stale_gradient(bank, [weight])
+    assert bank.masks.grad.isnan().all()
+
+
+def test_without_weights_all_is_one_step(bank):
     backward(bank, torch.ones(4), float('inf'))
-    assert drop_stale_gradient(bank, [])
+    assert not drop_stale_gradient(bank, [])
 
 
 def test_nothing_to_drop(bank):
