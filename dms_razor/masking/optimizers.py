@@ -1,6 +1,6 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """One update of the ratios with every step of an optimizer."""
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple
 
 from torch import Tensor
 from torch.optim import Optimizer
@@ -27,6 +27,29 @@ def innermost(optimizer: Any) -> Optimizer:
     return optimizer
 
 
+def refuse_flat(weights: Iterable[Tensor]) -> None:
+    """Refuse weights that FSDP1 has put, many layers' together, into one.
+
+    Layers have no weights of their own then, and nothing in them is a channel
+    of the space; neither masks nor the export would find them.
+
+    Args:
+        weights (Iterable[Tensor]): Parameters of the network that trains.
+
+    Raises:
+        ValueError: Some are of FSDP1.
+    """
+    # torch's own mark, on flat parameters and on the views into them alike
+    if any(getattr(weight, '_fsdp_flattened', False) for weight in weights):
+        raise ValueError(
+            'the weights lie in FullyShardedDataParallel (FSDP1), which '
+            'flattens many layers into one, so that no channel can be '
+            'searched or exported: train the search with '
+            'DistributedDataParallel, the default of --launcher (leave out '
+            'model_wrapper_cfg and strategy); the exported network, which is '
+            'smaller, may be trained with FSDP')
+
+
 class Drive:
     """Calls an update once for each ``optimizer.step()``.
 
@@ -41,12 +64,16 @@ class Drive:
 
     Attributes:
         weights (list[Tensor]): What the optimizer trains.
+
+    Raises:
+        TypeError, ValueError: See :func:`innermost`, :func:`refuse_flat`.
     """
 
     def __init__(self, optimizer: Any, update: Callable[[], Any],
                  drop: Callable[[], None]) -> None:
         self.update, self.drop = update, drop
         self.optimizer = innermost(optimizer)
+        refuse_flat(self.weights)
         self.after = False
         self.handles = [
             self.optimizer.register_step_pre_hook(self._before),

@@ -4,6 +4,8 @@ import copy
 
 import pytest
 import torch
+from torch import nn
+from torch.distributed.fsdp._common_utils import _set_fsdp_flattened
 from torch.nn import functional as F
 from torch.optim import LBFGS, SGD, Optimizer
 from toy_nets import make_search, plain_data, plain_net
@@ -191,3 +193,21 @@ def test_what_is_no_optimizer():
 
     with pytest.raises(TypeError, match='Engine, which is no.*search.step'):
         make_search(plain_net()).attach(Engine())
+
+
+@pytest.mark.parametrize('names_stay', [False, True])
+def test_weights_of_fsdp1_are_refused(names_stay):
+    """Flat parameters and, with ``use_orig_params``, views into them.
+
+    torch makes them on an accelerator alone; these carry its own mark.
+    """
+    net = plain_net()
+    search = make_search(net)
+    weights = list(net.parameters())
+    if not names_stay:
+        weights = [nn.Parameter(torch.cat([w.flatten() for w in weights]))]
+    for weight in weights:
+        _set_fsdp_flattened(weight)
+    with pytest.raises(ValueError, match='FSDP1.*DistributedDataParallel'):
+        search.attach(SGD(weights, lr=.05))
+    assert not search.attached

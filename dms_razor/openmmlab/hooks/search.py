@@ -11,6 +11,7 @@ from mmrazor.registry import HOOKS
 from torch import Tensor
 
 from ...errors import check_number
+from ...masking.optimizers import refuse_flat
 from ..algorithm import DMS
 from ..calibration import LentStatistics
 from ..checkpoints import as_supernet, check_weights, compare_weights
@@ -76,6 +77,7 @@ class DMSHook(Hook):
         Wrapping the model comes between the two: SyncBN conversion puts new
         modules in place of masked ones, so that masks are attached anew.
         """
+        refuse_flat(runner.model.parameters())
         model = dms_of(runner)
         if model.search is None:
             model.prepare(input_shape_from_config(runner.cfg))

@@ -7,6 +7,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import nn
+from torch.distributed.fsdp._common_utils import _set_fsdp_flattened
 from toy_models import classifier
 from toy_runs import (run, same_search, same_weights, toy_config,
                       with_validation)
@@ -223,3 +224,12 @@ def test_several_optimizers(tmp_path):
     runner.optim_wrapper = object()
     with pytest.raises(TypeError, match='one optimizer'):
         hook.before_train(runner)
+
+
+def test_fsdp1_is_refused_before_the_training(tmp_path):
+    """However it came about: by a model wrapper or by a strategy."""
+    runner = Runner.from_cfg(toy_config(tmp_path))
+    _set_fsdp_flattened(next(runner.model.parameters()))
+    with pytest.raises(ValueError, match='FSDP1.*leave out.*strategy'):
+        runner.train()
+    assert runner.iter == 0
