@@ -1,15 +1,6 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
-"""What is learnt, all else equal: the table of scale_down over selectors."""
-from dataclasses import replace
+"""What is learnt, all else equal: selectors on a pretrained ResNet."""
+from tools.compare.experiments._selectors import selectors
+from tools.compare.experiments.pretrained import experiment as base
 
-from tools.compare.experiment import Row
-from tools.compare.experiments.scale_down import experiment as base
-
-#: This paper's, and those that it compares with (Table 2, Table 11).
-SELECTORS = ('dms', 'get', 'mes', 'sns', 'unnormalised')
-
-experiment = replace(
-    base,
-    title='Selectors',
-    rows=[Row(name, search=dict(selector=name)) for name in SELECTORS] +
-    [base.row('even'), base.row('hand')])
+experiment = selectors(base, 'Selectors on a pretrained ResNet')

@@ -1,0 +1,6 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""What is learnt, all else equal: selectors on a pretrained MobileNetV2."""
+from tools.compare.experiments._selectors import selectors
+from tools.compare.experiments.mobilenet import experiment as base
+
+experiment = selectors(base, 'Selectors on a pretrained MobileNetV2')
