@@ -32,6 +32,8 @@ experiment = Experiment(
         Row('tuned', after='finetune', search=dict(depth=False)),
         Row('evolved', 'evolution', after='none', budgets=['50%'],
             options=dict(population=3, generations=2, batches=1)),
+        Row('one-shot', 'evolution', after='none', budgets=['50%'],
+            options=dict(one_shot=True, population=3, generations=1)),
         Row('even', 'uniform', after='none', budgets=['50%']),
         Row('scored', 'taylor', options=dict(scope='global', batches=2),
             after='none', budgets=['50%']),
@@ -72,13 +74,13 @@ def runs(tmp_path):
 
 def test_the_whole_way(call, tmp_path, capsys):
     assert call('--dry-run') is None
-    assert 'Runs      11, of which 0 are finished' in capsys.readouterr().out
+    assert 'Runs      12, of which 0 are finished' in capsys.readouterr().out
     assert not (tmp_path / 'out').exists()
     problem = call()
     assert problem == ('1 runs failed (bad__50pct__s0): '
                        'RuntimeError: out of luck')
     found = runs(tmp_path)
-    assert len(found) == 10
+    assert len(found) == 11
     hand = found['hand', 'small', 0]
     # 3·9·4 + four 3x3 convolutions 4·4 at 8x8 and 8·8 at 4x4 (one 4·8), the
     # 1x1 shortcut, the head
@@ -115,6 +117,9 @@ def test_the_whole_way(call, tmp_path, capsys):
     # two generations of three: one batch to score, four for statistics
     assert evolved['search_steps'] == 6
     assert evolved['search_images'] == 6 * 5 * 32
+    # its supernet is trained besides, two epochs of five batches
+    one_shot = found['one-shot', '50%', 0]
+    assert one_shot['search_images'] == 2 * 5 * 32 + 3 * 5 * 32
     assert len(dms['trace'][0]['kept']) == len(dms['structure'])
     assert dms['layers']['head'] == 10
     last = json.loads(

@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import nn
 
+from dms_razor import Search
 from tools.compare.experiment import ExperimentError
-from tools.compare.methods import METHODS, torch_pruning
+from tools.compare.methods import METHODS, evolution, torch_pruning
 from tools.compare.methods.job import cost, layers, params
 
 
@@ -81,3 +82,26 @@ def test_copies_have_gradients_and_outputs_stay():
     for a, b in zip(net.parameters(), copied.parameters()):
         assert a is not b and torch.equal(a.grad, b.grad)
     assert torch_pruning._outputs(net, 2) == [net[1]]
+
+
+def test_one_shot_trains_whole_and_random_networks_of_the_budget(monkeypatch):
+    """MACs of what each step of the supernet ran, by hand."""
+    net = nn.Sequential(
+        nn.Linear(8, 40), nn.ReLU(), nn.Linear(40, 40), nn.ReLU(),
+        nn.Linear(40, 2))
+    search = Search(net, torch.randn(1, 8), '50%')
+    macs = []
+
+    def train(network, *_, watch):
+        for step in range(6):
+            first, second = (
+                int(masks.sum()) for masks in search.bank.current.split(40))
+            macs.append(8 * first + first * second + 2 * second)
+            watch(step, None)
+
+    monkeypatch.setattr(evolution, 'train', train)
+    everything = SimpleNamespace(
+        images=None, recipe=None, search_data=0, machine=None, what='', seed=0)
+    evolution._train_subnets(everything, net, search)
+    assert macs[::2] == [2000] * 3
+    assert all(990 <= other <= 1000 for other in macs[1::2])
