@@ -34,7 +34,7 @@ experiment = Experiment(
             options=dict(population=3, generations=2, batches=1)),
         Row('one-shot', 'evolution', after='none', budgets=['50%'],
             options=dict(one_shot=True, population=3, generations=1)),
-        Row('even', 'uniform', after='none', budgets=['50%']),
+        Row('even, cut', 'uniform', after='none', budgets=['50%']),
         Row('scored', 'taylor', options=dict(scope='global', batches=2),
             after='none', budgets=['50%']),
         Row('bad', 'broken', budgets=['50%']),
@@ -100,7 +100,7 @@ def test_the_whole_way(call, tmp_path, capsys):
     assert dms['trace'][0]['step'] == 0 and dms['trace'][-1]['step'] == 14
     masks = dms['trace'][-1]['masks']
     assert len(masks) == 16 and masks == sorted(masks)
-    even = found['even', '50%', 0]
+    even = found['even, cut', '50%', 0]
     shares = [
         u['kept'] / u['total'] for u in even['structure']
         if u['kind'] == 'width'
@@ -230,3 +230,10 @@ def test_seeds():
 ])
 def test_mistakes_are_one_line(call, arguments, message):
     assert message in call(*arguments)
+
+
+def test_rows_are_chosen_by_names_with_commas(call, capsys):
+    assert call('--rows', 'even, cut,hand', '--dry-run') is None
+    output = capsys.readouterr().out
+    assert 'Runs      2, of' in output
+    assert 'even, cut, 50%, seed 0: to do' in output

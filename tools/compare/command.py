@@ -73,8 +73,8 @@ def parse_args(arguments: Sequence[str], doc: str) -> argparse.Namespace:
         args.seeds = parse_seeds(args.seeds)
     except ValueError as error:
         parser.error(str(error))
-    args.rows = [name.strip()
-                 for name in args.rows.split(',')] if args.rows else []
+    # A comma with a space behind it is part of a name.
+    args.rows = re.split(r',(?! )', args.rows) if args.rows else []
     return args
 
 
