@@ -5,7 +5,8 @@ import logging
 from _launch import build_runner, load_config, make_parser
 from mmengine.config import Config
 from mmengine.logging import print_log
-from mmengine.runner import find_latest_checkpoint
+
+from dms_razor.openmmlab.whole_checkpoints import newest_readable
 
 
 def switch_on_amp(cfg: Config) -> None:
@@ -49,13 +50,13 @@ def switch_on_auto_scale_lr(cfg: Config) -> None:
 
 
 def switch_on_resume(cfg: Config, checkpoint: str) -> None:
-    """Go on from a checkpoint file, or from the latest one for 'auto'.
+    """Go on from a checkpoint file, or for 'auto' from the newest readable.
 
     A first run under 'auto' has no checkpoint yet: it starts as without the
     flag, pretrained weights (``load_from``) included.
     """
     if checkpoint == 'auto':
-        checkpoint = find_latest_checkpoint(cfg.work_dir)
+        checkpoint = newest_readable(cfg.work_dir)
     if checkpoint is None:
         print_log(
             f'Nothing to resume in {cfg.work_dir}: starting anew.',

@@ -7,13 +7,15 @@ Configs name it once::
         imports=['dms_razor.openmmlab'], allow_failed_imports=False)
 
 It makes MMRazor work on current torch (:mod:`dms_razor.compat.shims`) before
-anything of MMRazor is imported.
+anything of MMRazor is imported, and lets runners write checkpoints that appear
+whole (:mod:`.whole_checkpoints`).
 """
 from .. import compat
 
 compat.apply()
 
 # isort: off
+from . import whole_checkpoints  # noqa: E402
 from .algorithm import DMS  # noqa: E402
 from .autoformer import DMSStaticSupernet  # noqa: E402
 from .digits import DigitsDataset  # noqa: E402
@@ -33,6 +35,8 @@ from .submodel import DMSSubModel  # noqa: E402
 from .units import (  # noqa: E402
     BankUnit, DiffTopkChannelUnit, DiffTopkDepthUnit)
 # isort: on
+
+whole_checkpoints.apply()
 
 __all__ = [
     'BankUnit', 'DMS', 'DMSDistill', 'DMSEvolutionLoop', 'DMSHook',

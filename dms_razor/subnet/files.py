@@ -3,16 +3,27 @@
 
 Everything is first written under a temporary name beside its destination and
 then renamed, which a file system does in one step: whoever looks, or comes
-back after a crash, finds the old, the new or nothing, never a half.
+back after a crash, finds the old, the new or nothing, never a half. What a
+process that was killed has left behind is cleaned up by the next one that
+writes to the same place. Where the destination is a symbolic link, its target
+is written.
 """
+import hashlib
 import os
 import shutil
+import socket
+import time
 import uuid
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Iterator, Sequence, Union
 
 from ..errors import SubnetError
+
+#: Of another machine only age is known: what is so old, nobody writes.
+_DAY = 24 * 3600
+_MACHINE = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]
+_OURS: set = set()
 
 
 def write_text(path: Union[str, Path], text: str) -> None:
@@ -36,7 +47,8 @@ def whole_file(path: Union[str, Path]) -> Iterator[Path]:
     Yields:
         Path: The file to write, in the same folder and with the same suffix.
     """
-    path = Path(path)
+    path = Path(os.path.realpath(path))
+    _clean(path)
     temporary = _beside(path, 'tmp')
     try:
         yield temporary
@@ -44,6 +56,7 @@ def whole_file(path: Union[str, Path]) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+        _OURS.discard(temporary.name)
 
 
 @contextmanager
@@ -67,16 +80,9 @@ def whole_folder(path: Union[str, Path],
         SubnetError: The destination is a file, or a folder with none of the
             known files in it.
     """
-    path = Path(os.path.abspath(path))
-    if path.exists() and not path.is_dir():
-        raise SubnetError(f'{str(path)!r} is a file, but an export is a '
-                          'folder. Name another folder.')
-    names = {file.name for file in path.glob('*')}
-    if names and not names & set(known):
-        raise SubnetError(
-            f'{str(path)!r} holds {sorted(names)[0]!r} and nothing of an '
-            'export, so it is not replaced. Name another folder.')
+    path = _checked(path, known)
     path.parent.mkdir(parents=True, exist_ok=True)
+    _clean(path, known)
     temporary, old = _beside(path, 'tmp'), _beside(path, 'old')
     temporary.mkdir()
     try:
@@ -90,17 +96,110 @@ def whole_folder(path: Union[str, Path],
         if old.exists() and not path.exists():
             os.replace(old, path)
         shutil.rmtree(temporary, ignore_errors=True)
+        _OURS.difference_update((temporary.name, old.name))
     if old.exists():
-        if {file.name for file in old.iterdir()} <= set(known):
-            shutil.rmtree(old)
+        _discard(old, known)
+
+
+def check_destination(path: Union[str, Path],
+                      known: Sequence[str],
+                      size: int = 0) -> None:
+    """Look, before there is anything to write, whether it can be written.
+
+    Args:
+        path, known: As for :func:`whole_folder`, also for errors.
+        size (int): Bytes that will be written.
+
+    Raises:
+        SubnetError: The folder cannot be written, or the disk is full.
+    """
+    path = _checked(path, known)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        trial = _beside(path, 'tmp')
+        trial.mkdir()
+        trial.rmdir()
+        _OURS.discard(trial.name)
+    except OSError as error:
+        raise SubnetError(
+            f'{str(path)!r} cannot be written ({error.strerror}). Name a '
+            'folder that can, or allow it.') from error
+    free = shutil.disk_usage(path.parent).free
+    if free < size:
+        raise SubnetError(
+            f'{str(path)!r} needs {size / 1e6:,.0f} MB, but its disk has '
+            f'{free / 1e6:,.0f} MB left. Free some, or name another folder.')
+
+
+def _checked(path: Union[str, Path], known: Sequence[str]) -> Path:
+    """The real path of a folder that may be replaced; see whole_folder."""
+    path = Path(os.path.realpath(path))
+    if path.exists() and not path.is_dir():
+        raise SubnetError(f'{str(path)!r} is a file, but an export is a '
+                          'folder. Name another folder.')
+    names = {file.name for file in path.glob('*')}
+    if names and not names & set(known):
+        raise SubnetError(
+            f'{str(path)!r} holds {sorted(names)[0]!r} and nothing of an '
+            'export, so it is not replaced. Name another folder.')
+    return path
+
+
+def _discard(old: Path, known: Sequence[str]) -> None:
+    """Delete what was replaced, unless there is something else in it."""
+    if {file.name for file in old.iterdir()} <= set(known):
+        shutil.rmtree(old)
+    else:
+        stem, _, tail = old.name.lstrip('.').rpartition('.old-')
+        os.replace(old, old.with_name(f'{stem}.old-{tail.rpartition("-")[2]}'))
+
+
+def _clean(path: Path, known: Sequence[str] = ()) -> None:
+    """Remove what killed processes left, and put back what they moved."""
+    begin, end = f'.{path.stem}.', path.suffix
+    for left in list(path.parent.iterdir()) if path.parent.is_dir() else ():
+        purpose, _, writer = left.name[len(begin):].partition('-')
+        if not (left.name.startswith(begin) and left.name.endswith(end)
+                and purpose in ('tmp', 'old') and _abandoned(left, writer)):
+            continue
+        if purpose == 'old' and not path.exists():
+            os.replace(left, path)
+        elif purpose == 'old':
+            _discard(left, known)
+        elif left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
         else:
-            os.replace(old, path.with_name(old.name.lstrip('.')))
+            left.unlink(missing_ok=True)
+
+
+def _abandoned(left: Path, writer: str) -> bool:
+    """Whether nobody writes a temporary file or folder any more."""
+    machine, _, rest = writer.partition('-')
+    pid = rest.partition('-')[0]
+    if left.name in _OURS or not pid.isdigit():
+        return False
+    if machine != _MACHINE:
+        return time.time() - left.lstat().st_mtime > _DAY
+    # A container that starts again gives the same number to its process.
+    return int(pid) == os.getpid() or not _alive(int(pid))
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's
+        pass
+    return True
 
 
 def _beside(path: Path, purpose: str) -> Path:
     """Make up a hidden name in the folder of ``path``."""
-    return path.with_name(
-        f'.{path.stem}.{purpose}-{uuid.uuid4().hex[:8]}{path.suffix}')
+    name = (f'.{path.stem}.{purpose}-{_MACHINE}-{os.getpid()}-'
+            f'{uuid.uuid4().hex[:8]}{path.suffix}')
+    _OURS.add(name)
+    return path.with_name(name)
 
 
 def _flush(path: Path) -> None:

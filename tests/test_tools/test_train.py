@@ -69,8 +69,10 @@ def test_resume_of_a_first_run_keeps_pretrained_weights(train, tmp_path):
 
 
 def test_resume_takes_the_latest_or_the_named_checkpoint(train, tmp_path):
-    (tmp_path / 'last_checkpoint').write_text('epoch_2.pth')
-    for named, expected in (('auto', 'epoch_2.pth'), ('a.pth', 'a.pth')):
+    latest = str(tmp_path / 'epoch_2.pth')
+    torch.save(dict(meta=dict(iter=2), optimizer={}), latest)
+    (tmp_path / 'last_checkpoint').write_text(latest)
+    for named, expected in (('auto', latest), ('a.pth', 'a.pth')):
         cfg = Config(dict(work_dir=str(tmp_path), load_from='pretrained.pth'))
         train.switch_on_resume(cfg, named)
         assert cfg.resume and cfg.load_from == expected

@@ -11,6 +11,9 @@ from mmrazor.registry import HOOKS
 
 from ...core.budget import format_amount
 from ...errors import check_number
+from ...network import named_tensors
+from ...subnet.export import FILES
+from ...subnet.files import check_destination
 from ..calibration import predict, training_loader
 from ..retrain import retrain_config
 from .search import dms_of
@@ -72,7 +75,12 @@ class ExportSubnetHook(Hook):
         self._amounts: Dict[Budget, float] = {}
 
     def before_train(self, runner: Runner) -> None:
-        """Read budgets and retrain config while an error is still cheap."""
+        """Read budgets, folders and retrain config while it is still cheap.
+
+        Raises:
+            SubnetError: A folder is no place for an export.
+            ValueError: A budget is out of reach.
+        """
         search = dms_of(runner).search
         self._amounts = {b: search.budget(b) for b in self.budgets}
         idle = [
@@ -85,7 +93,22 @@ class ExportSubnetHook(Hook):
                 'between the supernet and the target of the search '
                 f'({format_amount(search.target)} {search.metric}, which is '
                 'exported anyway); leave it out or lower the target')
+        self._look_at_folders(runner)
         self._retrain = retrain_config(runner.cfg, **self.retrain_args)
+
+    @master_only
+    def _look_at_folders(self, runner: Runner) -> None:
+        # No subnet is larger than its supernet; the rest is text and a picture
+        size = 5_000_000 + sum(
+            tensor.numel() * tensor.element_size()
+            for tensor in named_tensors(dms_of(runner).architecture).values())
+        for name in (self.out_dir, *map(self._folder, self.budgets)):
+            check_destination(osp.join(runner.work_dir, name), FILES, size)
+
+    def _folder(self, budget: Budget) -> str:
+        name = (f'{100 * budget:g}pct' if isinstance(budget, float)
+                and budget < 1 else str(budget).replace('%', 'pct'))
+        return f'{self.out_dir}_{name}'
 
     def after_train_iter(self,
                          runner: Runner,
@@ -97,9 +120,7 @@ class ExportSubnetHook(Hook):
         before, now = schedule(runner.iter), schedule(runner.iter + 1)
         for budget, amount in self._amounts.items():
             if now <= amount < before:
-                name = (f'{100 * budget:g}pct' if isinstance(budget, float)
-                        and budget < 1 else str(budget).replace('%', 'pct'))
-                self.export(runner, f'{self.out_dir}_{name}', amount)
+                self.export(runner, self._folder(budget), amount)
 
     def after_train(self, runner: Runner) -> None:
         """Export the network that was searched for."""

@@ -7,12 +7,13 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
+from mmengine.runner import Runner
 from mmrazor.registry import MODELS
 from toy_models import classifier
 from toy_runs import run, toy_config
 
 from dms_razor.openmmlab.calibration import training_loader
-from dms_razor.subnet import recalibrate
+from dms_razor.subnet import SubnetError, recalibrate
 
 SEARCH = """
 _base_ = 'mmpretrain::resnet/resnet18_8xb16_cifar10.py'
@@ -196,3 +197,13 @@ def test_search_without_config_file_says_that_nothing_is_retrained(tmp_path):
     log = next(tmp_path.glob('*/*.log')).read_text()
     assert 'There will be no retrain config' in log
     assert not (tmp_path / 'subnet' / 'retrain.py').exists()
+
+
+@pytest.mark.parametrize('place', ['subnet', 'subnet_80pct'])
+def test_a_place_that_is_taken_ends_before_the_first_step(tmp_path, place):
+    (tmp_path / place).mkdir()
+    (tmp_path / place / 'thesis.tex').write_text('mine')
+    runner = Runner.from_cfg(export_config(tmp_path, budgets=('80%', )))
+    with pytest.raises(SubnetError, match="holds 'thesis.tex' and nothing of"):
+        runner.train()
+    assert runner.iter == 0
