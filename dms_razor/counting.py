@@ -117,6 +117,10 @@ def every_product() -> Iterator[FlopCounterMode]:
                   getattr(cuda, f'enable_{kind}_sdp'), kind == 'math')
                  for kind in ('math', 'flash', 'mem_efficient', 'cudnn')
                  if hasattr(cuda, f'enable_{kind}_sdp')]
+    if hasattr(torch.backends, 'mha'):  # from torch 2.3
+        mha = torch.backends.mha
+        switches.append(
+            (mha.get_fastpath_enabled, mha.set_fastpath_enabled, False))
     before = [current() for current, _, _ in switches]
     own = {getattr(torch.ops.aten, name): count for name, count in OWN.items()}
     try:

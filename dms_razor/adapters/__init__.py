@@ -3,4 +3,6 @@
 
 No module here imports the package whose class it names.
 """
-from . import attention, csp  # noqa: F401  (they register themselves)
+from . import attention  # noqa: F401  (they register themselves)
+from . import csp  # noqa: F401
+from . import torch_attention  # noqa: F401

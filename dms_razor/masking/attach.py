@@ -84,6 +84,25 @@ def _untouched_output(module, args, out) -> None:
     """Forward hook that changes nothing: see :func:`attach`."""
 
 
+def _runs_past_masks(path: str, module: nn.Module,
+                     layers: Dict[str, LayerMasks]) -> bool:
+    """Whether torch would run a module with masked layers as one operation.
+
+    So it does with its encoder layers in eval mode, on their bare weights,
+    unless there is a hook in them. Their stack would get them nested tensors
+    of what is padded, which then can run in no other way: here it does not.
+    """
+    kinds = (nn.TransformerEncoderLayer, nn.TransformerEncoder)
+    start = f'{path}.' if path else ''
+    if not isinstance(module, kinds) or not any(
+            layer.startswith(start) for layer in layers):
+        return False
+    if getattr(module, 'use_nested_tensor', False):
+        module.use_nested_tensor = False
+        object.__setattr__(module, '_dms_nested', True)
+    return isinstance(module, nn.TransformerEncoderLayer)
+
+
 def attach(model: nn.Module, space: Space,
            source: Callable[[], Optional[Tensor]]) -> MaskReader:
     """Let the layers of ``model`` read masks.
@@ -132,10 +151,7 @@ def attach(model: nn.Module, space: Space,
         _mask(model, path, modules[path], masks)
     hooks = {path: masks.scale_output for path, masks in hooked.items()}
     for path, module in modules.items():
-        # In eval mode these run as one operation on the bare weights, past
-        # all masks, unless there is a hook in them.
-        if isinstance(module, nn.TransformerEncoderLayer) and any(
-                layer.startswith(f'{path}.') for layer in layers):
+        if _runs_past_masks(path, module, layers):
             hooks.setdefault(path, _untouched_output)
     for path, hook in hooks.items():
         handle = modules[path].register_forward_hook(hook)
@@ -157,6 +173,8 @@ def unmask(model: nn.Module) -> nn.Module:
             bases = type(module).__mro__
             module.__class__ = bases[bases.index(MaskedLayer) + 1]
             del module.__dict__['_dms_masks'], module.__dict__['_dms_shown']
+        if module.__dict__.pop('_dms_nested', False):
+            module.use_nested_tensor = True
         hook = module.__dict__.pop('_dms_hook', None)
         if hook is not None:
             module._forward_hooks.pop(hook, None)

@@ -15,6 +15,7 @@ from .branches import find_residuals
 from .costs import CostBuilder
 from .labels import compress, core
 from .options import Options, make_unit, matches
+from .rules.multihead import settle_shown
 from .sites import SiteBuilder
 from .spared import spare
 from .units import Elements, UnitFinder, WidthGroup
@@ -39,6 +40,7 @@ class SpaceBuilder:
             name.rpartition('.')[0]
             for name in recorder.touched
         } | {''}
+        settle_shown(recorder)
         self.unseen = fix_unseen(recorder)
         self.blocks, self.stay = find_residuals(recorder)
         for path, part in blocks_with(self.unseen, self.blocks).items():
@@ -194,9 +196,11 @@ class SpaceBuilder:
             rows = dict(heads=heads[None])
             if slim is not None:
                 rows.update(qk=queries, v=values)
+            stays = dict(heads=fact.stays)
             reasons = {
-                kind: self._add_unit(units, kind, f'{path}.{kind}', own,
-                                     [path])
+                kind:
+                stays.get(kind)
+                or self._add_unit(units, kind, f'{path}.{kind}', own, [path])
                 for kind, own in rows.items()
             }
             self.attention_stays += [
@@ -318,6 +322,7 @@ class SpaceBuilder:
         sites = SiteBuilder(self.recorder, self.elements,
                             self.finder.attention, self.replacements,
                             self.extra_attributes, blocks)
+        sites.find_around()
         costs = CostBuilder(self.recorder, sites, layout, blocks)
         modules = self.recorder.modules
         return Space(

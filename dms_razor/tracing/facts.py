@@ -62,12 +62,14 @@ class Heads:
         keys (Tensor): Labels of the keys, ``[H, d_qk]``.
         values (Tensor): Labels of the values, ``[H, d_v]``; None until the
             second product was seen.
+        stays (str): Why all heads stay, while their dims may go; or ''.
     """
     module: str
     heads: Tensor
     queries: Tensor
     keys: Tensor
     values: Optional[Tensor] = None
+    stays: str = ''
 
 
 @dataclass

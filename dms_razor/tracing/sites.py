@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from ..adapters.registry import Slots, slim_class, slim_name, slots_of
 from ..space import Block, MaskSite, NormSite, SliceSite
 from .facts import Heads
+from .labels import vector_along
 from .rules.table import has
 from .units import Elements, projection_of
 
@@ -45,6 +46,8 @@ class SiteBuilder:
             slots = slots_of(module)
             if slots is not None:
                 self._find_slots(path, slots, found)
+        self.gone = [part.path for b in blocks for part in b.stand_ins]
+        self.calls = recorder.calls
 
     def index_of(self, name: str, axis: int) -> Optional[Tensor]:
         """Elements along an axis of a tensor; None if it holds no channels."""
@@ -131,6 +134,23 @@ class SiteBuilder:
             numbers[f'{slots.pieces}.{number}'] = piece.labels
         if prunable(own) or prunable(block):
             self.replacements[path] = slim_name(self.modules[path])
+
+    def find_around(self) -> None:
+        """Slim classes of modules that change with what is in them."""
+        changed = [*self.slices(), *self.gone]
+        for path, module in self.modules.items():
+            known = slim_class(module)
+            start = f'{path}.' if path else ''
+            if not getattr(known, 'dms_around', False) or not any(
+                    name.startswith(start) for name in changed):
+                continue
+            self.replacements[path] = slim_name(module)
+            source = next((call.source
+                           for call in self.calls if call.path == path), None)
+            for name in getattr(known, 'dms_source_numbers', ()):
+                if source is not None:
+                    labels = vector_along(source, -1)
+                    self.extra_attributes[path].setdefault(name, labels)
 
     def attributes(self) -> Dict[str, Dict[str, Tensor]]:
         """Numbers in standard layers that follow the shape of a weight."""

@@ -164,6 +164,7 @@ def _join_heads(facts: Facts, number: int) -> None:
             continue
         left = [other for other in left if other is not same]
         facts.variables.merge(same.heads, fact.heads)
+        same.stays = same.stays or fact.stays
         known = same.values is not None and fact.values is not None
         if known and same.values.shape == fact.values.shape:
             facts.variables.merge(same.values, fact.values)

@@ -224,7 +224,7 @@ def projection_of(facts: Facts, labels: torch.Tensor) -> List[str]:
             found.setdefault(path, []).append(tensor)
     norms = [path for path, names in found.items() if 'running_mean' in names]
     for path in norms + list(found):
-        names = [n for n in ('weight', 'bias') if n in found[path]]
+        names = [n for n in found[path] if n.endswith(('weight', 'bias'))]
         if names:
             return [f'{path}.{name}' for name in names]
     return []

@@ -5,6 +5,7 @@ from . import contraction  # noqa: F401
 from . import cutting  # noqa: F401
 from . import elementwise  # noqa: F401
 from . import movement  # noqa: F401
+from . import multihead  # noqa: F401
 from . import norm  # noqa: F401
 from . import reduction  # noqa: F401
 from .table import RULES, register_rule
