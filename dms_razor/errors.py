@@ -1,7 +1,9 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """The error that every refusal of a subnet raises, and common messages."""
+import difflib
+import inspect
 from numbers import Integral, Real
-from typing import Any, Dict
+from typing import Any, Callable, Dict, Iterable
 
 
 class SubnetError(ValueError):
@@ -25,6 +27,36 @@ def listed(names, limit: int = 5) -> str:
     names = list(names)
     rest = len(names) - limit
     return ', '.join(names[:limit]) + f' and {rest} more' * (rest > 0)
+
+
+def nearest(name: Any, known: Iterable[str]) -> str:
+    """``'; did you mean "x"?'`` for a name like a known one, else ''."""
+    near = difflib.get_close_matches(str(name), list(known), 1)
+    return f'; did you mean "{near[0]}"?' if near else ''
+
+
+def refuse_unknown(owner: str, given: Iterable[str], *takers:
+                   Callable) -> None:
+    """Refuse arguments that nobody takes, and name the nearest.
+
+    Args:
+        owner (str): What was called, for the message.
+        given (Iterable[str]): Names of its further arguments.
+        *takers: Functions and classes whose arguments they may be.
+
+    Raises:
+        TypeError: None of the takers has an argument of a name.
+    """
+    known = [
+        name for taker in takers
+        for name, what in inspect.signature(taker).parameters.items()
+        if what.kind not in (what.VAR_POSITIONAL, what.VAR_KEYWORD)
+    ]
+    for name in given:
+        if name not in known:
+            hint = nearest(name, known) or \
+                f': it takes {", ".join(dict.fromkeys(known))}'
+            raise TypeError(f'{owner} has no argument "{name}"{hint}')
 
 
 def refuse_beside(owner: str, value: Any, **others: Any) -> Dict[str, Any]:
@@ -74,3 +106,9 @@ def check_number(name: str,
         raise ValueError(
             f'{name} is {number!r}, it must lie in {"(" if above else "["}'
             f'{least}, {below})' + ' and be a whole number' * whole)
+
+
+def check_whole(**numbers: Any) -> None:
+    """Refuse what is no whole number from 0 on, by name: ValueError."""
+    for name, number in numbers.items():
+        check_number(name, number, whole=True)

@@ -20,17 +20,18 @@ from .core.decision import Decision, decide, share_of_projection
 from .core.dropped import DroppedSteps
 from .core.projection import project
 from .core.resource import ResourceModel
-from .errors import check_number, refuse_beside
+from .errors import check_whole, refuse_beside, refuse_unknown
 from .masking.attach import attach, make_bank, refuse_masked, unmask
 from .masking.optimizers import Drive
 from .moved import moved_names
-from .network import untouched
 from .preflight import Preflight, preflight
 from .space import Space
 from .subnet.checks import check_counts
 from .subnet.export import Export, export_subnet
-from .subnet.structure import describe
 from .trace import trace
+from .tracing.options import Options
+from .watch import (Progress, Status, Watchers, WriterLog, soft_and_hard,
+                    status_of)
 
 __getattr__ = moved_names(__name__)
 
@@ -112,6 +113,7 @@ class Search:
                  space: Optional[Space] = None,
                  bank: Optional[Bank] = None,
                  **tracing: Any) -> None:
+        refuse_unknown('Search', tracing, Search, trace, Options)
         tracing = refuse_beside(
             'space', space, example_inputs=example_inputs, **tracing)
         learning = dict(importance=importance, decay=decay, selector=selector)
@@ -129,16 +131,13 @@ class Search:
         check_counts(model, self.space)
         self.bank = make_bank(model, self.space, bank, self.constraint.weight,
                               **learning)
+        weights = dict(lr=self.bank.lr, loss_weight=self.constraint.weight)
         self._report = preflight(
-            self.space,
-            target,
-            metric,
-            lr=self.bank.lr,
-            loss_weight=self.constraint.weight,
-            selector=self.bank.selector).check()
+            self.space, target, metric, selector=self.bank.selector,
+            **weights).check()
         self.target = self._report.target
         self._weights: List[Tensor] = []
-        self.dropped = DroppedSteps()
+        self.dropped, self.watchers = DroppedSteps(), Watchers()
         self._handle, self._gave_loss, self._projected = None, False, 0.
         self.own_clock, self.schedule = True, no_schedule
         self.step_count = self.total_steps = self.width_only_steps = 0
@@ -151,11 +150,10 @@ class Search:
                    warmup_steps: int = 0,
                    width_only_steps: int = 0) -> None:
         """Start the schedule, or again; arguments as for the constructor."""
-        for name, steps in dict(
-                total_steps=total_steps,
-                warmup_steps=warmup_steps,
-                width_only_steps=width_only_steps).items():
-            check_number(name, steps, whole=True)
+        check_whole(
+            total_steps=total_steps,
+            warmup_steps=warmup_steps,
+            width_only_steps=width_only_steps)
         self.schedule = TargetSchedule(self._report.supernet[self.metric],
                                        self.target, total_steps, warmup_steps,
                                        self.fall)
@@ -182,10 +180,8 @@ class Search:
                 metric: Optional[str] = None) -> float:
         """Cost of the network as it stands, in the search's metric or
         another; ``hard``: of the counts k, not of the continuous (1 − a)·N."""
-        return float(
-            self.resource(
-                self.bank.counts(hard), self.bank.resource_masks(hard), metric
-                or self.metric))
+        counts, masks = self.bank.counts(hard), self.bank.resource_masks(hard)
+        return float(self.resource(counts, masks, metric or self.metric))
 
     def structure(self) -> List[Dict[str, Any]]:
         """Name, kind, ratio, kept and total of each unit, hard counts."""
@@ -209,8 +205,8 @@ class Search:
 
     @contextmanager
     def masks(self, mode: str = 'hard') -> Iterator[None]:
-        """Run the network with other masks for a while: one of
-        :attr:`Bank.mode`, or 'subnet', as it would be exported."""
+        """Run the network with other masks: one of :attr:`Bank.mode`, or
+        'subnet', as it would be exported."""
         if mode == 'subnet' and not self.bank.given:
             self.bank.give(self.keep())
         before = self.bank.mode
@@ -221,16 +217,8 @@ class Search:
             self.bank.mode = before
 
     def soft_and_hard(self, loss: Callable[[], Any]) -> Tuple[float, float]:
-        """``loss()`` of the network that trains, and of the one that it is
-        rounded to (from the target on, the subnet). As in training, on the
-        statistics of the batch; nothing is changed."""
-        flags, found = [(m, m.training) for m in self.model.modules()], []
-        for mode in ('soft', 'subnet' if self.at_target else 'hard'):
-            with untouched(self.model), self.masks(mode):
-                for module, flag in flags:
-                    module.training = flag
-                found.append(float(loss()))
-        return found[0], found[1]
+        """See :func:`dms_razor.watch.rounding.soft_and_hard`."""
+        return soft_and_hard(self, loss)
 
     def close(self) -> nn.Module:
         """Let go of optimizer and network; the network is plain again."""
@@ -248,9 +236,8 @@ class Search:
         return self._handle is not None
 
     def attach(self, optimizer: torch.optim.Optimizer) -> 'Search':
-        """Let every ``optimizer.step()``, also of a wrapper, update ratios:
-        once, however often it calls a closure; not if a ``GradScaler`` skips
-        it."""
+        """Let every ``optimizer.step()``, also of a wrapper, update ratios
+        once, closures included; not if a ``GradScaler`` skips it."""
         self._release()
         self._handle = Drive(optimizer, self.step,
                              lambda: self.bank.drop_gradient())
@@ -260,6 +247,7 @@ class Search:
     def loss(self, task_loss: Tensor) -> Tensor:
         """The loss to call backward on (paper, eq. 5), L_task + λ_res·L_res.
         L_res is a mere number in it: the ratios get its gradient directly."""
+        self.watchers.see(task_loss)
         return task_loss + self.resource_term().to(task_loss.dtype)
 
     def resource_term(self) -> Tensor:
@@ -281,13 +269,13 @@ class Search:
 
         Called by the optimizer's hook; by hand, after backward, only in a loop
         without an optimizer (ratios alone, the paper's DMS_p-). False if the
-        gradient was not finite and was dropped; FloatingPointError if that
-        happened too often, see :class:`dms_razor.core.dropped.DroppedSteps`.
+        gradient was not finite; :mod:`dms_razor.core.dropped` says the rest.
         """
         done = self.constraint.update(self.bank, self.current_target)
         self.dropped.count(done, self.step_count)
         if self.own_clock:
             self.advance(self.step_count + 1)
+        self.watchers.tell(self)
         return done
 
     def advance(self, step: int) -> None:
@@ -340,10 +328,8 @@ class Search:
         self._projected = float(state.get('projected', 0.))
 
     def project(self, target: Optional[float] = None) -> Tensor:
-        """Kept elements a group of the best network in a budget, ``[U]``.
-
-        See :func:`dms_razor.core.project`, which also says what is raised.
-        ``target`` is in units of the metric, by default the search's own.
+        """Kept elements a group of the best network in a budget, ``[U]``:
+        :func:`dms_razor.core.project`; ``target`` is in units of the metric.
         """
         return project(
             self.space.layout,
@@ -365,19 +351,14 @@ class Search:
                **kwargs: Any) -> Export:
         """Write the network that meets the target; the search can go on.
 
-        Args:
-            out_dir (str | Path): Folder to write; it appears whole.
-            target (float | str, optional): Another budget than the search's.
-            **kwargs: ``retrain``, ``picture``, ``inputs``; see
-                :func:`dms_razor.subnet.export_subnet`.
-
-        Returns:
-            Export: The subnet, without masks, and what it costs.
+        ``out_dir`` appears whole; ``target`` may be another budget than the
+        search's; the rest: :func:`dms_razor.subnet.export_subnet`.
 
         Raises:
             RuntimeError: If losses were made and the ratios never updated.
             TargetError: If no network of the space meets the target.
         """
+        refuse_unknown('export', kwargs, Search.export, export_subnet)
         if self._gave_loss and self.bank.updates == 0:
             raise RuntimeError(
                 'this search has given losses and made no step. Call search.'
@@ -395,5 +376,21 @@ class Search:
             decision=self.decision() if searched else None,
             **kwargs)
 
+    def status(self) -> Status:
+        """Where the search stands and who decides; print it."""
+        return status_of(self)
+
     def __repr__(self) -> str:
-        return describe(self)
+        return self.status().text()
+
+    def on_step(self, callback: Callable[['Search'], Any]) -> Callable:
+        """Call ``callback(search)`` after each step; returns what ends it."""
+        return self.watchers.add(callback)
+
+    def show_progress(self, **settings: Any) -> Callable:
+        """Show a bar, or lines: :class:`dms_razor.watch.Progress`."""
+        return self.on_step(Progress(**settings))
+
+    def log_to(self, writer: Any, every: int = 10) -> Callable:
+        """Write curves for a logger: :class:`dms_razor.watch.WriterLog`."""
+        return self.on_step(WriterLog(writer, every))

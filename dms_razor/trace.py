@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from .counting import count_each
-from .errors import refuse_beside
+from .errors import refuse_beside, refuse_unknown
 from .masking.copying import check_copy
 from .network import (as_arguments, describe_inputs, refuse_wrapped, run_model,
                       samples_of, several, tensors_of, untouched)
@@ -26,7 +26,7 @@ from .tracing.training import TrainMode
 
 
 def trace(model: nn.Module,
-          example_inputs: Any,
+          example_inputs: Any = None,
           forward: Optional[Callable] = None,
           *,
           batch_size: Optional[int] = None,
@@ -49,8 +49,7 @@ def trace(model: nn.Module,
             mapping of keyword arguments. A batch of one is enough.
         forward (Callable, optional): Called as ``forward(model, *inputs)`` or
             ``forward(model, **inputs)`` to reach all layers.
-        batch_size (int, optional): How many samples the example holds; found
-            out by default, see :mod:`dms_razor.network.samples`.
+        batch_size (int, optional): Samples in the example: found out.
         check (bool): Whether pruned and masked copies are compared; what
             differs, or cannot be proved, is fixed and named.
         probe_inputs (Any, optional): On what, instead of inputs drawn alike.
@@ -69,6 +68,7 @@ def trace(model: nn.Module,
             tensor is returned, the network is compiled or cannot be copied,
             the inputs are of an unknown kind or number of samples.
     """
+    refuse_unknown('trace', options, trace, Options)
     wanted = Options(**options)
     proof = dict(probe_inputs=probe_inputs, twin=twin)
     refuse_beside('check', None if check else False, **proof)
@@ -111,6 +111,10 @@ def _proved(builder: SpaceBuilder, inputs: Tuple, run: Callable,
 def _readable(inputs: Any) -> Any:
     """Arguments, or a mapping, that a manifest can hold; others are refused.
     """
+    if inputs is None:
+        raise ValueError(
+            'a network is read off one forward pass, and there is nothing to '
+            'run it on: give example_inputs, such as images[:1]')
     describe_inputs(inputs)
     return inputs if isinstance(inputs, Mapping) else several(inputs)
 
@@ -180,8 +184,8 @@ def record(model: nn.Module, example_inputs: Tuple,
         ]
         raise RuntimeError(
             f'the forward of {name} fails on the example input {shapes} '
-            f'({type(error).__name__}: {error}). Give an example input of '
-            'the shape that the network takes.') from error
+            f'({type(error).__name__}: {str(error).partition(chr(10))[0]}). '
+            f'{_wanted(example_inputs)}') from error
     if not recorder.output_nodes:
         raise ValueError(
             f'the forward of {name} returns no floating-point tensor that '
@@ -189,3 +193,13 @@ def record(model: nn.Module, example_inputs: Tuple,
             'forward that returns the features or scores of the network.')
     check_copy(model, example_inputs, forward)
     return recorder
+
+
+def _wanted(inputs: Tuple) -> str:
+    """What to give instead of inputs on which a forward fails."""
+    if inputs and all(type(number) is int for number in inputs):
+        return 'If that is a shape, give a tensor of it: torch.zeros(' + \
+            ', '.join(map(str, inputs)) + ').'
+    if any(type(array).__module__ == 'numpy' for array in inputs):
+        return 'Give tensors: torch.from_numpy(array).'
+    return 'Give an example input of the shape that the network takes.'

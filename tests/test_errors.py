@@ -2,7 +2,8 @@
 """Messages that several refusals share."""
 import pytest
 
-from dms_razor.errors import SubnetError, check_number, listed, refuse_beside
+from dms_razor.errors import (SubnetError, check_number, listed, nearest,
+                              refuse_beside, refuse_unknown)
 
 
 @pytest.mark.parametrize('names, text', [
@@ -50,3 +51,20 @@ def test_numbers_outside_their_interval_are_named(number, limits, span):
     check_number('x', 1 if 'below' not in limits else .5, **limits)
     with pytest.raises(ValueError, match=f'x is {number!r}, it must .*{span}'):
         check_number('x', number, **limits)
+
+
+def test_unknown_arguments_name_the_nearest():
+
+    def taker(total_steps, *args, target=None, **kwargs):
+        pass
+
+    refuse_unknown('Search', ['target'], taker)
+    with pytest.raises(
+            TypeError,
+            match='Search has no argument "total_step"; '
+            'did you mean "total_steps"'):
+        refuse_unknown('Search', ['target', 'total_step'], taker)
+    with pytest.raises(TypeError, match='"z": it takes total_steps, target$'):
+        refuse_unknown('Search', ['z'], taker)
+    assert nearest('tailor', ['taylor', 'snip']) == '; did you mean "taylor"?'
+    assert nearest('x', ['taylor']) == ''

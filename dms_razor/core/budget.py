@@ -83,10 +83,11 @@ def check_target(target: float,
     span = (f'this space reaches from {format_amount(minimum)} to '
             f'{format_amount(supernet)} {metric}')
     if target < minimum:
+        share = f'; a share is written "{target:g}%"' * (1 < target <= 100)
         raise TargetError(
             f'{metric} target {format_amount(target)} cannot be reached, '
             f'{span}: raise the target, or let more be pruned (fewer fixed '
-            'units, lower "least", a smaller "divisor")')
+            f'units, lower "least", a smaller "divisor"){share}')
     if target > supernet:
         raise TargetError(
             f'{metric} target {format_amount(target)} lies above the '

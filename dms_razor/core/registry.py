@@ -4,8 +4,9 @@
 Importances, selectors, resource metrics and rules of operations are each one
 :class:`Registry`; docs/en/extend.md adds one of each kind.
 """
-import difflib
 from typing import Any, Callable, Dict
+
+from ..errors import nearest
 
 
 class Registry(Dict[str, Any]):
@@ -44,7 +45,5 @@ class Registry(Dict[str, Any]):
         """
         if name in self:
             return self[name]
-        near = difflib.get_close_matches(str(name), self, 1)
-        hint = f'; did you mean "{near[0]}"?' if near else ''
         raise ValueError(f'{self.kind} "{name}" is not known, use one of '
-                         f'{", ".join(self)}{hint}')
+                         f'{", ".join(self)}{nearest(name, self)}')

@@ -182,7 +182,15 @@ def unmask(model: nn.Module) -> nn.Module:
 
 
 def refuse_masked(model: nn.Module) -> None:
-    """Raise ValueError if a search has masks in ``model`` already."""
+    """Raise ValueError if a search has masks in ``model`` already.
+
+    TypeError if it is no network at all.
+    """
+    if not isinstance(model, nn.Module):
+        made = f': call it first, {model.__name__}()' \
+            if isinstance(model, type) else ''
+        raise TypeError(f'the model is a {type(model).__name__}, and a search '
+                        f'takes an nn.Module{made}')
     for name, module in model.named_modules():
         if isinstance(module, MaskedLayer):
             raise ValueError(

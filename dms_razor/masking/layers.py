@@ -11,6 +11,9 @@ identity, so optimizers, checkpoints, ``isinstance`` rules, EMA and SyncBN
 conversion see an ordinary layer; only during its own ``forward`` do
 ``weight`` and ``bias`` read as the masked tensors.
 """
+import copy
+import copyreg
+import warnings
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,6 +26,8 @@ from torch import Tensor, nn
 from .norms import NormInterceptor
 from .weights import WeightInterceptor
 
+#: What a masked layer has beside its own attributes.
+OWN = ('_dms_masks', '_dms_shown')
 #: Parameters that scale a layer's result: those a block's mask multiplies.
 SCALED = ('weight', 'bias')
 
@@ -81,6 +86,10 @@ class InputMask:
         return weight * mask.view(shape)
 
 
+def _no_masks() -> None:
+    """What a layer reads whose search is elsewhere."""
+
+
 @dataclass(eq=False)
 class LayerMasks:
     """All masks of one layer.
@@ -116,6 +125,11 @@ class LayerMasks:
     def __deepcopy__(self, memo: dict) -> 'LayerMasks':
         # A copy of the network (EMA keeps one) reads the same bank.
         return self
+
+    def __reduce__(self) -> tuple:
+        # A file of the network has no bank: what is left of a hook does
+        # nothing there.
+        return LayerMasks, (_no_masks, )
 
     def show(self, parameters: Dict[str, Any]) -> Optional[Dict[str, Tensor]]:
         """The tensors that the layer is to see, None for its own ones."""
@@ -169,6 +183,29 @@ class MaskedLayer:
         """The layer's own forward on its masked parameters."""
         with _shown(self), self._dms_masks.interceptor(self._parameters):
             return super().forward(*args, **kwargs)
+
+    def __deepcopy__(self, memo: dict) -> nn.Module:
+        """A copy in memory reads the same masks."""
+        own = getattr(super(), '__deepcopy__', None)
+        return own(memo) if own else copy._reconstruct(
+            self, memo,
+            *super().__reduce_ex__(4))
+
+    def __reduce_ex__(self, protocol: int) -> tuple:
+        """What ``torch.save(model)`` writes: the layer without its masks,
+        which are the search's."""
+        warnings.warn(
+            'the network that is saved here is being searched: the file holds '
+            'the whole supernet without masks. Save search.state_dict() '
+            'beside its weights to go on, or search.export() the subnet.',
+            stacklevel=2)
+        mro, state = type(self).__mro__, super().__reduce_ex__(protocol)[2]
+        plain = mro[mro.index(MaskedLayer) + 1]
+        # Not the usual __newobj__, which insists on the object's own class.
+        return copyreg._reconstructor, (plain, object, None), {
+            name: value
+            for name, value in state.items() if name not in OWN
+        }
 
     def _dms_parameter(self, name: str) -> Optional[Tensor]:
         shown = self.__dict__.get('_dms_shown')

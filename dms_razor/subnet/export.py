@@ -51,6 +51,9 @@ class Export:
     manifest: Manifest
     report: Report
 
+    def __repr__(self) -> str:
+        return f'{self.report.summary()}\n  in {self.path}'
+
 
 def export_subnet(out_dir: Union[str, Path],
                   model: nn.Module,

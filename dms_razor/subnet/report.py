@@ -12,6 +12,7 @@ from ..core.resource import METRICS
 from ..counting import Count
 from .manifest import Manifest
 from .slicing import inside
+from .summary import summarise
 
 WIDTHS = (('in_channels', 'out_channels'), ('in_features', 'out_features'))
 """Attributes of standard layers that give their input and output width."""
@@ -126,8 +127,9 @@ class Report:
         """The report as plain data.
 
         Returns:
-            dict: ``asked`` (``metric``, ``target``, ``fraction``), ``macs``
-            and ``params`` (``supernet``, ``searched``, ``counted``),
+            dict: ``network``, its class, ``asked`` (``metric``, ``target``,
+            ``fraction``), ``macs`` and ``params`` (``supernet``,
+            ``searched``, ``counted``),
             ``others`` (the same of other metrics, if there are any),
             ``counter``, ``units`` (name, kind, kept and total per group),
             ``layers``, ``removed``, ``full_width``, ``notes`` and, of a
@@ -136,6 +138,7 @@ class Report:
         manifest = self.manifest
         target = manifest.target
         return dict(
+            network=manifest.model['type'],
             asked=dict(
                 metric=manifest.metric,
                 target=target,
@@ -156,6 +159,10 @@ class Report:
             **(dict(
                 decision=self.decision.to_dict()) if self.decision else {}))
 
+    def summary(self) -> str:
+        """What came out, in a sentence or two."""
+        return summarise(self.to_dict())
+
     def to_json(self) -> str:
         """The content of report.json."""
         return json.dumps(self.to_dict(), indent=1) + '\n'
@@ -164,6 +171,7 @@ class Report:
         """The content of report.md."""
         return '\n\n'.join([
             '# Searched subnet',
+            self.summary(),
             self._costs(), *self.notes, *self._decided(), '## Layers',
             self._layers(), '## Removed blocks',
             self._removed(), '## At full width',

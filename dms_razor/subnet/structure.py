@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from typing import Any, Dict, List, Sequence
 
-from ..core.budget import format_amount
-
 
 @dataclass
 class Stage:
@@ -67,29 +65,3 @@ def structure_table(structure: Sequence[Dict[str, Any]]) -> str:
     return '\n'.join(
         f'  {row[0]:<{wide[0]}}  {row[1]:>{wide[1]}}  {row[2]:>{wide[2]}}  '
         f'{row[3]:>{wide[3]}}'.rstrip() for row in rows)
-
-
-def describe(search: Any) -> str:
-    """Where a search stands and who decides, in a few lines.
-
-    Args:
-        search (Search): The search.
-    """
-    whole = search.preflight().supernet[search.metric]
-    shares = ', '.join(f'{name} {cost / whole:.1%}'
-                       for name, cost in (('asked', search.target),
-                                          ('now', search.current()),
-                                          ('rounded',
-                                           search.current(hard=True))))
-    lines = [
-        f'Search of {type(search.model).__name__}: {search.bank.layout!r}',
-        f'{search.metric}: supernet {format_amount(whole)}, {shares}',
-        f'step {search.step_count:,} of '
-        f'{search.total_steps + search.width_only_steps:,}'
-    ]
-    if search.dropped.text():
-        lines.append(search.dropped.text())
-    if search.bank.motion.account.steps:
-        decided = search.decision()
-        lines += [decided.text(), *decided.doubts()]
-    return '\n  '.join(lines)

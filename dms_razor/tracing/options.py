@@ -5,7 +5,7 @@ from fnmatch import fnmatchcase
 from typing import Dict, Iterable, List, Optional, Sequence, Tuple, Union
 
 from ..core.layout import KINDS, Unit
-from ..errors import listed
+from ..errors import listed, nearest
 
 OPTIONS = ('fixed', 'divisor', 'least', 'most', 'choices')
 
@@ -114,8 +114,8 @@ def check_options(units: Dict[str, dict]) -> Dict[str, dict]:
         for key, value in options.items():
             if key not in OPTIONS:
                 raise ValueError(
-                    f'units["{pattern}"] has the unknown option "{key}"; use '
-                    f'{", ".join(OPTIONS)}')
+                    f'units["{pattern}"] has the unknown option "{key}", use '
+                    f'{", ".join(OPTIONS)}{nearest(key, OPTIONS)}')
             whole = type(value) is int and value >= (key != 'least')
             if key == 'choices' and not (isinstance(value, (list, tuple))
                                          and value and all(

@@ -78,3 +78,13 @@ def test_amounts():
     assert format_amount(1500) == '1.5 K'
     assert format_amount(2e12) == '2 T'
     assert format_amount(12) == '12'
+
+
+def test_a_share_without_its_sign():
+    with pytest.raises(
+            TargetError,
+            match='target 50 cannot .*; a share is written "50%"$'):
+        check_target(parse_target('50', 1e6), 1e6, 1e5)
+    with pytest.raises(TargetError) as told:
+        check_target(5e3, 1e6, 1e5)
+    assert 'a share' not in str(told.value)

@@ -1,7 +1,7 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """Writes down what a search keeps while it goes on."""
 import copy
-from typing import Any, Dict, Optional
+from typing import Any, Optional
 
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
@@ -10,7 +10,8 @@ from torch import Tensor
 
 from ...core.budget import format_amount
 from ...search import Search
-from ...subnet.structure import by_stage, structure_table
+from ...subnet.structure import structure_table
+from ...watch.writer import structure_scalars
 from ..resume import get_random_state, set_random_state
 from .search import dms_of
 
@@ -115,33 +116,3 @@ class StructureLogHook(Hook):
             runner.logger.info(decided.text())
             for doubt in decided.doubts() if step >= runner.max_iters else ():
                 runner.logger.warning(doubt)
-
-
-def structure_scalars(search: Search) -> Dict[str, float]:
-    """What :class:`StructureLogHook` writes, by tag.
-
-    Args:
-        search (Search): The search.
-
-    Returns:
-        dict[str, float]: Shares from 0 to 1.
-    """
-    whole = search.preflight().supernet[search.metric]
-    stages = by_stage(search.structure())
-    account = search.bank.motion.account
-    return {
-        'dms/asked': search.current_target / whole,
-        'dms/current': search.current() / whole,
-        'dms/hard': search.current(hard=True) / whole,
-        'dms/moved_by_task': float(account.task.abs().mean()),
-        'dms/moved_by_resource': float(account.resource.abs().mean()),
-        'dms/resource_on': float(account.resource_on) / max(1, account.steps),
-        **{
-            f'dms/kept/{stage.name}': stage.kept / stage.channels
-            for stage in stages if stage.channels
-        },
-        **{
-            f'dms/blocks/{stage.name}': stage.kept_blocks / stage.blocks
-            for stage in stages if stage.blocks
-        }
-    }

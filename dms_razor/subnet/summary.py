@@ -1,0 +1,69 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""What came out of a search, in a few sentences."""
+from typing import Any, Dict, List
+
+from ..core.budget import format_amount
+from ..core.decision import Decision
+from ..core.resource import METRICS
+
+
+def share(part: float, whole: float) -> str:
+    """``'49.9 %'``; of nothing it is all."""
+    return f'{part / whole if whole else 1.:.1%}'.replace('%', ' %')
+
+
+def summarise(report: Dict[str, Any]) -> str:
+    """What a report says, in a few sentences.
+
+    Args:
+        report (dict): The content of a report.json.
+    """
+    return ' '.join([_cost(report), _kept(report), decided(report)])
+
+
+def _cost(report: Dict[str, Any]) -> str:
+    asked = report['asked']
+    found = {**report, **report.get('others', {})}
+    names = dict.fromkeys(
+        [asked['metric'], 'macs', 'params', *report.get('others', {})])
+    parts = []
+    for name in names:
+        cost = found[name]
+        label = METRICS[name].label if name in METRICS else name
+        now = cost.get('counted', cost['searched'])
+        parts.append(f'{share(now, cost["supernet"])} of the {label} '
+                     f'({format_amount(now)} of '
+                     f'{format_amount(cost["supernet"])})')
+    text = f'{report.get("network", "The network")} with {", ".join(parts)}'
+    if asked['target'] is not None:
+        text += (f'; asked for were at most {format_amount(asked["target"])} '
+                 f'{asked["metric"]}')
+    return text + '.'
+
+
+def _kept(report: Dict[str, Any]) -> str:
+    kept, parts = {}, []
+    for unit in report['units']:
+        kind = 'block' if unit['kind'] == 'depth' else \
+            'head' if unit['kind'] == 'heads' else 'channel'
+        number = unit['groups'] * unit['step']
+        before, after = kept.get(kind, (0, 0))
+        kept[kind] = (before + unit['total'] * number,
+                      after + unit['kept'] * number)
+    for kind, (before, after) in kept.items():
+        parts.append(f'{after:,} of {before:,} {kind}s')
+    return f'It keeps {", ".join(parts)}.' if parts else 'Nothing was cut.'
+
+
+def doubts(report: Dict[str, Any]) -> List[str]:
+    """What speaks against calling the structure searched."""
+    known = report.get('decision')
+    return Decision(**known).doubts() if known else []
+
+
+def decided(report: Dict[str, Any]) -> str:
+    """Who decided the structure, in a sentence or two."""
+    if not report.get('decision'):
+        return ('No search of this budget decided the structure: no ratio had '
+                'moved, or another budget was asked for.')
+    return ' '.join(doubts(report)) or 'The task decided the structure.'

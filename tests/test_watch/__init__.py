@@ -1,0 +1,1 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
