@@ -9,7 +9,8 @@ their full width and why.
 """
 import json
 from dataclasses import asdict, dataclass, field
-from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple, Union
+from typing import (Any, Callable, Dict, Iterator, List, Mapping, Optional,
+                    Tuple, Union)
 
 from torch import Tensor
 
@@ -18,8 +19,12 @@ from .core.budget import (AUTO, TargetError, check_target, format_amount,
 from .core.decision import SETTLED
 from .core.descent import descend
 from .core.layout import KINDS
+from .core.limits import Limits
+from .core.resource import ResourceModel
 from .core.selectors import Selector
 from .space import Space
+
+Target = Union[str, float]
 
 
 class PreflightError(ValueError):
@@ -56,6 +61,10 @@ class Preflight:
         input_shape (tuple[int]): Shape of the first tensor in it.
         training (str): What was seen of train mode, in words.
         proof (str): What the self-check has shown, in words.
+        limits (Limits, optional): In place of one target, several; ``metric``
+            is their tightness then, and ``target`` 1.
+        taken (dict): Share of each limit that the network takes which meets
+            all of them and is narrowed evenly.
     """
     metric: str
     kinds: Dict[str, Dict[str, int]]
@@ -73,6 +82,8 @@ class Preflight:
     input_shape: Tuple[int, ...] = ()
     training: str = ''
     proof: str = 'none'
+    limits: Optional[Limits] = None
+    taken: Dict[str, float] = field(default_factory=dict)
 
     @property
     def ratios(self) -> int:
@@ -106,15 +117,23 @@ class Preflight:
         check_target(amount, whole, self.minimum[self.metric], self.metric)
         return amount
 
+    def aim(self, target: Target) -> None:
+        """Take in the target; TargetError as for :meth:`amount`."""
+        whole = self.supernet[self.metric]
+        self.target = parse_target(target, whole, self.metric)
+        check_target(self.target, whole, self.minimum[self.metric],
+                     self.metric)
+
     def to_dict(self) -> Dict[str, Any]:
         """The report as plain data, the content of the JSON."""
+        amounts = self.amounts
         costs = {
             metric:
             dict(
                 supernet=self.supernet[metric],
                 minimum=self.minimum[metric],
-                target=self.target if metric == self.metric else None)
-            for metric in self.supernet
+                target=amounts.get(metric))
+            for metric in self._listed
         }
         return dict(
             ratios=self.ratios,
@@ -132,6 +151,19 @@ class Preflight:
             training=self.training,
             proof=self.proof,
             full_width=self.full_width)
+
+    @property
+    def amounts(self) -> Dict[str, float]:
+        """What each metric may cost at most."""
+        if self.limits is not None:
+            return self.limits.amounts
+        return {} if self.target is None else {self.metric: self.target}
+
+    @property
+    def _listed(self) -> List[str]:
+        """Metrics without the tightness."""
+        hidden = self.limits and self.limits.name
+        return [metric for metric in self.supernet if metric != hidden]
 
     def to_json(self) -> str:
         """The report as JSON text."""
@@ -164,17 +196,21 @@ class Preflight:
             shape = '×'.join(map(str, self.input_shape))
             yield ('samples', f'{self.samples} in the example input of '
                    f'{shape}; costs are of one')
-        for metric, whole in self.supernet.items():
-            least = self.minimum[metric]
+        for metric in self._listed:
+            whole, least = self.supernet[metric], self.minimum[metric]
             yield (metric, f'supernet {format_amount(whole)}, smallest '
                    f'{format_amount(least)} ({least / (whole or 1.):.1%})')
         if self.training:
             yield 'training', self.training
         yield 'proof', self.proof
-        if self.target is not None:
-            share = self.target / self.supernet[self.metric]
-            yield ('target', f'{format_amount(self.target)} {self.metric} '
-                   f'({share:.1%} of the supernet)')
+        for metric, amount in self.amounts.items():
+            share = amount / self.supernet[metric]
+            taken = self.taken.get(metric)
+            binds = '' if taken is None else (
+                ', binds' if taken == max(self.taken.values()) else
+                f', {taken:.1%} of it taken where the others bind')
+            yield ('target', f'{format_amount(amount)} {metric} '
+                   f'({share:.1%} of the supernet){binds}')
         if self.problem is not None:
             yield 'reachable', f'no: {self.problem}'
         elif self.target is not None:
@@ -225,6 +261,7 @@ def preflight(space: Space,
               target: Union[None, str, float] = None,
               metric: str = 'macs',
               *,
+              constraints: Optional[Mapping[str, Target]] = None,
               lr: Union[float, str] = AUTO,
               loss_weight: Union[float, str] = AUTO,
               total_steps: Optional[int] = None,
@@ -235,6 +272,8 @@ def preflight(space: Space,
         space (Space): What :func:`dms_razor.trace` returned.
         target (str | float, optional): See :func:`.parse_target`.
         metric (str): What it limits; :data:`dms_razor.core.METRICS`.
+        constraints (Mapping, optional): In place of both, the target of each
+            of several metrics, e.g. ``dict(macs='50%', params='2M')``.
         lr (float | str): Step size of the ratios.
         loss_weight (float | str): λ_res, or 'auto'.
         total_steps (int, optional): Ratio updates that the search has.
@@ -248,7 +287,8 @@ def preflight(space: Space,
         ValueError: If there is no such metric.
     """
     resource = space.resource
-    resource.costs_of(metric)  # refuses what is not known
+    for each in constraints or (metric, ):
+        resource.costs_of(each)  # refuses what is not known
     report = Preflight(
         metric=metric,
         kinds=_kinds(space),
@@ -265,31 +305,66 @@ def preflight(space: Space,
         training=space.training,
         proof=space.proof.text() if space.proof else 'none')
     if report.ratios == 0:
-        reasons = '; '.join(f'{item["module"]}: {item["reason"]}'
-                            for item in report.full_width[:3])
-        report.problem = (
-            'nothing in this network can be pruned'
-            f'{" (" + reasons + ")" if reasons else ""}; allow width or depth '
-            'and free some units of `units`, or search another network')
-    elif target is not None:
+        report.problem = _nothing(report)
+    elif target is not None or constraints is not None:
         try:
-            report.target = parse_target(target, report.supernet[metric],
-                                         metric)
-            check_target(report.target, report.supernet[metric],
-                         report.minimum[metric], metric)
-            _descend(report, space, loss_weight, selector)
+            if constraints is not None:
+                resource = _limit(report, resource, constraints)
+            else:
+                report.aim(target)
+            _descend(report, resource, loss_weight, selector)
         except TargetError as error:
             report.problem = str(error)
     return report
 
 
-def _descend(report: Preflight, space: Space, loss_weight: Union[float, str],
+def _nothing(report: Preflight) -> str:
+    """Why nothing can be pruned."""
+    reasons = '; '.join(f'{item["module"]}: {item["reason"]}'
+                        for item in report.full_width[:3])
+    return ('nothing in this network can be pruned'
+            f'{" (" + reasons + ")" if reasons else ""}; allow width or depth '
+            'and free some units of `units`, or search another network')
+
+
+def _limit(report: Preflight, resource: ResourceModel,
+           constraints: Mapping[str, Target]) -> ResourceModel:
+    """Take several targets into a report; the resource that knows them.
+
+    Raises:
+        TargetError: If one is unreadable or out of reach, or all of them
+            cannot be met together; all are named.
+    """
+    amounts = {}
+    for metric, target in constraints.items():
+        try:
+            amounts[metric] = parse_target(target, report.supernet[metric],
+                                           metric)
+            check_target(amounts[metric], report.supernet[metric],
+                         report.minimum[metric], metric)
+        except TargetError as error:
+            others = ' and '.join(f'{m} {t!r}' for m, t in constraints.items()
+                                  if m != metric)
+            beside = f' (asked together with {others})' if others else ''
+            raise TargetError(f'{error}{beside}') from None
+    limits = Limits(resource, amounts)
+    limits.check()
+    resource, name = limits.resource, limits.name
+    report.limits, report.metric, report.target = limits, name, 1.
+    report.supernet[name] = resource.supernet(name)
+    report.minimum[name] = resource.minimum(name)
+    report.taken = limits.taken_evenly()
+    return resource
+
+
+def _descend(report: Preflight, resource: ResourceModel,
+             loss_weight: Union[float, str],
              selector: Union[str, Callable, Selector]) -> None:
     """Where the resource alone leads, and in how many steps."""
     known = AUTO not in (report.lr, loss_weight)
     steps, report.resource_only = descend(
-        space.layout,
-        space.resource,
+        resource.layout,
+        resource,
         report.metric,
         report.target,
         speed=report.lr * loss_weight if known else 1e-3,

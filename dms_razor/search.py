@@ -7,19 +7,19 @@ of OpenMMLab is needed; the OpenMMLab algorithm uses the same class.
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple, Union
+from typing import (Any, Callable, Dict, Iterator, List, Mapping, Optional,
+                    Tuple, Union)
 
 import torch
 from torch import Tensor, nn
 
 from .core.bank import Bank
 from .core.budget import (AUTO, FALL, HARDEN, TargetSchedule, check_shares,
-                          no_schedule)
+                          metric_asked, no_schedule)
 from .core.constraint import Constraint
 from .core.decision import Decision, decide, share_of_projection
 from .core.dropped import DroppedSteps
 from .core.projection import project
-from .core.resource import ResourceModel
 from .errors import check_whole, refuse_beside, refuse_unknown
 from .masking.attach import attach, make_bank, refuse_masked, unmask
 from .masking.optimizers import Drive
@@ -49,8 +49,10 @@ class Search:
             MACs are counted for: a tensor, a tuple or list of arguments, a
             mapping of keyword arguments. Needed unless ``space`` is given.
         target (float | str): 0.5, ``'50%'``, ``'2.0G'`` or 4.1e9.
-        metric (str): What ``target`` limits: ``'macs'``, ``'params'`` or
-            another name of :data:`dms_razor.core.METRICS`.
+        metric (str, optional): What ``target`` limits: ``'macs'`` (default),
+            ``'params'`` or another of :data:`dms_razor.core.METRICS`.
+        constraints (Mapping, optional): In place of both, several targets:
+            ``dict(macs='50%', params='2M')``; see :mod:`.core.limits`.
         total_steps (int, optional): Steps of the search proper, warm-up
             included. May come later, by :meth:`set_length`.
         warmup_steps (int): Leading steps with the supernet's cost as target.
@@ -96,7 +98,8 @@ class Search:
                  example_inputs: Any = None,
                  target: Union[float, str] = 0.5,
                  *,
-                 metric: str = 'macs',
+                 metric: Optional[str] = None,
+                 constraints: Optional[Mapping] = None,
                  total_steps: Optional[int] = None,
                  warmup_steps: int = 0,
                  width_only_steps: int = 0,
@@ -119,23 +122,23 @@ class Search:
         learning = dict(importance=importance, decay=decay, selector=selector)
         learning = refuse_beside('bank', bank, lr=lr, seed=seed, **learning)
         refuse_beside('constraint', constraint, loss_weight=loss_weight)
-        if target is None:
-            raise ValueError('a search needs a target: 0.5, "50%", "2.0G"')
         refuse_masked(model)
-        self.model, self.forward, self.metric = model, forward, metric
+        self.model, self.forward = model, forward
+        self.metric = metric_asked(target, metric, constraints)
         self.fall, self.harden = check_shares(fall, harden)
         self.space = space or trace(model, forward=forward, **tracing)
-        self.resource: ResourceModel = self.space.resource
-        self.constraint = Constraint(self.resource, metric, constraint,
-                                     loss_weight)
+        self.constraint = Constraint(self.space.resource, self.metric,
+                                     constraint, loss_weight)
         check_counts(model, self.space)
         self.bank = make_bank(model, self.space, bank, self.constraint.weight,
                               **learning)
+        asked = dict(constraints=constraints, selector=self.bank.selector)
         weights = dict(lr=self.bank.lr, loss_weight=self.constraint.weight)
-        self._report = preflight(
-            self.space, target, metric, selector=self.bank.selector,
-            **weights).check()
-        self.target = self._report.target
+        self._report = preflight(self.space, target, self.metric, **asked,
+                                 **weights).check()
+        self.metric, self.target = self._report.metric, self._report.target
+        self.limits = self.constraint.limits = self._report.limits
+        self.resource = (self.limits or self.space).resource
         self._weights: List[Tensor] = []
         self.dropped, self.watchers = DroppedSteps(), Watchers()
         self._handle, self._gave_loss, self._projected = None, False, 0.
@@ -372,6 +375,7 @@ class Search:
             self.keep(self.project(budget)),
             target=budget,
             metric=self.metric,
+            limits=self.limits and self.limits.upto(budget),
             forward=self.forward,
             decision=self.decision() if searched else None,
             **kwargs)

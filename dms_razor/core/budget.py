@@ -3,12 +3,12 @@
 import math
 import re
 from numbers import Real
-from typing import Tuple, Union
+from typing import Any, Mapping, Optional, Tuple, Union
 
 import torch
 from torch import Tensor
 
-from ..errors import check_number
+from ..errors import check_number, refuse_beside
 
 _POWERS = {'': 1, 'K': 10**3, 'M': 10**6, 'G': 10**9, 'T': 10**12}
 _PATTERN = re.compile(
@@ -100,6 +100,32 @@ def format_amount(amount: float) -> str:
         if abs(amount) >= _POWERS[suffix]:
             return f'{amount / _POWERS[suffix]:.4g} {suffix}'
     return f'{amount:.4g}'
+
+
+def metric_asked(target: Any, metric: Optional[str],
+                 constraints: Optional[Mapping]) -> str:
+    """The one metric that a target limits, 'macs' if nothing is said.
+
+    Args:
+        target (Any): Of that metric. 0.5, the default of a search, cannot be
+            told from one that was not given.
+        metric (str, optional): Its name.
+        constraints (Mapping, optional): In place of both, the targets of
+            several metrics.
+
+    Raises:
+        ValueError: If nothing is asked, or both ways at once.
+    """
+    refuse_beside(
+        'constraints',
+        constraints,
+        metric=metric,
+        target=None if target == .5 else target)
+    if target is None and not constraints:
+        raise ValueError(
+            'a search needs a target, such as 0.5, "50%" or "2.0G", or '
+            'constraints with one for each metric')
+    return metric or 'macs'
 
 
 class TargetSchedule:

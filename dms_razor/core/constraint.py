@@ -1,13 +1,14 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """The resource's part in a search: a loss, or a condition met exactly."""
 from functools import partial
-from typing import Callable, Optional, Union
+from typing import Callable, Dict, Optional, Union
 
 import torch
 from torch import Tensor
 
 from .bank import Bank
 from .budget import AUTO, check_weight, constraint_loss
+from .limits import Limits
 from .resource import ResourceModel
 
 
@@ -23,6 +24,8 @@ class Constraint:
 
     Attributes:
         weight (float | str): λ_res; with 'auto', each step finds it.
+        limits (Limits, optional): In place of one metric, several; the target
+            is that of their tightness then.
 
     Raises:
         ValueError: If the weight is below 0, or neither number nor 'auto'.
@@ -33,19 +36,37 @@ class Constraint:
                                                          str]) -> None:
         weight = check_weight(AUTO if weight is None else weight)
         self.resource, self.metric = resource, metric
+        self.limits: Optional[Limits] = None
         self._loss = loss or partial(constraint_loss, weight=weight)
         default = weight if loss is None else 1.
         self.weight = getattr(loss, 'loss_weight', default)
         if self.weight == AUTO and not getattr(loss, 'exact', loss is None):
             self.weight = 1.  # a loss of one's own is a loss
 
+    def _targets(self, target: float) -> Dict[str, float]:
+        """What each metric may cost now."""
+        return {self.metric: target} if self.limits is None \
+            else self.limits.at(target)
+
     def loss(self, target: float, counts: Tensor, masks: Tensor) -> Tensor:
-        """λ_res·L_res of kept counts ``[U]`` and masks ``[E]``."""
-        return self._loss(self.resource(counts, masks, self.metric), target)
+        """λ_res·L_res of kept counts ``[U]`` and masks ``[E]``.
+
+        Of several metrics the sum: each has a hinge of its own.
+        """
+        return sum(
+            self._loss(self.resource(counts, masks, metric), amount)
+            for metric, amount in self._targets(target).items())
 
     def excess(self, target: float, counts: Tensor, masks: Tensor) -> Tensor:
-        """log(r_c / r_t) of kept counts ``[U]`` and masks ``[E]``."""
-        return torch.log(self.resource(counts, masks, self.metric) / target)
+        """log(r_c / r_t) of kept counts ``[U]`` and masks ``[E]``.
+
+        Of several metrics the largest: where it is 0, one limit is met
+        exactly and no other is exceeded.
+        """
+        return torch.stack([
+            torch.log(self.resource(counts, masks, metric) / amount)
+            for metric, amount in self._targets(target).items()
+        ]).amax(0)
 
     def update(self, bank: Bank, target: float) -> bool:
         """Move a bank's ratios under this constraint; see Bank.update."""

@@ -18,9 +18,11 @@ holds exactly up to 2**53, and it is the cost of the report.
 What is counted is a :class:`Metric`, one registration in :data:`METRICS`: a
 list of such costs or, for what is no sum of products, any function of both.
 """
+import copy
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
+from typing import (Any, Callable, Dict, List, NamedTuple, Optional, Sequence,
+                    Tuple)
 
 import torch
 from torch import Tensor
@@ -162,6 +164,12 @@ class Tables:
         return self.rows(counts, used_masks).sum(-1)
 
 
+class Own(NamedTuple):
+    """A metric of one network, see :meth:`ResourceModel.plus`."""
+    make: Callable
+    listed: bool
+
+
 class Whole:
     """What :class:`Tables` are, for a metric that is one function.
 
@@ -249,7 +257,8 @@ class ResourceModel:
                  layout: Layout) -> None:
         self.axes, self.costs = tuple(axes), tuple(costs)
         self.layout = layout
-        self._tables: Dict[tuple, Union[Tables, Whole]] = {}
+        self._tables: Dict[tuple, Any] = {}
+        self._own: Dict[str, Own] = {}
         for i, axis in enumerate(self.axes):
             for term in axis.terms:
                 check_number(f'axis {i}: mult', term.mult)
@@ -261,6 +270,23 @@ class ResourceModel:
             _check_indices(name, 'axes', cost.axes, len(self.axes), MAX_AXES)
             _check_indices(name, 'blocks', cost.blocks, layout.E, MAX_BLOCKS)
 
+    def plus(self,
+             name: str,
+             make: Callable,
+             listed: bool = True) -> 'ResourceModel':
+        """A copy that also knows a metric which is this network's alone.
+
+        Args:
+            name (str): Of the metric.
+            make (Callable): ``make(model, device)`` gives what
+                :class:`Tables` are: ``value``, ``used`` and ``work``.
+            listed (bool): Whether it is one of :attr:`metrics`.
+        """
+        model = copy.copy(self)
+        model._own = {**self._own, name: Own(make, listed)}
+        model._tables = {k: v for k, v in self._tables.items() if k[0] != name}
+        return model
+
     @property
     def metrics(self) -> Tuple[str, ...]:
         """Metrics that some cost counts, and all registered functions."""
@@ -268,11 +294,11 @@ class ResourceModel:
             dict.fromkeys([cost.metric for cost in self.costs] + [
                 name
                 for name, metric in METRICS.items() if metric.value is not None
-            ]))
+            ] + [name for name, own in self._own.items() if own.listed]))
 
     def costs_of(self, metric: str) -> List[Cost]:
         """Costs of ``metric``, in the order of :meth:`per_cost`."""
-        if metric not in self.metrics:
+        if metric not in self.metrics and metric not in self._own:
             raise ValueError(f'this network has no costs in "{metric}", use '
                              f'one of {", ".join(self.metrics)}; a metric is '
                              'registered before the network is traced')
@@ -313,7 +339,11 @@ class ResourceModel:
         return self(layout.size, torch.ones(layout.E), metric).item()
 
     def minimum(self, metric: str = 'macs') -> float:
-        """Cost of the smallest network that the units' bounds allow.
+        """Cost of the smallest network that the units' bounds allow."""
+        return self(*self.smallest(metric), metric).item()
+
+    def smallest(self, metric: str = 'macs') -> Tuple[Tensor, Tensor]:
+        """Counts ``[U]`` and masks ``[E]`` of that network.
 
         Of blocks that differ in cost it has the cheapest, stage by stage.
         """
@@ -328,19 +358,21 @@ class ResourceModel:
                     layout.least.expand(unit.size, -1), trials, metric)
                 cheapest = costs.argsort(stable=True)[:unit.least]
                 masks[place.start + cheapest] = 1
-        return self(layout.least, masks, metric).item()
+        return layout.least, masks
 
     def tables(self,
                metric: str,
                device: torch.device,
-               merge: bool = True) -> Union[Tables, Whole]:
+               merge: bool = True) -> Any:
         """Index tensors of ``metric``, worked out once for each device.
 
         With ``merge``, costs that differ in their coefficient alone are one
         row (a norm's weight and bias, the equal blocks of a stage).
         """
         key = (metric, merge, device)
-        if key not in self._tables:
+        if key not in self._tables and metric in self._own:
+            self._tables[key] = self._own[metric].make(self, device)
+        elif key not in self._tables:
             costs = self.costs_of(metric)
             with device:
                 self._tables[key] = compile_tables(

@@ -28,8 +28,10 @@ class DMS(BaseAlgorithm):
     Args:
         architecture (dict | BaseModel): The supernet.
         target (float | str): Budget: ``0.5``, ``'50%'``, ``'2.0G'``, 4.1e9.
-        metric (str): What it limits, ``'macs'``, ``'params'`` or another
-            registered metric. Defaults to ``'macs'``.
+        metric (str, optional): What it limits, ``'macs'`` (the default),
+            ``'params'`` or another registered metric.
+        constraints (dict, optional): In place of both, several targets, e.g.
+            ``dict(macs='50%', params='2M')``.
         search (dict, optional): Length of the search, in epochs
             (``epochs``, ``width_only_epochs``, ``warmup_epochs``) or in
             iterations (``iters``, …); see :class:`SearchSchedule`. By
@@ -58,8 +60,9 @@ class DMS(BaseAlgorithm):
 
     def __init__(self,
                  architecture: Union[BaseModel, Dict],
-                 target: Union[float, str],
-                 metric: str = 'macs',
+                 target: Union[None, float, str] = None,
+                 metric: Optional[str] = None,
+                 constraints: Optional[Dict[str, Union[float, str]]] = None,
                  search: Optional[dict] = None,
                  mutator: Union[Dict, nn.Module, None] = None,
                  resource_loss: Union[Dict, nn.Module, None] = None,
@@ -76,6 +79,7 @@ class DMS(BaseAlgorithm):
             init_cfg=init_cfg,
             module_inplace=True)
         self.target, self.metric = target, metric
+        self.constraints = constraints
         self.schedule = SearchSchedule(**(search or {}))
         self.eval_masks = eval_masks
         self.mutator = build_part(mutator, 'DMSMutator')
@@ -107,6 +111,7 @@ class DMS(BaseAlgorithm):
                 self.architecture,
                 target=self.target,
                 metric=self.metric,
+                constraints=self.constraints,
                 constraint=self.resource_loss,
                 fall=self.schedule.fall,
                 harden=self.schedule.harden)

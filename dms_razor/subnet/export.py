@@ -13,7 +13,8 @@
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Iterable, Optional, Tuple, Union
+from typing import (Any, Callable, Dict, Iterable, Mapping, Optional, Tuple,
+                    Union)
 
 from torch import Tensor, nn
 
@@ -62,6 +63,7 @@ def export_subnet(out_dir: Union[str, Path],
                   *,
                   target: Optional[float] = None,
                   metric: str = 'macs',
+                  limits: Optional[Mapping[str, float]] = None,
                   inputs: Any = None,
                   forward: Optional[Callable] = None,
                   retrain: Optional[Any] = None,
@@ -81,6 +83,8 @@ def export_subnet(out_dir: Union[str, Path],
         selection (Tensor): Bool of shape [E], True for what stays.
         target (float, optional): What was asked, in units of ``metric``.
         metric (str): What ``target`` limits. Defaults to 'macs'.
+        limits (Mapping[str, float], optional): In place of both, what was
+            asked in each of several metrics.
         inputs, forward: What MACs are counted on and how the network is
             called, if not as when it was traced.
         retrain (RetrainConfig, optional): What makes retrain.py, if any.
@@ -97,16 +101,28 @@ def export_subnet(out_dir: Union[str, Path],
             weights are wrong, or the folder holds something else.
         ValueError: There is no such metric.
     """
-    METRICS.find(metric)
+    limits = limits or ({} if target is None else {metric: target})
+    for name in limits or (metric, ):
+        METRICS.find(name)
     selection = space.checked(selection)
+    metric = _binding(space, selection, limits, metric)
     texts = {} if retrain is None else retrain.files()
     subnet, report = _cut(model, space, selection, inputs, forward, metric,
-                          target)
+                          limits)
     report.decision, picture = decision, picture and _can_draw(report)
     _take_statistics(subnet, report, bn_data, bn_batches, bn_forward)
     check_finite(subnet)
-    texts['report.md'] = report.to_markdown()
-    texts['report.json'] = report.to_json()
+    _write(out_dir, subnet, report, texts, picture)
+    return Export(Path(out_dir), subnet, report.manifest, report)
+
+
+def _write(out_dir: Union[str, Path], subnet: nn.Module, report: Report,
+           texts: Dict[str, str], picture: bool) -> None:
+    texts = {
+        'report.md': report.to_markdown(),
+        'report.json': report.to_json(),
+        **texts
+    }
     with whole_folder(out_dir, FILES) as folder:
         report.manifest.save(folder / 'subnet.json')
         save_weights(subnet, folder / 'subnet.pth')
@@ -114,7 +130,15 @@ def export_subnet(out_dir: Union[str, Path],
             write_text(folder / name, text)
         if picture:
             draw_structure(report.to_dict(), folder / 'structure.png')
-    return Export(Path(out_dir), subnet, report.manifest, report)
+
+
+def _binding(space: Space, selection: Tensor, limits: Mapping[str, float],
+             metric: str) -> str:
+    """The metric whose limit the subnet comes nearest to."""
+    return max(
+        limits,
+        key=lambda name: space.cost(selection, name) / limits[name],
+        default=metric)
 
 
 def _take_statistics(subnet: nn.Module, report: Report,
@@ -143,7 +167,7 @@ def _can_draw(report: Report) -> bool:
 
 def _cut(model: nn.Module, space: Space, selection: Tensor, inputs: Any,
          forward: Optional[Callable], metric: str,
-         target: Optional[float]) -> Tuple[nn.Module, Report]:
+         limits: Mapping[str, float]) -> Tuple[nn.Module, Report]:
     """The subnet, checked, and what there is to say about it."""
     supernet = plain_copy(model)
     subnet = slice_model(supernet, space, selection)
@@ -161,7 +185,9 @@ def _cut(model: nn.Module, space: Space, selection: Tensor, inputs: Any,
         after,
         forward=forward,
         metric=metric,
-        target=target)
+        target=limits.get(metric))
+    if len(limits) > 1:
+        manifest.limits = dict(limits)
     check_counts(supernet, space, counts=before)
     check_counts(subnet, space, selection, after)
     report = Report(
@@ -177,10 +203,11 @@ def _cut(model: nn.Module, space: Space, selection: Tensor, inputs: Any,
         ])
     if space.proof is not None:
         report.notes.append(f'Self-check: {space.proof.text()}.')
-    cost = manifest.costs[metric]
-    cost = cost.get('counted', cost['searched'])
-    if target is not None and cost > target:
-        report.notes.append(
-            f'The subnet is above what was asked: {amount(cost)} instead of '
-            f'at most {target:,.0f} {metric}.')
+    for name, limit in limits.items():
+        cost = manifest.costs[name]
+        cost = cost.get('counted', cost['searched'])
+        if cost > limit:
+            report.notes.append(
+                f'The subnet is above what was asked: {amount(cost)} instead '
+                f'of at most {limit:,.0f} {name}.')
     return subnet, report

@@ -32,7 +32,7 @@ from .slicing import get_width, inside, removed_blocks, stand_ins
 FORMAT = 'dms_razor.subnet'
 VERSION = 1
 #: What a file lacks where there is none of it.
-OPTIONAL = ('others', 'branches')
+OPTIONAL = ('others', 'branches', 'limits')
 
 
 @dataclass
@@ -44,7 +44,8 @@ class Manifest:
             of every entry of its state dict) and their ``fingerprint``.
         inputs (Any): The example inputs that ``macs`` are counted on, as
             :func:`dms_razor.network.inputs.describe_inputs` puts it.
-        metric (str): What was limited.
+        metric (str): What was limited; of several, what the subnet comes
+            nearest to.
         target (float, optional): The limit in units of ``metric``.
         macs (dict): Multiply-accumulates of one forward pass: ``supernet``,
             ``searched`` (closed form) and ``counted`` (by another library);
@@ -66,6 +67,8 @@ class Manifest:
         branches (dict): Removed modules in whose place is no identity: path
             -> ``[zero, outputs]`` of :class:`~dms_razor.space.StandIn`; not
             in the file where there is none.
+        limits (dict): Where several metrics were limited, each limit; not in
+            the file where there is none.
     """
     model: Dict[str, Any]
     inputs: Any
@@ -79,6 +82,7 @@ class Manifest:
     receives: Dict[str, Any] = field(default_factory=dict)
     others: Dict[str, Dict[str, float]] = field(default_factory=dict)
     branches: Dict[str, List[int]] = field(default_factory=dict)
+    limits: Dict[str, float] = field(default_factory=dict)
 
     @property
     def stand_ins(self) -> List[StandIn]:

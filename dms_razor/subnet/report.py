@@ -128,8 +128,8 @@ class Report:
 
         Returns:
             dict: ``network``, its class, ``asked`` (``metric``, ``target``,
-            ``fraction``), ``macs`` and ``params`` (``supernet``,
-            ``searched``, ``counted``),
+            ``fraction`` and, of several, ``limits``), ``macs`` and
+            ``params`` (``supernet``, ``searched``, ``counted``),
             ``others`` (the same of other metrics, if there are any),
             ``counter``, ``units`` (name, kind, kept and total per group),
             ``layers``, ``removed``, ``full_width``, ``notes`` and, of a
@@ -143,7 +143,8 @@ class Report:
                 metric=manifest.metric,
                 target=target,
                 fraction=None if target is None else target /
-                manifest.costs[manifest.metric]['supernet']),
+                manifest.costs[manifest.metric]['supernet'],
+                **(dict(limits=manifest.limits) if manifest.limits else {})),
             macs=manifest.macs,
             params=manifest.params,
             **(dict(others=manifest.others) if manifest.others else {}),
@@ -183,10 +184,12 @@ class Report:
 
     def _costs(self) -> str:
         manifest = self.manifest
-        rows = []
+        rows, limits = [], manifest.limits or {
+            manifest.metric: manifest.target
+        }
         for metric, cost in manifest.costs.items():
-            asked = (f'at most {manifest.target:,.0f}'
-                     if metric == manifest.metric and manifest.target else '-')
+            limit = limits.get(metric)
+            asked = f'at most {limit:,.0f}' if limit else '-'
             found = cost.get('counted', cost['searched'])
             rows.append(
                 (METRICS.find(metric).label, amount(cost['supernet']), asked,
