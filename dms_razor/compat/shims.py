@@ -152,6 +152,23 @@ def mmcls_alias() -> None:
     sys.meta_path.insert(0, AliasFinder(successor))
 
 
+def xtcocotools_alias() -> None:
+    """MMPose reads annotations by ``xtcocotools``, a fork of pycocotools.
+
+    Its wheel is built for NumPy 2 and does not import beside NumPy 1, which
+    the other packages need. Where it is not installed the original takes its
+    place; that lacks what scores whole bodies and crowds.
+    """
+    if _installed('xtcocotools') or not _installed('pycocotools'):
+        return
+
+    def fork(name: str) -> Optional[str]:
+        package, dot, rest = name.partition('.')
+        return f'pycocotools{dot}{rest}' if package == 'xtcocotools' else None
+
+    sys.meta_path.insert(0, AliasFinder(fork))
+
+
 def checkpoint_loading() -> None:
     """torch 2.6 made ``weights_only=True`` the default of ``torch.load``.
 
@@ -203,7 +220,8 @@ SHIMS: Dict[str, Callable[[], None]] = {
     shim.__name__: shim
     for shim in (pkg_resources_warning, quantization_names,
                  torchvision_schemas, mmcv_operators, mmyolo_version_check,
-                 mmcls_alias, checkpoint_loading, cpu_distributed, cpu_amp)
+                 mmcls_alias, xtcocotools_alias, checkpoint_loading,
+                 cpu_distributed, cpu_amp)
 }
 """All shims by name, in the order in which they are applied."""
 

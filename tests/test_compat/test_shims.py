@@ -76,6 +76,10 @@ CASES = {
                     'import mmpretrain.models as models\n'
                     'assert ImageClassifier is models.ImageClassifier',
                     "No module named 'mmcls'"),
+    'xtcocotools_alias':
+    (APPLY + 'from xtcocotools.coco import COCO\n'
+     'import pycocotools.coco as real\n'
+     'assert COCO is real.COCO', "No module named 'xtcocotools'"),
     'cpu_distributed': (APPLY + OPEN_PROCESS_GROUP, 'CUDA|cuda|NVIDIA'),
     'cpu_amp': (APPLY + BUILD_AMP, 'only available'),
 }

@@ -43,10 +43,11 @@ def main() -> None:
     parser.add_argument(
         '--of',
         nargs='+',
-        choices=('timm', 'torchvision', 'transformers'),
+        choices=('timm', 'torchvision', 'transformers', 'openmmlab'),
         default=[],
         metavar='PACKAGE',
-        help='networks of timm, torchvision, transformers instead')
+        help='networks of timm, torchvision, transformers, or of mmseg and '
+        'mmpose (openmmlab) instead')
     parser.add_argument(
         '--rows',
         default='work_dirs/coverage',

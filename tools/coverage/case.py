@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, Optional
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 
 class NotCovered(Exception):
@@ -42,18 +42,23 @@ class Case:
         return {**found, **self.options}
 
 
-def images(side: int, *more: int, channels: int = 3) -> Callable:
-    """``batch`` of a network that takes images.
+def drawn(*shape: int, name: str = '') -> Callable:
+    """``batch`` of numbers of a normal distribution.
 
     Args:
-        side (int): Height and width.
-        *more (int): Sizes before them, e.g. frames of a video.
-        channels (int): Defaults to 3.
+        *shape (int): Of one sample.
+        name (str): Argument that takes them; by default the first one.
     """
 
-    def batch(samples: int, seed: int) -> Tensor:
+    def batch(samples: int, seed: int) -> Any:
         generator = torch.Generator().manual_seed(seed)
-        return torch.randn(
-            samples, channels, *more, side, side, generator=generator)
+        numbers = torch.randn(samples, *shape, generator=generator)
+        return {name: numbers} if name else numbers
 
     return batch
+
+
+def images(side: int, *more: int) -> Callable:
+    """``batch`` of a network that takes square images, or videos of
+    ``more`` frames."""
+    return drawn(3, *more, side, side)

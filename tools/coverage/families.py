@@ -33,6 +33,7 @@ FAMILIES: Dict[str, str] = {
     'timm': 'tools.coverage.timm_models',
     'torchvision': 'tools.coverage.torchvision_models',
     'transformers': 'tools.coverage.transformers_models',
+    'openmmlab': 'tools.coverage.openmmlab_models',
 }
 
 

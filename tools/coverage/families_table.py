@@ -1,6 +1,7 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """How the coverage of other packages is written down."""
 import datetime
+from collections import Counter
 from importlib.metadata import version
 from statistics import median
 from typing import Dict, List, Mapping, Optional
@@ -52,9 +53,9 @@ def page(rows: List[Record], made_with: Dict[str, str],
     """
     made = ', '.join(f'{k} {v}' for k, v in made_with.items() if k != 'date')
     parts = [
-        '# Coverage of timm, torchvision and transformers',
+        '# Coverage of other packages',
         f'Made by `python tools/coverage --of {" ".join(families)}` on '
-        f'{made_with["date"]} with {made}.', EXPLANATION
+        f'{made_with["date"]} with {made}.{_revisions(rows)}', EXPLANATION
     ]
     for family in families:
         own = [row for row in rows if row.family == family]
@@ -73,6 +74,16 @@ def page(rows: List[Record], made_with: Dict[str, str],
                 '\n'.join(text for row in few for text in _outside(row))
             ]
     return '\n\n'.join(parts) + '\n'
+
+
+def _revisions(rows: List[Record]) -> str:
+    """Which code made how many rows: a run may go on for a day."""
+    made = Counter(row.revision for row in rows)
+    if set(made) <= {''}:
+        return ''
+    return ' Rows by commit: ' + ', '.join(
+        f'{commit or "unknown"} {number}'
+        for commit, number in made.most_common()) + '.'
 
 
 def _summary(rows: List[Record], names: List[str]) -> str:
@@ -97,15 +108,20 @@ def _summary(rows: List[Record], names: List[str]) -> str:
 
 def _table(rows: List[Record]) -> str:
     columns = ('network', 'variant', 'status', 'ratios', 'parameters',
-               'in units', 'eval', 'train', 'reload', 'MACs')
+               'in units', 'eval', 'train', 'reload', 'MACs', 'traced in',
+               'commit')
     return table(
         columns,
         [(row.name, row.variant or '–', row.status, _units(row)
           or '–', f'{row.params / 1e6:.2f} M', f'{row.share:.1%}',
           _in(row.eval_error, row.precision),
           _in(row.train_error, row.train_precision), _error(row.reload_error),
-          f'{row.macs["supernet"][1]:,}' if row.macs else '–')
-         for row in rows])
+          f'{row.macs["supernet"][1]:,}' if row.macs else '–', _seconds(row),
+          row.revision or '–') for row in rows])
+
+
+def _seconds(row: Record) -> str:
+    return f'{row.seconds["trace"]:.1f} s' if 'trace' in row.seconds else '–'
 
 
 def _in(error: Optional[float], precision: str) -> str:
@@ -133,4 +149,5 @@ a process that has seen nothing of the search, and compared once more in
 float32 ("reload"). The MACs that torch.utils.flop_counter counts on supernet
 and subnet must be those of the closed form; the column has the supernet's.
 Then the network is searched for a step. "In units" is the share of the
-parameters that some subnet lacks.'''
+parameters that some subnet lacks. "Traced in" is the time of the processor
+that recording and proof took, on a machine that did other things beside.'''

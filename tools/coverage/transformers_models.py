@@ -13,13 +13,13 @@ torchvision_schemas()
 
 import transformers  # noqa: E402  isort: skip
 
-from .case import Case  # noqa: E402  isort: skip
+from .case import Case, drawn  # noqa: E402  isort: skip
 
 PACKAGES = ('transformers', )
 WORDS = 99
 
 
-def words(samples: int, seed: int, types: bool = False) -> Dict[str, Any]:
+def words(samples: int, seed: int) -> Dict[str, Any]:
     """Sentences of 12 words, the last three of them padding."""
     generator = torch.Generator().manual_seed(seed)
     ids = torch.randint(2, WORDS, (samples, 12), generator=generator)
@@ -30,25 +30,12 @@ def words(samples: int, seed: int, types: bool = False) -> Dict[str, Any]:
 
 def pixels(side: int) -> Callable:
     """``batch`` of a vision network."""
-
-    def batch(samples: int, seed: int) -> Dict[str, Any]:
-        generator = torch.Generator().manual_seed(seed)
-        return dict(
-            pixel_values=torch.randn(
-                samples, 3, side, side, generator=generator))
-
-    return batch
+    return drawn(3, side, side, name='pixel_values')
 
 
 def sound(*shape: int) -> Callable:
     """``batch`` of a network that hears: samples or a spectrogram."""
-
-    def batch(samples: int, seed: int) -> Dict[str, Any]:
-        generator = torch.Generator().manual_seed(seed)
-        return dict(
-            input_values=torch.randn(samples, *shape, generator=generator))
-
-    return batch
+    return drawn(*shape, name='input_values')
 
 
 _TEXT = dict(
@@ -68,12 +55,11 @@ _IMAGE = dict(
     intermediate_size=96,
     num_labels=5)
 
-#: Family -> (network, config, arguments of the config, inputs).
-MODELS: Dict[str, Tuple[str, str, Dict[str, Any], Callable]] = {
-    'BERT': ('BertForSequenceClassification', 'BertConfig', _TEXT, words),
-    'RoBERTa':
-    ('RobertaForSequenceClassification', 'RobertaConfig', _TEXT, words),
-    'DistilBERT': ('DistilBertForSequenceClassification', 'DistilBertConfig',
+#: Family -> (network, arguments of its config, inputs).
+MODELS: Dict[str, Tuple[str, Dict[str, Any], Callable]] = {
+    'BERT': ('BertForSequenceClassification', _TEXT, words),
+    'RoBERTa': ('RobertaForSequenceClassification', _TEXT, words),
+    'DistilBERT': ('DistilBertForSequenceClassification',
                    dict(
                        vocab_size=WORDS,
                        dim=48,
@@ -83,9 +69,9 @@ MODELS: Dict[str, Tuple[str, str, Dict[str, Any], Callable]] = {
                        max_position_embeddings=40,
                        num_labels=5), words),
     'DeBERTa':
-    ('DebertaForSequenceClassification', 'DebertaConfig',
+    ('DebertaForSequenceClassification',
      dict(_TEXT, relative_attention=True, pos_att_type=['p2c', 'c2p']), words),
-    'DeBERTa-v2': ('DebertaV2ForSequenceClassification', 'DebertaV2Config',
+    'DeBERTa-v2': ('DebertaV2ForSequenceClassification',
                    dict(
                        _TEXT,
                        relative_attention=True,
@@ -93,12 +79,12 @@ MODELS: Dict[str, Tuple[str, str, Dict[str, Any], Callable]] = {
                        norm_rel_ebd='layer_norm',
                        share_att_key=True,
                        pos_att_type=['p2c', 'c2p']), words),
-    'ViT': ('ViTForImageClassification', 'ViTConfig', _IMAGE, pixels(32)),
-    'DINOv2': ('Dinov2ForImageClassification', 'Dinov2Config', {
+    'ViT': ('ViTForImageClassification', _IMAGE, pixels(32)),
+    'DINOv2': ('Dinov2ForImageClassification', {
         k: v
         for k, v in _IMAGE.items() if k != 'intermediate_size'
     }, pixels(32)),
-    'Swin': ('SwinForImageClassification', 'SwinConfig',
+    'Swin': ('SwinForImageClassification',
              dict(
                  image_size=64,
                  patch_size=4,
@@ -108,19 +94,19 @@ MODELS: Dict[str, Tuple[str, str, Dict[str, Any], Callable]] = {
                  window_size=4,
                  num_labels=5), pixels(64)),
     'ConvNeXt':
-    ('ConvNextForImageClassification', 'ConvNextConfig',
+    ('ConvNextForImageClassification',
      dict(hidden_sizes=[16, 24, 32, 48], depths=[2, 2, 2, 2],
           num_labels=5), pixels(64)),
-    'SegFormer': ('SegformerForSemanticSegmentation', 'SegformerConfig',
+    'SegFormer': ('SegformerForSemanticSegmentation',
                   dict(
                       hidden_sizes=[16, 32, 48, 64],
                       num_attention_heads=[1, 2, 3, 4],
                       depths=[2, 2, 2, 2],
                       decoder_hidden_size=32,
                       num_labels=5), pixels(64)),
-    'CLIP vision': ('CLIPVisionModelWithProjection', 'CLIPVisionConfig',
+    'CLIP vision': ('CLIPVisionModelWithProjection',
                     dict(_IMAGE, projection_dim=16), pixels(32)),
-    'Wav2Vec2': ('Wav2Vec2ForSequenceClassification', 'Wav2Vec2Config',
+    'Wav2Vec2': ('Wav2Vec2ForSequenceClassification',
                  dict(
                      _TEXT,
                      conv_dim=[16] * 4,
@@ -130,7 +116,7 @@ MODELS: Dict[str, Tuple[str, str, Dict[str, Any], Callable]] = {
                      num_conv_pos_embedding_groups=4,
                      classifier_proj_size=24,
                      apply_spec_augment=False), sound(1600)),
-    'AST': ('ASTForAudioClassification', 'ASTConfig',
+    'AST': ('ASTForAudioClassification',
             dict(
                 hidden_size=48,
                 num_hidden_layers=3,
@@ -147,8 +133,8 @@ MODELS: Dict[str, Tuple[str, str, Dict[str, Any], Callable]] = {
 # Imported with this module: transformers loads each when it is asked for,
 # which takes longer than the network.
 _CLASSES = {
-    name: (getattr(transformers, network), getattr(transformers, config))
-    for name, (network, config, _, _) in MODELS.items()
+    name: getattr(transformers, network)
+    for name, (network, _, _) in MODELS.items()
 }
 
 
@@ -163,6 +149,6 @@ def build(name: str) -> Case:
     Raises:
         KeyError: The table has no such network.
     """
-    made, config = _CLASSES[name]
-    _, _, arguments, batch = MODELS[name]
-    return Case(made(config(**arguments)), batch, note=f'`{made.__name__}`')
+    network, (_, arguments, batch) = _CLASSES[name], MODELS[name]
+    config = network.config_class(**arguments)
+    return Case(network(config), batch, note=f'`{network.__name__}`')

@@ -17,7 +17,9 @@ ROWS = [
         precision='float64',
         train_precision='float32',
         reload_error=0.,
-        macs=dict(supernet=[1000, 1000], subnet=[10, 10])),
+        macs=dict(supernet=[1000, 1000], subnet=[10, 10]),
+        seconds=dict(build=9., trace=2.34),
+        revision='abc1234'),
     Record(
         'timm',
         'odd',
@@ -38,12 +40,14 @@ ROWS = [
 def test_the_page():
     text = page(ROWS, dict(date='2026-01-02', torch='2.9', timm='1.0'),
                 dict(timm=['resnet', 'odd', 'bad', 'none']))
-    assert '--of timm` on 2026-01-02 with torch 2.9, timm 1.0.' in text
+    assert '--of timm` on 2026-01-02 with torch 2.9, timm 1.0. ' \
+        'Rows by commit: unknown 3, abc1234 1.' in text
     # of four rows three run here and two are equal
     assert '4 networks: 2 equal, 1 not covered, 1 wrong (66.7% of' in text
     assert 'units: 69.0%.' in text
     assert ('| resnet | `resnet18` | equal | 3 width, 1 depth | 2.00 M | '
-            '98.0% | 2.0e-15 | 3.0e-06 (float32) | 0.0e+00 | 1,000 |') in text
+            '98.0% | 2.0e-15 | 3.0e-06 (float32) | 0.0e+00 | 1,000 | '
+            '2.3 s | abc1234 |') in text
     assert '- **bad** (wrong): it differs\n' in text
     assert '- **none** (not covered): no operators' in text
     assert '- **odd** (40.0%)\n' \
