@@ -4,7 +4,6 @@
 :class:`Search` ties tracer, bank, resource model and export together. Nothing
 of OpenMMLab is needed; the OpenMMLab algorithm uses the same class.
 """
-import warnings
 from contextlib import contextmanager
 from pathlib import Path
 from typing import (Any, Callable, Dict, Iterator, List, Mapping, Optional,
@@ -14,12 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from .core.bank import Bank
-from .core.budget import (AUTO, FALL, HARDEN, TargetSchedule, check_shares,
+from .core.budget import (FALL, HARDEN, TargetSchedule, check_shares,
                           metric_asked, no_schedule)
 from .core.constraint import Constraint
 from .core.decision import Decision, decide, share_of_projection
 from .core.dropped import DroppedSteps
 from .core.projection import project
+from .core.search_state import restore_search, saved_search
 from .errors import check_whole, refuse_beside, refuse_unknown
 from .masking.attach import attach, make_bank, refuse_masked, unmask
 from .masking.optimizers import Drive
@@ -130,6 +130,8 @@ class Search:
         self.constraint = Constraint(self.space.resource, self.metric,
                                      constraint, loss_weight)
         check_counts(model, self.space)
+        self.learning = dict(
+            decay=learning.get('decay'), seed=learning.get('seed'))
         self.bank = make_bank(model, self.space, bank, self.constraint.weight,
                               **learning)
         asked = dict(constraints=constraints, selector=self.bank.selector)
@@ -311,24 +313,16 @@ class Search:
 
     def state_dict(self) -> Dict[str, Any]:
         """Everything a resumed search needs, in tensors."""
-        return dict(
-            bank=self.bank.state_dict(),
-            step_count=torch.tensor(self.step_count),
-            projected=torch.tensor(self._projected, dtype=torch.float64))
+        return saved_search(self)
 
-    def load_state_dict(self, state: Dict[str, Any]) -> None:
-        """Take up a state that :meth:`state_dict` gave; else ValueError."""
-        if not {'bank', 'step_count'} <= set(state):
-            raise ValueError(
-                'this is no state of a search: load the dict that '
-                'Search.state_dict() returned')
-        if 'projected' not in state and self.constraint.weight == AUTO:
-            warnings.warn('this search was begun by dms_razor 0.1, with lr='
-                          '5e-3, loss_weight=1., fall=1.; now others hold')
-        self.bank.load_state_dict(state['bank'])
-        self.step_count = int(state['step_count'])
+    def load_state_dict(self,
+                        state: Dict[str, Any],
+                        with_changes: bool = False) -> None:
+        """Take up a state that :meth:`state_dict` gave; else ValueError, and
+        nothing is changed. So it is if the search was begun with another
+        target, length, … than this one, unless ``with_changes``."""
+        restore_search(self, state, with_changes)
         self._harden_in_time()
-        self._projected = float(state.get('projected', 0.))
 
     def project(self, target: Optional[float] = None) -> Tensor:
         """Kept elements a group of the best network in a budget, ``[U]``:

@@ -62,7 +62,8 @@ def test_a_resumed_search_is_the_unbroken_one(name, data, tmp_path):
     other.load_state_dict(weights)
     resumed, _ = searched(name, other, data, 0, seed=5)
     resumed.load_state_dict(
-        torch.load(tmp_path / 'search.pth', weights_only=True))
+        torch.load(tmp_path / 'search.pth', weights_only=True),
+        with_changes=True)  # of the seed
     optimizer = torch.optim.SGD(other.parameters(), lr=.05)
     resumed.attach(optimizer)
     train(resumed, optimizer, data, 5)

@@ -127,7 +127,7 @@ def test_a_resumed_search_is_the_unbroken_one(data, tmp_path):
     resumed = gate_search(other, seed=5)
     state = torch.load(tmp_path / 'search.pth', weights_only=True)
     assert 'numbers' in state['bank'] and 'ratios' not in state['bank']
-    resumed.load_state_dict(state)
+    resumed.load_state_dict(state, with_changes=True)  # of the seed
     optimizer = torch.optim.SGD(other.parameters(), lr=.05)
     resumed.attach(optimizer)
     train(resumed, optimizer, data, 5)
@@ -139,7 +139,7 @@ def test_a_resumed_search_is_the_unbroken_one(data, tmp_path):
 def test_states_of_other_selectors_are_refused():
     gates, ratios = gate_search(plain_net()), make_search(plain_net())
     with pytest.raises(ValueError, match='keys should be.*numbers'):
-        gates.load_state_dict(ratios.state_dict())
+        gates.load_state_dict(ratios.state_dict(), with_changes=True)
     state = gates.state_dict()
     state['bank']['numbers'][0] = float('inf')
     before = gates.bank.selector.numbers

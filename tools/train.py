@@ -67,6 +67,22 @@ def switch_on_resume(cfg: Config, checkpoint: str) -> None:
     cfg.load_from = checkpoint
 
 
+def let_search_change(cfg: Config) -> None:
+    """Let a search be resumed with other settings than it was begun with.
+
+    Raises:
+        ValueError: The config trains no search.
+    """
+    hooks = [
+        hook for hook in cfg.get('custom_hooks') or []
+        if str(hook.get('type')).split('.')[-1] == 'DMSHook'
+    ]
+    if not hooks:
+        raise ValueError('--resume-with-changes has no effect on this config: '
+                         'it has no DMSHook. Use --resume.')
+    hooks[0]['resume_with_changes'] = True
+
+
 def main() -> None:
     parser = make_parser('Train (or search) a model')
     parser.add_argument(
@@ -76,6 +92,11 @@ def main() -> None:
         metavar='CHECKPOINT',
         help='go on from this checkpoint; without a path, from the latest '
         'one in the work_dir')
+    parser.add_argument(
+        '--resume-with-changes',
+        action='store_true',
+        help='with --resume: let the search go on with another target, '
+        'length, ... than it was begun with')
     parser.add_argument(
         '--amp', action='store_true', help='automatic mixed precision')
     parser.add_argument(
@@ -88,6 +109,9 @@ def main() -> None:
         switch_on_amp(cfg)
     if args.auto_scale_lr:
         switch_on_auto_scale_lr(cfg)
+    if args.resume_with_changes:
+        let_search_change(cfg)
+        args.resume = args.resume or 'auto'
     if args.resume is not None:
         switch_on_resume(cfg, args.resume)
     build_runner(cfg).train()

@@ -8,6 +8,12 @@ from torch import Tensor
 from ..errors import listed
 from .layout import Layout
 
+# What the selector learns it checks itself.
+_SIGNED = ('moved_by_task', 'moved_by_resource')
+_NEVER_NEGATIVE = ('importance', 'updates', 'step_seen', 'step_square',
+                   'steps_of_account', 'steps_of_resource')
+_MOST = torch.finfo(torch.float64).max
+
 
 def check_state(state: Dict[str, Tensor], own: Dict[str, Tensor],
                 layout: Layout) -> None:
@@ -25,8 +31,15 @@ def check_state(state: Dict[str, Tensor], own: Dict[str, Tensor],
         found = sorted(map(str, state)) if isinstance(state, dict) else state
         raise ValueError('this is not the state of a search: its keys should '
                          f'be {sorted(own)}, found {found}')
-    saved, units = torch.as_tensor(state['layout']), own['layout']
-    if saved.shape[:1] != units.shape[:1]:
+    for name, value in state.items():
+        if not isinstance(value, Tensor):
+            raise ValueError(f'"{name}" of the saved search is a '
+                             f'{type(value).__name__}, not a tensor')
+        if value.is_meta or value.is_quantized or value.is_sparse:
+            raise ValueError(f'"{name}" of the saved search has no numbers '
+                             'that could be read')
+    saved, units = state['layout'], own['layout']
+    if saved.dim() and len(saved) != len(units):
         raise ValueError(f'the saved search has {len(saved)} units, this '
                          f'network has {len(units)}')
     if saved.shape != units.shape:
@@ -38,19 +51,17 @@ def check_state(state: Dict[str, Tensor], own: Dict[str, Tensor],
             'network, the first: '
             f'{listed(layout.units[u].name for u in differ)}')
     for name, value in state.items():
-        if not isinstance(value, Tensor):
-            raise ValueError(f'"{name}" of the saved search is a '
-                             f'{type(value).__name__}, not a tensor')
         if value.shape != own[name].shape or value.dtype != own[name].dtype:
             raise ValueError(
                 f'"{name}" of the saved search is {value.dtype} '
                 f'{tuple(value.shape)}, it should be {own[name].dtype} '
                 f'{tuple(own[name].shape)}')
-    importance, order = state['importance'], state['order']
-    if not (torch.isfinite(importance).all() and (importance >= 0).all()):
-        raise ValueError('"importance" of the saved search is negative or '
-                         'not finite')
-    order, rows = order.cpu(), layout.row_of_element.cpu()
+    for name in _SIGNED + _NEVER_NEGATIVE:
+        value, least = state[name], 0 if name in _NEVER_NEGATIVE else -_MOST
+        if not ((value >= least) & (value <= _MOST)).all():
+            raise ValueError(f'"{name}" of the saved search is negative or '
+                             'not finite')
+    order, rows = state['order'].cpu(), layout.row_of_element.cpu()
     if not (order.sort().values.equal(torch.arange(layout.E))
             and rows[order].equal(rows)):
         raise ValueError('"order" of the saved search does not name every '

@@ -106,5 +106,5 @@ def load_search(model: DMS, checkpoint: Union[str, Path]) -> DMS:
             'DMSHook has saved')
     check_weights(compare_weights(state, model), name)
     model.load_state_dict(state['state_dict'])
-    model.search.load_state_dict(state['dms'])
+    model.search.load_state_dict(state['dms'], with_changes=True)
     return model

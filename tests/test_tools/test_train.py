@@ -78,6 +78,15 @@ def test_resume_takes_the_latest_or_the_named_checkpoint(train, tmp_path):
         assert cfg.resume and cfg.load_from == expected
 
 
+def test_changes_of_a_search_are_let_through_by_its_hook(train):
+    cfg = Config(dict(custom_hooks=[dict(type='mmrazor.DMSHook')]))
+    train.let_search_change(cfg)
+    assert cfg.custom_hooks[0] == dict(
+        type='mmrazor.DMSHook', resume_with_changes=True)
+    with pytest.raises(ValueError, match='no effect.*no DMSHook. Use --resu'):
+        train.let_search_change(Config(dict()))
+
+
 def test_train_resume_and_test(run_tool, config, tmp_path):
     """One epoch, a second one resumed with AMP, then the test."""
     work_dir = tmp_path / 'work'

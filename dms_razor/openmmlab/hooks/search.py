@@ -54,6 +54,9 @@ class DMSHook(Hook):
         bn_batches (int): Training batches from which every validation of the
             hard network takes its BatchNorm statistics; 0 leaves those of
             the soft one. Defaults to 20.
+        resume_with_changes (bool): Whether a search may be resumed with
+            another target, length, importance, … than it was begun with.
+            Defaults to False.
     """
 
     # Before EMAHook (NORMAL) copies the model and reads checkpoints.
@@ -61,9 +64,11 @@ class DMSHook(Hook):
 
     def __init__(self,
                  allow_partial: bool = False,
-                 bn_batches: int = 20) -> None:
+                 bn_batches: int = 20,
+                 resume_with_changes: bool = False) -> None:
         check_number('bn_batches of DMSHook', bn_batches, whole=True)
         self.allow_partial, self.bn_batches = allow_partial, bn_batches
+        self.resume_with_changes = resume_with_changes
         self._statistics = LentStatistics()
         self._random_state: Optional[dict] = None
         self._before_val: Dict[str, Tensor] = {}
@@ -92,11 +97,8 @@ class DMSHook(Hook):
                 'a search needs one optimizer for the whole network, not an '
                 f'{type(runner.optim_wrapper).__name__}; use a single '
                 'optim_wrapper, with paramwise_cfg where parts differ')
-        loop = runner.train_loop
-        model.set_length(
-            loop.max_iters, None
-            if isinstance(loop, IterBasedTrainLoop) else len(loop.dataloader))
-        search = model.search
+        loop, search = runner.train_loop, model.search
+        self._fit(runner)
         search.own_clock = False
         search.advance(loop.iter)
         search.attach(runner.optim_wrapper.optimizer)
@@ -110,6 +112,14 @@ class DMSHook(Hook):
                 'iterations; the rest would train a network whose structure '
                 'is found. Shorten the training (train_cfg.max_epochs) or '
                 'lengthen the search (model.search).')
+
+    @staticmethod
+    def _fit(runner: Runner) -> None:
+        """Give the search the length of the training."""
+        loop = runner.train_loop
+        dms_of(runner).set_length(
+            loop.max_iters, None
+            if isinstance(loop, IterBasedTrainLoop) else len(loop.dataloader))
 
     def before_train_epoch(self, runner: Runner) -> None:
         """After a resume, put the random generators where they were."""
@@ -199,8 +209,11 @@ class DMSHook(Hook):
                 'plain model to load_from without resume')
         learns = isinstance(runner._train_loop, BaseLoop) and not isinstance(
             runner._train_loop, EvolutionSearchLoop)
-        if state is not None and (resumes or not learns):
-            model.search.load_state_dict(state)
+        if resumes and learns:
+            self._fit(runner)
+            model.search.load_state_dict(state, self.resume_with_changes)
+        elif state is not None and (resumes or not learns):
+            model.search.load_state_dict(state, with_changes=True)
         if resumes:
             self._random_state = state['random']
             return

@@ -65,6 +65,22 @@ def test_resuming_what_is_no_search(tmp_path):
         run(cfg)
 
 
+@pytest.mark.parametrize('change', [
+    dict(target=.6),
+    dict(search=dict(iters=16, width_only_iters=4)),
+])
+def test_a_search_resumes_as_it_was_begun(plain, tmp_path, change):
+    cfg = toy_config(
+        tmp_path, resume=True, load_from=f'{plain.work_dir}/iter_24.pth')
+    cfg.model.update(change)
+    name = 'target' if 'target' in change else 'total_steps 20, now 16'
+    with pytest.raises(
+            ValueError, match=f'other settings: {name}.*--resume-with-ch'):
+        run(cfg)
+    cfg.custom_hooks[0].resume_with_changes = True
+    assert run(cfg).model.search.step_count == 24
+
+
 def test_evaluating_a_search_checkpoint(plain, tmp_path):
     cfg = toy_config(tmp_path, load_from=f'{plain.work_dir}/iter_24.pth')
     cfg.test_dataloader = dict(

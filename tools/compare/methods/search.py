@@ -119,7 +119,7 @@ def _from_one_search(job: Job) -> Found:
     supernet = job.supernet()
     search = job.search(supernet, target=float(least))
     supernet.load_state_dict(made['weights'])
-    search.load_state_dict(made['search'])
+    search.load_state_dict(made['search'], with_changes=True)
     found = job.exported(search, trace=made['trace'], images=made['seen'])
     found.clock = Clock(**made['clock'])
     found.steps = made['seen'] // job.recipe.batch
