@@ -1,7 +1,7 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """Repairs of a space that the self-check found wrong."""
 from bisect import bisect_left
-from typing import Callable, List, Optional, Sequence
+from typing import Callable, List, Optional, Sequence, Set
 
 import torch
 from torch import Tensor
@@ -35,7 +35,8 @@ def repair(checker, builder, space: Space, problem) -> Space:
         # Its owner asks a removed block for something: no width is at fault.
         stages = space.layout.unit_of_element[removed].unique().tolist()
         return _fix(checker, builder, space, problem, stages)
-    if _follow(builder, problem):
+    if _keep_two(checker, builder, space, problem) or _follow(
+            builder, problem):
         return builder.build()
     labels = _labels_of_failing_class(builder, problem.module)
     if len(labels):
@@ -51,7 +52,7 @@ def repair(checker, builder, space: Space, problem) -> Space:
 def _fix(checker, builder, space: Space, problem,
          suspects: List[int]) -> Space:
     """Let the channels or blocks of the unit at fault stay."""
-    unit = _culprit(checker, space, problem.selection, suspects)
+    unit = _culprit(checker, space, problem, suspects)
     what = 'removing blocks fails: {}' if space.units[unit].kind == 'depth' \
         else 'pruning it changes what the network computes ({})'
     return leave_alone(builder, space, _alike(builder, space, unit),
@@ -102,6 +103,46 @@ def leave_alone(builder, space: Space, units: Sequence[int],
     return builder.build()
 
 
+def _keep_two(checker, builder, space: Space, problem) -> bool:
+    """Whether a module runs if two channels stay where one has stayed.
+
+    A filter that is standardised has no variance if it reads one number.
+    Two stay then at what all modules of this class read.
+    """
+    path, layout = problem.module, space.layout
+    if path is None:
+        return False
+    some = problem.selection.clone()
+    for unit in _units_within(builder, space, path):
+        place = layout.slice_of(unit)
+        groups = some[place].view(space.units[unit].groups, -1)
+        if space.units[unit].kind == 'width' and groups.shape[1] > 2 and bool(
+            (groups.sum(1) == 1).all()):
+            # The first that is gone comes back, in each group.
+            groups[torch.arange(len(groups)), groups.int().argmin(1)] = True
+    if torch.equal(some, problem.selection):
+        return False
+    found = checker.problem(space, some)
+    if found is not None and found.module == path:
+        return False
+    kind = type(builder.recorder.modules[path])
+    return _hold_two(
+        builder, {
+            other
+            for other, module in builder.recorder.modules.items()
+            if type(module) is kind
+        })
+
+
+def _hold_two(builder, paths: Set[str]) -> bool:
+    """Two channels stay at least of each width that these modules touch."""
+    before = len(builder.two_stay)
+    builder.two_stay |= paths
+    builder.needed_twice.update(
+        _variables_of(builder, lambda call: call.path in paths).tolist())
+    return len(builder.two_stay) > before
+
+
 def _follow(builder, problem) -> bool:
     """Whether some number was found that can follow a pruned width."""
     path = problem.module
@@ -117,6 +158,7 @@ def _follow(builder, problem) -> bool:
 
 def follow_like(builder, other) -> None:
     """Let the same numbers follow as another builder, of a twin, does."""
+    _hold_two(builder, other.two_stay)
     for path in sorted(other.followed):
         _follow_numbers(builder, path)
     for path in sorted(other.asked):
@@ -193,8 +235,9 @@ def _labels_of_failing_class(builder, path: Optional[str]) -> Tensor:
     if path:
         builder.failed[kind].add(path)
     several = path and len(builder.failed[kind]) > 1
-    return _variables_of(
+    found = _variables_of(
         builder, lambda call: several and type(modules[call.path]) is kind)
+    return found[builder.elements.own_index(found) >= 0]
 
 
 def _units_within(builder, space: Space, path: Optional[str]) -> List[int]:
@@ -203,13 +246,15 @@ def _units_within(builder, space: Space, path: Optional[str]) -> List[int]:
     if path is None:
         return []
     owner = path.rpartition('.')[0]
-    variables = _variables_of(builder, lambda call: call.path in (path, owner))
-    elements = builder.elements.own_index(variables)
-    return space.layout.unit_of_element[elements].unique().tolist()
+    # Queries, keys and values have the element of their head.
+    index = builder.elements.index(
+        _variables_of(builder, lambda call: call.path in (path, owner)))
+    units = space.layout.unit_of_element[index[index >= 0]]
+    return units.unique().tolist()
 
 
 def _variables_of(builder, wanted: Callable) -> Tensor:
-    """Prunable variables that operations in the wanted calls touch."""
+    """Variables that operations in the wanted calls touch."""
     labels = [torch.zeros(0, dtype=torch.long)]
     for recorder in builder.recorder.passes:
         for node in recorder.nodes:
@@ -217,30 +262,30 @@ def _variables_of(builder, wanted: Callable) -> Tensor:
                 labels += node.labels
                 for source in node.inputs:
                     labels += recorder.nodes[source].labels
-    flat = torch.cat([core(x).reshape(-1) for x in labels]).unique()
-    return flat[builder.elements.own_index(flat) >= 0]
+    return torch.cat([core(x).reshape(-1) for x in labels]).unique()
 
 
-def _culprit(checker, space: Space, selection: Tensor,
-             suspects: List[int]) -> int:
+def _culprit(checker, space: Space, problem, suspects: List[int]) -> int:
     """A unit that makes the networks differ when it is pruned too.
 
     With no unit pruned they agree, with all they differ: halving finds two
-    neighbouring numbers of pruned units between which that changes.
+    neighbouring numbers of pruned units between which that changes. What
+    fails elsewhere is another problem, which has its turn.
 
     Args:
         checker (Checker): Compares the networks.
         space (Space): The space.
-        selection (Tensor): The subnet that fails, bool ``[E]``.
+        problem (Problem): What does not hold.
         suspects (list[int]): Units to try first.
     """
 
     def fails(units: Sequence[int]) -> bool:
-        some = torch.ones_like(selection)
+        some = torch.ones_like(problem.selection)
         for unit in units:
             place = space.layout.slice_of(unit)
-            some[place] = selection[place]
-        return checker.problem(space, some) is not None
+            some[place] = problem.selection[place]
+        found = checker.problem(space, some)
+        return found is not None and found.module == problem.module
 
     if not checker.same_twice and fails([]):
         raise RuntimeError(

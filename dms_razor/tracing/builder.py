@@ -14,7 +14,7 @@ from .blocks import group_stages
 from .branches import find_residuals
 from .costs import CostBuilder
 from .labels import compress, core
-from .options import Options, make_unit, matches
+from .options import Options, make_unit, matches, two_stay
 from .rules.multihead import settle_shown
 from .sites import SiteBuilder
 from .spared import spare
@@ -53,6 +53,9 @@ class SpaceBuilder:
         self.asked: Set[str] = set()
         self.failed: Dict[type, Set[str]] = defaultdict(
             set)  # class -> modules that fail
+        # Modules that do not run on one channel, and what they touch.
+        self.two_stay: Set[str] = set()
+        self.needed_twice: Set[int] = set()
         self.matched: Set[str] = set()
         stay = spare(recorder, self.wanted, self.blocks)
         for path, reason in stay.items():
@@ -166,6 +169,10 @@ class SpaceBuilder:
         if size == step:
             what = 'channels' if width else kind
             return f'its {what} go together, there is no choice'
+        if width and step == 1 and self._needed_twice(rows):
+            options = two_stay(options, size)
+            if options is None:
+                return 'what touches it does not run on one channel'
         unit = make_unit(name, kind, size, len(rows), step, options,
                          tuple(modules))
         first = sum(u.elements for u in units)
@@ -174,6 +181,11 @@ class SpaceBuilder:
             first += unit.size
         units.append(unit)
         return None
+
+    def _needed_twice(self, rows: Sequence[Sequence[int]]) -> bool:
+        """Whether what touches these channels does not run on one alone."""
+        needed = self.finder.classes[sorted(self.needed_twice)]
+        return bool(np.isin(np.concatenate(rows), needed).any())
 
     def _options_of(self, names: Sequence[str]) -> dict:
         merged: dict = {}

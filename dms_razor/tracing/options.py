@@ -133,6 +133,25 @@ def check_options(units: Dict[str, dict]) -> Dict[str, dict]:
     return units
 
 
+def two_stay(options: dict, size: int) -> Optional[dict]:
+    """Options of a unit of single channels of which one alone cannot stay.
+
+    Returns:
+        dict | None: None if there is nothing left to choose.
+    """
+    fewest = max(2, options.get('least', 2))
+    allowed = [
+        n for n in options.get('choices',
+                               range(fewest,
+                                     options.get('most', size) + 1)) if n > 1
+    ]
+    if allowed in ([], [size]):
+        return None
+    return dict(
+        options, choices=allowed) if 'choices' in options else dict(
+            options, least=allowed[0])
+
+
 def make_unit(name: str, kind: str, size: int, groups: int, step: int,
               options: dict, members: Tuple[str, ...]) -> Unit:
     """A unit of ``size`` channels a group with the user's bounds.

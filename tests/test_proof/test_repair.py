@@ -147,3 +147,70 @@ def test_repairs_come_to_an_end_with_everything_fixed():
         (1 + net.stem.out_channels + net.out.out_channels), **OUT)
     with pytest.raises(ValueError, match='nothing can be pruned'):
         trace(net, IMAGES)
+
+
+class Standardised(nn.Conv2d):
+    """As in networks without norms: variance 0 of one number is an error."""
+
+    def forward(self, x):
+        weight = F.batch_norm(
+            self.weight.view(1, len(self.weight), -1), None, None, None, None,
+            True, 0., 1e-6)
+        return F.conv2d(x, weight.view_as(self.weight), self.bias)
+
+
+@pytest.mark.parametrize('options, counts', [
+    ({}, range(2, 13)),
+    (dict(least=1), range(2, 13)),
+    (dict(choices=[1, 3, 12]), (3, 12)),
+])
+def test_two_channels_stay_where_one_does_not_run(options, counts):
+    net = build(
+        lambda net, x: net.out(net.b(F.relu(net.a(x)))),
+        a=conv(16, 12),
+        b=Standardised(12, 10, 1),
+        out=conv(10, 8))
+    space = assert_true(net, IMAGES, units=dict(a=options))
+    unit, = (u for u in space.units if u.name == 'a')
+    assert tuple(unit.allowed) == tuple(counts)
+    net.b.weight = nn.Parameter(net.b.weight[:, :1])  # what one would do
+    with pytest.raises(ValueError, match='more than 1 value'):
+        net.b(torch.ones(2, 1, 8, 8))
+
+
+def test_nothing_to_choose_where_one_channel_does_not_run():
+    net = build(
+        lambda net, x: net.out(net.b(net.a(x))),
+        a=conv(16, 12),
+        b=Standardised(12, 10, 1),
+        out=conv(10, 8))
+    space = assert_true(net, IMAGES, units=dict(a=dict(choices=[1, 12])))
+    assert 'does not run on one channel' in reasons(space)['a']
+
+
+class Counting(nn.Module):
+    """Looks at a layer that is not its own, and at none of its inputs."""
+
+    def __init__(self, other):
+        super().__init__()
+        self.other = (other, )
+
+    def forward(self, x):
+        if len(self.other[0].weight) != 12:
+            raise ValueError('it wants twelve')
+        return x
+
+
+def test_each_unit_is_told_the_problem_that_is_its_own():
+    """Halving stopped at what fails by itself, later in the network."""
+    late = conv(16, 12)
+    net = build(
+        lambda net, x: net.out(net.late(net.sized(net.gate(x)))),
+        gate=Counting(late),
+        sized=Sized(),
+        late=late,
+        out=conv(12, 8))
+    found = reasons(assert_true(net, IMAGES, number=1))
+    assert 'it wants twelve' in found['late']
+    assert 'invalid for input' in found['sized.conv1']
+    assert 'twelve' not in found['sized.conv1']
