@@ -113,6 +113,8 @@ setup(
     # said aloud, so that an editable install is a plain path entry
     package_dir={'': '.'},
     packages=find_packages(include=['dms_razor', 'dms_razor.*']),
+    package_data={'dms_razor': ['py.typed']},
+    entry_points={'console_scripts': ['dms-razor=dms_razor.command:main']},
     python_requires='>=3.10',
     install_requires=requirements('runtime'),
     extras_require={

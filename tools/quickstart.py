@@ -19,6 +19,7 @@ from _steps import (CONFIGS, Network, Recipe, cut_evenly, mean_and_deviation,
 from mmengine.config import Config
 
 from dms_razor.subnet.files import write_text
+from dms_razor.subnet.page import write_page
 from dms_razor.subnet.structure import structure_table
 
 SUPERNET, SEARCH, RETRAIN = (
@@ -79,9 +80,15 @@ def main() -> None:
     subnet = recipe.work_dir / 'search' / 'subnet'
     text = table(networks, more={'as cut (%)': as_cut(recipe, networks)})
     write_text(recipe.work_dir / 'table.md', text + '\n')
+    page = write_page(
+        subnet, {
+            f'{network.name}, top-1 (%)': mean_and_deviation(network.top1)
+            for network in networks
+        })
     say('4/4  Result: 596 test images, mean ± standard deviation over seeds\n'
         f'{text}\n\n'
         f'Picture   {subnet / "structure.png"}\n'
+        f'Page      {page}\n'
         f'Report    {subnet / "report.md"}\n'
         f'Table     {recipe.work_dir / "table.md"}\n'
         f'Took      {time.time() - start:.0f} s\n\n'

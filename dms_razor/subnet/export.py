@@ -8,6 +8,7 @@
 | retrain.py | a config that trains the subnet, if a base was named |
 | base.py | what retrain.py inherits, if its base was a local file |
 | report.md, report.json | what was asked, searched and counted |
+| report.html | the same to look at, in one file |
 | structure.png | supernet and subnet, layer by layer |
 """
 import importlib.util
@@ -24,8 +25,10 @@ from ..counting import count_each
 from ..network import to_device_of
 from ..space import Space
 from .checks import check_counts, check_finite
+from .even import even_share
 from .files import whole_folder, write_text
 from .manifest import Manifest, describe_subnet
+from .page import STYLE, fragment, write_page
 from .picture import draw_structure
 from .report import Report, amount, compare_layers
 from .slicing import plain_copy, slice_model
@@ -33,7 +36,7 @@ from .statistics import recalibrate, training_norms
 from .weights import save_weights
 
 FILES = ('subnet.json', 'subnet.pth', 'retrain.py', 'base.py', 'report.md',
-         'report.json', 'structure.png')
+         'report.json', 'report.html', 'structure.png')
 """Every file that an export may hold."""
 
 
@@ -55,6 +58,10 @@ class Export:
     def __repr__(self) -> str:
         return f'{self.report.summary()}\n  in {self.path}'
 
+    def _repr_html_(self) -> str:
+        """For notebooks: the page without its lists."""
+        return f'<style>{STYLE}</style>{fragment(self.report.to_dict())}'
+
 
 def export_subnet(out_dir: Union[str, Path],
                   model: nn.Module,
@@ -71,6 +78,7 @@ def export_subnet(out_dir: Union[str, Path],
                   bn_batches: int = 20,
                   bn_forward: Optional[Callable] = None,
                   decision: Optional[Decision] = None,
+                  scores: Optional[Dict[str, Any]] = None,
                   picture: bool = True) -> Export:
     """Cut out a subnet, check what it costs, and write it down.
 
@@ -91,6 +99,7 @@ def export_subnet(out_dir: Union[str, Path],
         bn_data, bn_batches, bn_forward: What the BatchNorm statistics, which
             are else the supernet's, are taken from: see :func:`recalibrate`.
         decision (Decision, optional): Who decided, for the report.
+        scores (dict, optional): What is known of its accuracy, by name.
         picture (bool): Whether to draw structure.png, with matplotlib.
 
     Returns:
@@ -112,12 +121,15 @@ def export_subnet(out_dir: Union[str, Path],
     report.decision, picture = decision, picture and _can_draw(report)
     _take_statistics(subnet, report, bn_data, bn_batches, bn_forward)
     check_finite(subnet)
+    report.even = even_share(space, limits or {metric: report.cost(metric)})
+    report.scores = scores or {}
     _write(out_dir, subnet, report, texts, picture)
     return Export(Path(out_dir), subnet, report.manifest, report)
 
 
 def _write(out_dir: Union[str, Path], subnet: nn.Module, report: Report,
            texts: Dict[str, str], picture: bool) -> None:
+    """All files; the page last, for it lists the others."""
     texts = {
         'report.md': report.to_markdown(),
         'report.json': report.to_json(),
@@ -130,6 +142,7 @@ def _write(out_dir: Union[str, Path], subnet: nn.Module, report: Report,
             write_text(folder / name, text)
         if picture:
             draw_structure(report.to_dict(), folder / 'structure.png')
+        write_page(folder)
 
 
 def _binding(space: Space, selection: Tensor, limits: Mapping[str, float],
@@ -204,8 +217,7 @@ def _cut(model: nn.Module, space: Space, selection: Tensor, inputs: Any,
     if space.proof is not None:
         report.notes.append(f'Self-check: {space.proof.text()}.')
     for name, limit in limits.items():
-        cost = manifest.costs[name]
-        cost = cost.get('counted', cost['searched'])
+        cost = report.cost(name)
         if cost > limit:
             report.notes.append(
                 f'The subnet is above what was asked: {amount(cost)} instead '

@@ -115,6 +115,8 @@ class Report:
             searched.
         notes (list[str]): Anything else the reader must know.
         decision (Decision, optional): Who decided the structure.
+        even (float, optional): Share of the widths that the even cut keeps.
+        scores (dict): What is known of its accuracy, by name.
     """
     manifest: Manifest
     layers: List[Layer]
@@ -122,6 +124,13 @@ class Report:
     full_width: List[Dict[str, str]] = field(default_factory=list)
     notes: List[str] = field(default_factory=list)
     decision: Optional[Decision] = None
+    even: Optional[float] = None
+    scores: Dict[str, Any] = field(default_factory=dict)
+
+    def cost(self, metric: str) -> float:
+        """What the subnet costs, counted where it can be."""
+        cost = self.manifest.costs[metric]
+        return cost.get('counted', cost['searched'])
 
     def to_dict(self) -> Dict[str, Any]:
         """The report as plain data.
@@ -132,8 +141,8 @@ class Report:
             ``params`` (``supernet``, ``searched``, ``counted``),
             ``others`` (the same of other metrics, if there are any),
             ``counter``, ``units`` (name, kind, kept and total per group),
-            ``layers``, ``removed``, ``full_width``, ``notes`` and, of a
-            search, ``decision``.
+            ``layers``, ``removed``, ``full_width``, ``notes``, ``even``,
+            ``scores`` and, of a search, ``decision``.
         """
         manifest = self.manifest
         target = manifest.target
@@ -157,6 +166,8 @@ class Report:
             removed=manifest.removed,
             full_width=self.full_width,
             notes=self.notes,
+            even=self.even,
+            scores=self.scores,
             **(dict(
                 decision=self.decision.to_dict()) if self.decision else {}))
 
@@ -173,7 +184,8 @@ class Report:
         return '\n\n'.join([
             '# Searched subnet',
             self.summary(),
-            self._costs(), *self.notes, *self._decided(), '## Layers',
+            self._costs(), *self._known(), *self.notes, *self._decided(),
+            '## Layers',
             self._layers(), '## Removed blocks',
             self._removed(), '## At full width',
             table(
@@ -205,6 +217,10 @@ class Report:
                      'exported network, convolutions, linear layers and '
                      f'matrix products, for {share}an input of '
                      f'{first_shape(manifest.inputs)}.')
+
+    def _known(self) -> List[str]:
+        rows = [(name, str(score)) for name, score in self.scores.items()]
+        return [table(('', 'score'), rows)] if rows else []
 
     def _decided(self) -> List[str]:
         if self.decision is None:

@@ -35,16 +35,27 @@ def _cost(report: Dict[str, Any]) -> str:
                      f'({format_amount(now)} of '
                      f'{format_amount(cost["supernet"])})')
     text = f'{report.get("network", "The network")} with {", ".join(parts)}'
-    if asked['target'] is not None:
-        text += (f'; asked for were at most {format_amount(asked["target"])} '
-                 f'{asked["metric"]}')
+    limits = [
+        f'{format_amount(limit)} {name}'
+        for name, limit in limits_of(report).items()
+    ]
+    if limits:
+        text += f'; asked for were at most {" and ".join(limits)}'
     return text + '.'
+
+
+def limits_of(report: Dict[str, Any]) -> Dict[str, float]:
+    """Metric -> what was asked for at most; empty if nothing was."""
+    asked = report['asked']
+    if asked['target'] is None:
+        return {}
+    return asked.get('limits') or {asked['metric']: asked['target']}
 
 
 def _kept(report: Dict[str, Any]) -> str:
     kept, parts = {}, []
     for unit in report['units']:
-        kind = 'block' if unit['kind'] == 'depth' else \
+        kind = 'removable block' if unit['kind'] == 'depth' else \
             'head' if unit['kind'] == 'heads' else 'channel'
         number = unit['groups'] * unit['step']
         before, after = kept.get(kind, (0, 0))

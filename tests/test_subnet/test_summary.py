@@ -32,8 +32,14 @@ def test_what_it_says():
     assert summarise(REPORT) == (
         'Net with 49.5 % of the MACs (990 of 2 K), 50.0 % of the parameters '
         '(150 of 300); asked for were at most 1 K macs. It keeps 10 of 20 '
-        'channels, 1 of 3 blocks, 2 of 4 heads. The task decided the '
-        'structure.')
+        'channels, 1 of 3 removable blocks, 2 of 4 heads. The task decided '
+        'the structure.')
+
+
+def test_several_budgets():
+    report = copy.deepcopy(REPORT)
+    report['asked']['limits'] = dict(macs=1000., params=160.)
+    assert 'at most 1 K macs and 160 params.' in summarise(report)
 
 
 def test_a_search_that_is_too_short_says_so():

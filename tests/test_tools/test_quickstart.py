@@ -25,6 +25,9 @@ def test_ends_with_table_and_picture(run_tool, tmp_path):
 
     picture = tmp_path / 'out/search/subnet/structure.png'
     assert f'Picture   {picture.relative_to(tmp_path)}' in output
+    page = tmp_path / 'out/search/subnet/report.html'
+    assert f'Page      {page.relative_to(tmp_path)}' in output
+    assert '<td>searched, top-1 (%)</td>' in page.read_text(encoding='utf-8')
     assert picture.read_bytes().startswith(b'\x89PNG')
     assert output.count('python tools/train.py') == 1
 
