@@ -102,9 +102,6 @@ def export_subnet(out_dir: Union[str, Path],
         scores (dict, optional): What is known of its accuracy, by name.
         picture (bool): Whether to draw structure.png, with matplotlib.
 
-    Returns:
-        Export: The folder and what is in it.
-
     Raises:
         SubnetError: ``selection`` is no network of the space, costs or
             weights are wrong, or the folder holds something else.
