@@ -102,8 +102,23 @@ def several(inputs: Any) -> tuple:
 
 
 def run_model(model: nn.Module, *args: Any, **kwargs: Any) -> Any:
-    """The default forward: ``model(*args, **kwargs)``."""
-    return model(*args, **kwargs)
+    """The default forward: ``model(*args, **kwargs)``.
+
+    A language model runs without the cache of its generation: keys and
+    values that it hands out would have to stay as they are.
+    """
+    configs = {
+        id(module.config): module.config
+        for module in model.modules()
+        if getattr(getattr(module, 'config', None), 'use_cache', None) is True
+    }
+    try:
+        for config in configs.values():
+            config.use_cache = False
+        return model(*args, **kwargs)
+    finally:
+        for config in configs.values():
+            config.use_cache = True
 
 
 def tensors_of(value: Any, seen: Optional[Set[int]] = None) -> List[Tensor]:

@@ -202,26 +202,23 @@ class SpaceBuilder:
         for fact in self.finder.attention:
             path, before = fact.module, len(units)
             slim = slim_name(self.recorder.modules[path])
-            heads, queries, values = (
-                self.finder.classes[labels.numpy()]
-                for labels in (fact.heads, fact.queries, fact.values))
-            rows = dict(heads=heads[None])
-            if slim is not None:
-                rows.update(qk=queries, v=values)
-            stays = dict(heads=fact.stays)
-            reasons = {
-                kind:
-                stays.get(kind)
-                or self._add_unit(units, kind, f'{path}.{kind}', own, [path])
-                for kind, own in rows.items()
-            }
-            self.attention_stays += [
-                FullWidth(path, reason) for kind, reason in reasons.items()
-                if reason and kind in self.kinds and len(rows[kind][0]) > 1
-            ]
-            if reasons['heads'] is None:
-                for own in (queries, values):
-                    self.elements.head[own] = self.elements.own[heads, None]
+            rows = dict(heads=self.finder.classes[fact.heads.numpy()][None])
+            if fact.inner is not None:
+                rows['query_heads'] = self.finder.classes[fact.inner.numpy()]
+            elif slim is not None:
+                rows.update(
+                    qk=self.finder.dims(fact, fact.queries),
+                    v=self.finder.dims(fact, fact.values))
+            for name, own in rows.items():
+                kind = name.rpartition('_')[2]
+                reason = own if isinstance(own, str) else ''
+                if kind == 'heads':
+                    reason = fact.stays
+                reason = reason or self._add_unit(
+                    units, kind, f'{path}.{name}', own, [path])
+                if reason and kind in self.kinds and len(own[0]) > 1:
+                    self.attention_stays.append(FullWidth(path, reason))
+            self.elements.join_heads(fact)
             if len(units) > before and slim is not None:
                 self.replacements[path] = slim
 

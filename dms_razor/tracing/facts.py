@@ -4,6 +4,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Dict, List, Optional, Set, Tuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -55,14 +56,21 @@ class Producer:
 class Heads:
     """Attention heads: a product of queries and keys, then of values.
 
+    Where n query heads share the keys and values of one head (grouped-query
+    attention; multi-query, if that is all of them), H counts the shared ones.
+
     Attributes:
         module (str): Path of the module that multiplies.
         heads (Tensor): One fresh variable a head, ``[H]``.
-        queries (Tensor): Labels of the queries, ``[H, d_qk]``.
+        queries (Tensor): Labels of the queries, ``[H, n * d_qk]``.
         keys (Tensor): Labels of the keys, ``[H, d_qk]``.
         values (Tensor): Labels of the values, ``[H, d_v]``; None until the
             second product was seen.
         stays (str): Why all heads stay, while their dims may go; or ''.
+        inner (Tensor): One fresh variable a query head, ``[H, n]``; None
+            where no keys are shared.
+        made (Tensor): Labels of what query heads return, ``[H, n * d_v]``,
+            where keys are shared.
     """
     module: str
     heads: Tensor
@@ -70,6 +78,33 @@ class Heads:
     keys: Tensor
     values: Optional[Tensor] = None
     stays: str = ''
+    inner: Optional[Tensor] = None
+    made: Optional[Tensor] = None
+
+    @property
+    def scores(self) -> Tensor:
+        """Labels of its scores: one a query head."""
+        return self.heads if self.inner is None else self.inner.reshape(-1)
+
+    @property
+    def results(self) -> Optional[Tensor]:
+        """Labels of what its heads return: the values, if none are shared."""
+        return self.values if self.inner is None else self.made
+
+
+@dataclass
+class Shared:
+    """A constant that meets channels of all heads alike.
+
+    Attributes:
+        labels (Tensor): Those of the channels.
+        constant (Tensor): Those of the constant, of as many dimensions; 1 in
+            some where the channels vary.
+        reason (str): Why the channels stay, if they are dims of heads.
+    """
+    labels: Tensor
+    constant: Tensor
+    reason: str
 
 
 @dataclass
@@ -149,6 +184,7 @@ class Facts:
         self.partitions: List[Partition] = []
         self.pieces: List[Piece] = []
         self.heads: List[Heads] = []
+        self.shared: List[Shared] = []
         self.norms: Dict[str, NormAxis] = {}
         self.entry_labels: Dict[str, Tensor] = {}
         # Modules that are linear in their own weight and bias.
@@ -224,6 +260,7 @@ class Facts:
 
     def finish(self) -> None:
         """Keep what is used in more than one way, or in an unknown way."""
+        self._settle_shared()
         carried = [(axis.name, axis.labels) for axis in self.axes.values()]
         for name, _ in carried:
             if name in self.entry_labels:
@@ -233,3 +270,25 @@ class Facts:
         for name, labels in (*carried, *self.entry_labels.items()):
             if name in self.whole:
                 self.variables.fix(labels, self.whole[name])
+
+    def _settle_shared(self) -> None:
+        """What meets a constant is dims of heads, or goes with the constant.
+
+        A table of positions (rotary embeddings) or a scale a dim, alike for
+        all heads: a head may go and leaves it as it is, one of its dims may
+        not. Elsewhere the constant shrinks with the channels.
+        """
+        classes = self.variables.classes()
+        dims = [
+            classes[labels.reshape(-1).numpy()] for fact in self.heads
+            for labels in (fact.queries, fact.keys, fact.values)
+            if labels is not None
+        ]
+        dims = np.concatenate(dims) if dims else np.zeros(0, int)
+        for met in self.shared:
+            if np.isin(classes[met.labels.reshape(-1).numpy()], dims).all():
+                self.variables.hold(met.labels, met.reason)
+                self.variables.fix(met.constant, met.reason)
+            else:
+                self.variables.merge(
+                    *torch.broadcast_tensors(met.labels, met.constant))

@@ -96,13 +96,16 @@ class Variables:
     """The channel variables of a trace and what was found out about them.
 
     Variables that must live and die together are merged, variables that must
-    stay are fixed with a reason. Ids start at 1; 0 is no variable.
+    stay are fixed with a reason. Those that are held stay as well, but for
+    one case: where they are dims of a head they may go with the whole head.
+    Ids start at 1; 0 is no variable.
     """
 
     def __init__(self) -> None:
         self.count = 1
         self._merged: List[np.ndarray] = []  # pairs [2, n]
         self._fixed: List[Tuple[np.ndarray, str]] = []
+        self._held: List[Tuple[np.ndarray, str]] = []
 
     def new(self, number: int) -> Tensor:
         """``number`` fresh variables, shape ``[number]``."""
@@ -133,10 +136,19 @@ class Variables:
 
     def fix(self, labels: Tensor, reason: str) -> None:
         """The channels named in ``labels`` must stay; first reason wins."""
+        self._note(self._fixed, labels, reason)
+
+    def hold(self, labels: Tensor, reason: str) -> None:
+        """The same, unless they are dims of a head and go with it."""
+        self._note(self._held, labels, reason)
+
+    @staticmethod
+    def _note(kept: List[Tuple[np.ndarray, str]], labels: Tensor,
+              reason: str) -> None:
         ids = np.unique(core(labels).reshape(-1).numpy())
         ids = ids[ids > 0]
         if len(ids):
-            self._fixed.append((ids, reason))
+            kept.append((ids, reason))
 
     def classes(self) -> np.ndarray:
         """The smallest variable each variable is merged with, ``[count]``."""
@@ -145,8 +157,17 @@ class Variables:
 
     def fixed(self, classes: np.ndarray) -> dict:
         """Class of variables -> reason why it must stay."""
+        return self._by_class(self._fixed, classes)
+
+    def held(self, classes: np.ndarray) -> dict:
+        """Class of variables -> reason why it is held."""
+        return self._by_class(self._held, classes)
+
+    @staticmethod
+    def _by_class(kept: List[Tuple[np.ndarray, str]],
+                  classes: np.ndarray) -> dict:
         return {
             root: reason
-            for ids, reason in reversed(self._fixed)
+            for ids, reason in reversed(kept)
             for root in np.unique(classes[ids]).tolist()
         }

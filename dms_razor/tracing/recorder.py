@@ -14,14 +14,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_flatten, tree_map
+from torch.utils._pytree import tree_flatten
 
-from ..counting import every_product
 from ..network import named_tensors, tensors_of
 from .facts import Facts, Operation
 from .labels import Variables, compress, core
 from .record import ModuleCall, Node, NotUnderstood, OpCall, Value, version_of
 from .rules.table import has, op_name
+from .rules.unknown import not_known
 from .weights import settle_weights
 
 
@@ -71,6 +71,7 @@ class Recorder(TorchFunctionMode):
             self._names.setdefault(id(tensor), name)
         self._values: Dict[int, Value] = {}
         self._hidden: Dict[int, Tensor] = {}
+        self._given: Dict[int, Tensor] = {}  # words, and what is made of them
         self._stack: List[int] = [-1]
 
     @property
@@ -102,6 +103,12 @@ class Recorder(TorchFunctionMode):
         if name is None or tensor.dim() == 0:
             return None
         return self.facts.entries(name, tensor)
+
+    def is_constant(self, tensor: Tensor) -> bool:
+        """Whether it is a parameter or buffer, or computed from those."""
+        value = self.value(tensor)
+        return self.name_of(tensor) is not None or (
+            value is not None and self.nodes[value.node].constant)
 
     def core_of(self, tensor: Tensor) -> Tensor:
         """Labels at core size; 0 for a constant."""
@@ -175,8 +182,9 @@ class Recorder(TorchFunctionMode):
             len(self.nodes), op, self._stack[-1], list(dict.fromkeys(inputs)),
             len(inputs))
         node.names = {self._names.get(id(t), '') for t in tensors} - {''}
-        node.constant = op != 'input' and all(self.nodes[n].constant
-                                              for n in node.inputs)
+        node.constant = op != 'input' and all(
+            self.nodes[n].constant for n in node.inputs) and not any(
+                id(t) in self._given for t in tensors)
         self.nodes.append(node)
         return node
 
@@ -190,6 +198,8 @@ class Recorder(TorchFunctionMode):
         out = func(*args, **kwargs)
         names = {self.name_of(t) for t in tensors} - {None}
         if not names and all(self.value(t) is None for t in tensors):
+            if any(id(t) in self._given for t in tensors):
+                self._given.update((id(t), t) for t in tensors_of(out))
             return out
         self.touched |= names
         outs = [t for t in tree_flatten(out)[0] if isinstance(t, Tensor)]
@@ -367,34 +377,15 @@ class Recorder(TorchFunctionMode):
         settle_weights(self)
         self.facts.finish()
         self._values.clear()
+        self._given.clear()
         self._hidden.clear()
         return out
 
     def _bind_inputs(self, tensors: List[Tensor]) -> None:
         node = self.new_node('input', [])
-        floating = [t for t in tensors if t.is_floating_point()]
-        for tensor in floating:
+        for tensor in tensors:
+            if not tensor.is_floating_point():
+                self._given[id(tensor)] = tensor
+                continue
             variable = self.variables.new_fixed('input of the network')
             self.bind(tensor, node, variable.expand(tensor.shape))
-
-
-def not_known(recorder: Recorder, call: OpCall) -> List[Optional[Tensor]]:
-    """The rule of all other operations: they count, their channels stay.
-
-    The operation runs again, on copies of what it writes into; in a second
-    recording it need not be counted.
-    """
-    reason = (f'{recorder.where} uses {call.op}, for which it is not known '
-              'how channels pass through it')
-    if recorder.first is not None:
-        raise NotUnderstood(reason)
-    args, kwargs = tree_map(
-        lambda leaf: leaf.clone()
-        if any(leaf is t for t in call.changed) else leaf,
-        (call.args, call.kwargs))
-    with every_product() as counter:
-        call.func(*args, **kwargs)
-    macs = counter.get_total_flops() // 2
-    if macs:
-        recorder.count(call, macs)
-    raise NotUnderstood(reason)

@@ -1,5 +1,6 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """Where masks act, how tensors shrink and which numbers of layers follow."""
+import re
 from typing import Dict, Iterator, List, Optional, Tuple
 
 import torch
@@ -198,24 +199,31 @@ class SiteBuilder:
     def _attention_attributes(self,
                               fact: Heads) -> Iterator[Tuple[str, Tensor]]:
         """Numbers of an attention layer that follow heads and dims."""
-        module = self.modules[fact.module]
-        indices = {
-            len(fact.heads): self.elements.index(fact.heads),
-            fact.values.numel(): self.elements.index(fact.values.reshape(-1)),
-        }
-        names = tuple(whole_numbers(module))
+        module, index = self.modules[fact.module], self.elements.index
+        numbers = whole_numbers(module)
         if fact.module in self.replacements:
             yield 'qk_dims', self.elements.own_index(fact.queries[0])
             yield 'v_dims', self.elements.own_index(fact.values[0])
-            names = slim_class(module).dms_numbers
-        for name in names:
-            if getattr(module, name, None) in indices:
-                yield name, indices[getattr(module, name)]
+            wanted = slim_class(module).dms_numbers
+            numbers = {n: numbers[n] for n in wanted if n in numbers}
+        for name, number in numbers.items():
+            for says, labels in (
+                (_HEADS, fact.scores),
+                (_KEY_HEADS, fact.heads),
+                (_TIMES, None if fact.inner is None else fact.inner[0]),
+                (_DIMS, fact.results.reshape(-1)),
+            ):
+                if labels is not None and number == len(
+                        labels) and says.search(name):
+                    yield name, index(labels)
+                    break
 
     def _query_masks(self) -> List[MaskSite]:
         """Query/key masks act once, on what makes the queries."""
         sites = []
         for fact in self.attention:
+            if fact.inner is not None:
+                continue  # their dims stay
             wanted = fact.queries.reshape(-1)
             for name in projection_of(self.facts, wanted):
                 labels = self.facts.axes[name, 0].labels
@@ -224,6 +232,16 @@ class SiteBuilder:
                 if prunable(index):
                     sites.append(self._site(name, 0, index))
         return sites
+
+
+# What a number of an attention layer counts is told by its name and value:
+# of eight heads of eight dims ``head_dim`` stays, and ``layer_idx`` always.
+_HEADS = re.compile(
+    r'^(?!.*(dim|size|width|chan|layer|idx|index|group|key|kv))')
+_KEY_HEADS = re.compile(r'^(?=.*(key|kv))(?!.*(dim|size|layer|idx|group))')
+_TIMES = re.compile(r'group|rep')
+_DIMS = re.compile(r'^(?!.*(num|layer|idx|index|depth|block|len|window))'
+                   r'(?=.*all|(?!.*head))')
 
 
 def whole_numbers(module: nn.Module) -> Dict[str, int]:

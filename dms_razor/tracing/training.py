@@ -167,7 +167,10 @@ def _join_heads(facts: Facts, number: int) -> None:
         same.stays = same.stays or fact.stays
         known = same.values is not None and fact.values is not None
         if known and same.values.shape == fact.values.shape:
-            facts.variables.merge(same.values, fact.values)
+            for name in ('values', 'inner', 'made'):
+                if getattr(same, name) is not None:
+                    facts.variables.merge(
+                        getattr(same, name), getattr(fact, name))
         else:
             same.values = None  # in one mode they are not understood
     facts.heads[number:] = new

@@ -8,7 +8,7 @@ groups of one unit, ranked apart (METHOD section 1, groups).
 """
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
-from typing import Callable, Dict, Iterable, List, Optional, Set, Tuple
+from typing import Callable, Dict, Iterable, List, Optional, Set, Tuple, Union
 
 import numpy as np
 import torch
@@ -53,7 +53,11 @@ class UnitFinder:
             for axis in facts.axes.values() if axis.reads
             for root in self.roots(axis.labels)
         }
+        self.held = facts.variables.held(self.classes)
         self._take_attention()
+        for root, reason in self.held.items():
+            if root not in self.taken:
+                self._fix([root], reason)
         made = {r for p in facts.producers for r in self.roots(p.labels)}
         # They have no mask to learn from.
         self._fix(made - self.read - self.taken, 'no layer reads its channels')
@@ -79,7 +83,8 @@ class UnitFinder:
         self.attention: List[Heads] = []
         self.taken: Set[int] = set()
         for fact in self.facts.heads:
-            found = (fact.heads, fact.queries, fact.values)
+            found = (fact.heads, fact.queries, fact.keys, fact.values,
+                     fact.inner, fact.results)
             roots = [r for x in found if x is not None for r in self.roots(x)]
             reason = self._why_not(fact, roots)
             if reason is None:
@@ -97,13 +102,14 @@ class UnitFinder:
             if root in self.fixed:
                 return self.fixed[root]
         everything = set(roots)
-        if len(everything) < len(roots) or 0 in roots:
+        if 0 in roots or self._overlap(fact):
             return f'{where}: its heads share channels'
         if self.read.intersection(self.roots(fact.heads)):
             return f'{where}: its heads are mixed with one another'
-        if self.read.intersection(self.roots(fact.queries)):
+        if self.read.intersection(
+                self.roots(fact.queries) + self.roots(fact.keys)):
             return f'{where}: its queries or keys are read elsewhere'
-        if not self.read.issuperset(self.roots(fact.values)):
+        if not self.read.issuperset(self.roots(fact.results)):
             return f'{where}: no layer reads its values'
         for producer in self.facts.producers:
             vector = set(self.roots(producer.labels))
@@ -111,6 +117,29 @@ class UnitFinder:
                 return f'{where}: its queries, keys or values also occur ' \
                     'outside'
         return None
+
+    def _overlap(self, fact: Heads) -> bool:
+        """Whether heads, or queries and values of one, share a class."""
+        rows = [*fact.heads[:, None], *fact.values]
+        if fact.inner is None:
+            rows += [*fact.queries]
+        else:
+            rows += [*fact.keys, *fact.inner.reshape(-1, 1)]
+            for labels in (fact.queries, fact.results):
+                rows += [*labels.reshape(fact.inner.numel(), -1)]
+        held = [set(self.roots(row)) for row in rows]
+        return sum(map(len, held)) > len(set().union(*held))
+
+    def dims(self, fact: Heads, labels: Tensor) -> Union[str, np.ndarray]:
+        """Classes of the dims of heads ``[H, d]``, or why they are no choice.
+        """
+        found = self.classes[labels.numpy()]
+        for root in found.reshape(-1).tolist():
+            if root in self.held:
+                return self.held[root]
+        if len(np.unique(found)) < found.size:
+            return f'dims of each head of "{fact.module}" go together'
+        return found
 
     def _signatures(self) -> None:
         """Which named vectors each class occurs in."""
@@ -203,7 +232,7 @@ class UnitFinder:
         return columns, bad
 
 
-def projection_of(facts: Facts, labels: torch.Tensor) -> List[str]:
+def projection_of(facts: Facts, labels: Tensor) -> List[str]:
     """Parameters whose rows make the queries: where their mask acts.
 
     A norm behind the projection, if there is one, else the projection.
@@ -249,6 +278,25 @@ class Elements:
         self.classes = classes
         self.own = np.full(len(classes), -1)
         self.head = np.full(len(classes), -1)
+
+    def join_heads(self, fact: Heads) -> None:
+        """Dims of heads go with their heads, whose elements are numbered.
+
+        Where query heads share keys, their dims go with the query head and
+        with the head of keys: that one takes the place of an own element.
+        """
+        heads = self.own[self.classes[fact.heads.numpy()]]
+        if fact.inner is None:
+            for labels in (fact.queries, fact.values):
+                self.head[self.classes[labels.numpy()]] = heads[:, None]
+            return
+        inner = self.own[self.classes[fact.inner.numpy()]]
+        for labels in (fact.keys, fact.values):
+            self.own[self.classes[labels.numpy()]] = heads[:, None]
+        for labels in (fact.inner, fact.queries, fact.results):
+            dims = self.classes[labels.reshape(*inner.shape, -1).numpy()]
+            self.own[dims] = heads[:, None, None]
+            self.head[dims] = inner[..., None]
 
     def own_index(self, labels: Tensor) -> Tensor:
         """Own element of each label, -1 for none; shape of ``labels``."""

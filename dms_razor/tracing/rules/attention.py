@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from ..facts import Heads
-from ..labels import align, core, expand_vector
+from ..labels import align, compress, core, expand_vector
+from ..record import NotUnderstood
 from .contraction import channel_vector, dense
 from .table import register_rule
 from .weights import Weight, weight_of
@@ -40,14 +41,36 @@ def _rows(labels: Tensor, head: Optional[int], dim: int) -> Tensor:
                                                        labels.shape[dim])
 
 
-def _product(recorder, call, a: Tensor, b: Tensor,
+def _product(recorder, call, total: int, a: Tensor, b: Tensor,
              shape: torch.Size) -> Tensor:
-    """Labels of ``a @ b``; both at core size, contracted over -1 and -2."""
+    """Labels of ``a @ b``; both at core size, contracted over -1 and -2.
+
+    MACs follow the channels that are summed up, or that pass.
+
+    Args:
+        recorder (Recorder): The recorder.
+        call (OpCall): The operation.
+        total (int): MACs of the whole batch.
+        a, b (Tensor): Labels of the factors.
+        shape (torch.Size): Of the product.
+    """
     inner_a, inner_b = a.shape[-1] > 1, b.shape[-2] > 1
-    recorder.require(
-        inner_a == inner_b,
-        f'multiplies channels with a tensor that has none ({call.op})')
-    return (_scores if inner_a else _weighted)(recorder, a, b, shape)
+    if max(*a.shape[-2:], *b.shape[-2:]) == 1 and not any(
+            _fact_of(recorder, x) for x in (a, b)):
+        # Heads whose dims go together: each is one channel.
+        inner_a = inner_b = min(a.numel(), b.numel()) > 1
+    try:
+        recorder.require(
+            inner_a == inner_b,
+            f'multiplies channels with a tensor that has none ({call.op})')
+        result = (_scores if inner_a else _weighted)(recorder, a, b, shape)
+    except NotUnderstood:
+        recorder.count(call, total)
+        raise
+    counted = a if inner_a else core(compress(result))
+    axes = [x.reshape(-1) for x in (counted, a, b) if x.numel() > 1][:1]
+    recorder.count(call, total / prod(map(len, axes)), *axes)
+    return result
 
 
 def _scores(recorder, a: Tensor, b: Tensor, shape: torch.Size) -> Tensor:
@@ -55,17 +78,49 @@ def _scores(recorder, a: Tensor, b: Tensor, shape: torch.Size) -> Tensor:
     recorder.require(
         max(a.shape[-2], b.shape[-1]) < 2,
         'multiplies channels with channels (cross-covariance)')
-    head = _head_dim(recorder, a)
+    head, own = _head_dim(recorder, a), _head_dim(recorder, b)
+    if own is None is not head and a.shape[head] == shape[head]:
+        # One head of keys for all heads of queries.
+        size = list(b.shape)
+        size[head], own = a.shape[head], head
+        b = b.expand(size)
     recorder.require(
-        head == _head_dim(recorder, b), 'pairs the heads of queries and keys '
+        head == own, 'pairs the heads of queries and keys '
         'in a way that is not understood')
     queries, keys = _rows(a, head, -1), _rows(b, head, -2)
     recorder.require(queries.shape == keys.shape and int(queries.min()) > 0,
                      'multiplies activations whose channels do not match')
-    recorder.variables.merge(queries, keys)
-    heads = recorder.variables.new(len(queries))
-    recorder.facts.heads.append(Heads(recorder.path, heads, queries, keys))
-    return expand_vector(heads, -1 if head is None else head, shape)
+    variables, times = recorder.variables, _repeats(keys)
+    fact = Heads(recorder.path, variables.new(len(keys) // times),
+                 queries.reshape(len(keys) // times, -1), keys[::times])
+    if times == 1:
+        variables.merge(queries, keys)
+    else:
+        reason = f'{recorder.where} has query heads that share their keys'
+        variables.hold(queries, reason)
+        variables.hold(keys, reason)
+        fact.inner = variables.new(len(keys)).view(-1, times)
+    recorder.facts.heads.append(fact)
+    return expand_vector(fact.scores, -1 if head is None else head, shape)
+
+
+def _repeats(rows: Tensor) -> int:
+    """How often each row stands there, one after the other."""
+    times = 1
+    while times < len(rows) and torch.equal(rows[times], rows[0]):
+        times += 1
+    runs = len(rows) % times == 0 and torch.equal(
+        rows[::times].repeat_interleave(times, 0), rows)
+    return times if runs else 1
+
+
+def _fact_of(recorder, scores: Tensor) -> Optional[Heads]:
+    """The heads whose scores these labels are, if they are any."""
+    classes = recorder.variables.classes()
+    variables = classes[scores.reshape(-1).numpy()]
+    return next((fact for fact in recorder.facts.heads[recorder.heads_before:]
+                 if np.array_equal(classes[fact.scores.numpy()], variables)),
+                None)
 
 
 def _weighted(recorder, a: Tensor, b: Tensor, shape: torch.Size) -> Tensor:
@@ -76,40 +131,50 @@ def _weighted(recorder, a: Tensor, b: Tensor, shape: torch.Size) -> Tensor:
     carrier, weights = (a, b) if a.shape[-2] > 1 else (b, a)
     free = -2 if carrier is a else -1
     if int(weights.max()) > 0:
-        _note_values(recorder, weights, carrier, free)
+        carrier = _note_values(recorder, weights, carrier, free)
     return carrier.expand(shape)
 
 
 def _note_values(recorder, weights: Tensor, carrier: Tensor,
-                 free: int) -> None:
-    """The values of known heads; other weights must hold no channels."""
-    head = _head_dim(recorder, weights)
-    classes = recorder.variables.classes()
-    variables = classes[weights.reshape(-1).numpy()]
-    fact = next((fact for fact in recorder.facts.heads[recorder.heads_before:]
-                 if np.array_equal(classes[fact.heads.numpy()], variables)),
-                None)
+                 free: int) -> Tensor:
+    """The values of known heads; other weights must hold no channels.
+
+    Returns:
+        Tensor: Labels of the result, as those of the values: the same, unless
+        query heads share their values.
+    """
+    head, fact = _head_dim(recorder, weights), _fact_of(recorder, weights)
     new = head is None if fact is None else fact.values is None
+    if fact is not None and fact.inner is not None and _head_dim(
+            recorder, carrier) is None:
+        size = list(carrier.shape)
+        size[head] = weights.shape[head]
+        carrier = carrier.expand(size)
     recorder.require(
         new and _head_dim(recorder, carrier) == head,
         'combines scores and values in a way that is not '
         'understood')
-    if fact is not None:
-        fact.values = _rows(carrier, head, free)
-
-
-def _count_product(recorder, call, total: int, a: Tensor, b: Tensor) -> None:
-    """MACs follow the channels that are summed up, or that pass."""
-    axes = [x.reshape(-1) for x in (a, b) if max(x.shape[-2:]) > 1
-            ][:1] or [x.reshape(-1) for x in (a, b) if x.numel() > 1][:1]
-    recorder.count(call, total / prod(map(len, axes)), *axes)
-
-
-def _constant(recorder, tensor: Tensor) -> bool:
-    """Whether a tensor is a parameter, or computed from parameters alone."""
-    value = recorder.value(tensor)
-    return recorder.name_of(tensor) is not None or (
-        value is not None and recorder.nodes[value.node].constant)
+    if fact is None:
+        return carrier
+    rows = _rows(carrier, head, free)
+    if fact.inner is None:
+        fact.values = rows
+        return carrier
+    times = fact.inner.shape[1]
+    recorder.require(
+        torch.equal(rows[::times].repeat_interleave(times, 0), rows),
+        'shares its keys otherwise than its values')
+    fact.values = rows[::times]
+    reason = f'{recorder.where} has query heads that share their values'
+    recorder.variables.hold(rows, reason)
+    made = recorder.variables.new(rows.numel()).view(rows.shape)
+    recorder.variables.hold(made, reason)
+    fact.made = made.reshape(len(fact.values), -1)
+    size = [1] * carrier.dim()
+    size[head], size[free] = rows.shape
+    if head > free:
+        made = made.T
+    return made.reshape(size)
 
 
 def _layer(recorder, call, x: Tensor, held: Weight, macs: int) -> List[Tensor]:
@@ -133,7 +198,8 @@ def matrix_product(recorder, call) -> List[Tensor]:
         a, b = b, a
     out = call.outs[0]
     total = out.numel() * a.shape[-1]
-    if b.dim() == 2 and _constant(recorder, b) and not _constant(recorder, a):
+    if b.dim() == 2 and recorder.is_constant(
+            b) and not recorder.is_constant(a):
         held = weight_of(recorder, b)
         if held is not None:
             return _layer(recorder, call, a, held, total)
@@ -144,8 +210,7 @@ def matrix_product(recorder, call) -> List[Tensor]:
         f'({call.op})', call, total)
     left = align(recorder.core_of(a), out.dim())
     right = align(recorder.core_of(b), out.dim())
-    _count_product(recorder, call, total, left, right)
-    return [_product(recorder, call, left, right, out.shape)]
+    return [_product(recorder, call, total, left, right, out.shape)]
 
 
 @register_rule('scaled_dot_product_attention')
@@ -156,13 +221,20 @@ def attention(recorder, call) -> List[Tensor]:
     mask = call.argument(3, 'attn_mask')
     out = call.outs[0]
     labels = [align(recorder.core_of(x), out.dim()) for x in (q, k, v)]
+    if call.kwargs.get('enable_gqa') and q.shape[-3] > k.shape[-3]:
+        for i, tensor in ((1, k), (2, v)):
+            labels[i] = labels[i].expand(
+                *labels[i].shape[:-3], tensor.shape[-3],
+                *labels[i].shape[-2:]).repeat_interleave(
+                    q.shape[-3] // tensor.shape[-3], -3)
     tokens = prod(q.shape[:-1]) * k.shape[-2]
-    _count_product(recorder, call, tokens * q.shape[-1], labels[0], labels[1])
-    _count_product(recorder, call, tokens * v.shape[-1], labels[2], labels[2])
     shape = torch.Size((*q.shape[:-1], k.shape[-2]))
-    scores = _product(recorder, call, labels[0], labels[1].transpose(-1, -2),
-                      shape)
+    scores = _product(recorder, call, tokens * q.shape[-1], labels[0],
+                      labels[1].transpose(-1, -2), shape)
     if isinstance(mask, Tensor) and recorder.labels_of(mask) is not None:
         bias = align(recorder.core_of(mask), len(shape))
         recorder.variables.merge(*torch.broadcast_tensors(core(scores), bias))
-    return [_product(recorder, call, core(scores), labels[2], out.shape)]
+    return [
+        _product(recorder, call, tokens * v.shape[-1], core(scores), labels[2],
+                 out.shape)
+    ]

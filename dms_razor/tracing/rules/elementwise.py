@@ -5,6 +5,7 @@ from typing import List, Optional, Tuple
 import torch
 from torch import Tensor
 
+from ..facts import Shared
 from ..labels import align, core
 from .contraction import channel_vector
 from .table import register_rule, those
@@ -17,8 +18,8 @@ def elementwise(recorder, call) -> List[Tensor]:
     known = [(tensor, recorder.labels_of(tensor)) for tensor in call.tensors]
     operands = [(tensor, align(core(labels), len(shape)))
                 for tensor, labels in known if labels is not None]
-    # Activations first: a parameter beside them has to fit in.
-    operands.sort(key=lambda operand: recorder.value(operand[0]) is None)
+    # Activations first: a constant beside them has to fit in.
+    operands.sort(key=lambda operand: recorder.is_constant(operand[0]))
     # Entries of a weight that is computed are to be known apart.
     apart = recorder.nodes[-1].constant
     result: Optional[Tensor] = None
@@ -33,8 +34,14 @@ def elementwise(recorder, call) -> List[Tensor]:
             reason = f'{recorder.where} applies them across other channels ' \
                 f'({call.op})'
             recorder.variables.fix(labels, reason)
-            if recorder.value(tensor) is not None:
+            if not recorder.is_constant(tensor):
                 recorder.variables.fix(result, reason)
+        elif recorder.is_constant(tensor) and not apart and _for_all(
+                labels, result):
+            recorder.facts.shared.append(
+                Shared(
+                    result, labels, f'{recorder.where} combines all heads '
+                    f'with the same constant ({call.op})'))
         else:
             a, b = torch.broadcast_tensors(result, labels)
             recorder.variables.merge(a, b)
@@ -56,6 +63,12 @@ def _lie_across(left: Tensor, right: Tensor) -> bool:
     """Whether labels vary in dimensions that have nothing in common."""
     return left.numel() > 1 < right.numel() and not any(
         a > 1 < b for a, b in zip(left.shape, right.shape))
+
+
+def _for_all(constant: Tensor, labels: Tensor) -> bool:
+    """Whether a vector of constants meets several vectors of channels."""
+    fits = all(a in (1, b) for a, b in zip(constant.shape, labels.shape))
+    return fits and 1 < constant.numel() < labels.numel()
 
 
 def _meets_many(recorder, tensor: Tensor,
