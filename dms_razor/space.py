@@ -73,7 +73,8 @@ class NormSite:
 
     Attributes:
         module (str): Path of the module that runs it.
-        op (str): 'layer_norm', 'rms_norm' or 'group_norm'.
+        op (str): 'layer_norm', 'rms_norm', 'group_norm', or 'mean' of one
+            that is written out.
         index (Tensor): Element of each channel, like :class:`SliceSite`.
         groups (int): Groups of a group norm, else 1.
     """

@@ -77,11 +77,20 @@ def masked_group_norm(x: Tensor, groups: int, mask: Tensor,
     return out if bias is None else out + bias.view(view)
 
 
+def masked_mean(x: Tensor, mask: Tensor, dim: int, keepdim: bool) -> Tensor:
+    """Mean along ``dim`` of the kept channels, Σmx/Σm; masks ``[C]``."""
+    with torch.autocast(x.device.type, enabled=False):
+        weight = (mask / mask.sum()).to(x.dtype)
+        mean = x.movedim(dim, -1) @ weight
+    return mean.unsqueeze(dim) if keepdim else mean
+
+
 class NormInterceptor(TorchFunctionMode):
     """While a norm module runs, its norm function reads masks.
 
     Works for any module that calls the PyTorch function, whatever it does
-    around it (a LayerNorm over the channels of images permutes first).
+    around it (a LayerNorm over the channels of images permutes first), and
+    for norms that are written out with a mean over channels.
 
     Args:
         mask (Tensor): Masks of the normalised channels, ``[C]``.
@@ -112,6 +121,15 @@ class NormInterceptor(TorchFunctionMode):
             return masked_group_norm(x, get(1, 'num_groups'), self.mask,
                                      get(2, 'weight'), get(3, 'bias'),
                                      get(4, 'eps', 1e-5))
+        if name == 'mean':
+            dim = get(1, 'dim')
+            dim = dim[0] if isinstance(dim, (tuple,
+                                             list)) and len(dim) == 1 else dim
+            if type(dim) is int and x.shape[dim] == len(self.mask):
+                wanted = get(3, 'dtype')
+                x = x if wanted is None else x.to(wanted)
+                return masked_mean(x, self.mask, dim % x.dim(),
+                                   get(2, 'keepdim', False))
         return func(*args, **kwargs)
 
 

@@ -113,7 +113,8 @@ class NormAxis:
 
     Attributes:
         module (str): Path of the module that runs the norm.
-        op (str): 'layer_norm', 'rms_norm' or 'group_norm'.
+        op (str): 'layer_norm', 'rms_norm', 'group_norm', or 'mean' of one
+            that is written out.
         labels (Tensor): Labels of what it normalises over, ``[C]``.
         groups (int): Groups of a group norm, else 1.
     """

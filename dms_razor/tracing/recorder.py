@@ -20,6 +20,7 @@ from ..network import named_tensors, tensors_of
 from .facts import Facts, Operation
 from .labels import Variables, compress, core
 from .record import ModuleCall, Node, NotUnderstood, OpCall, Value, version_of
+from .rules.norm import settle_means
 from .rules.table import has, op_name
 from .rules.unknown import not_known
 from .weights import settle_weights
@@ -375,6 +376,7 @@ class Recorder(TorchFunctionMode):
                 self.readers[source].append(node.index)
         self.times = Counter(call.path for call in self.calls)
         settle_weights(self)
+        settle_means(self)
         self.facts.finish()
         self._values.clear()
         self._given.clear()

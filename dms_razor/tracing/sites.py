@@ -207,16 +207,18 @@ class SiteBuilder:
             wanted = slim_class(module).dms_numbers
             numbers = {n: numbers[n] for n in wanted if n in numbers}
         for name, number in numbers.items():
-            for says, labels in (
-                (_HEADS, fact.scores),
-                (_KEY_HEADS, fact.heads),
-                (_TIMES, None if fact.inner is None else fact.inner[0]),
-                (_DIMS, fact.results.reshape(-1)),
+            for says, size, labels in (
+                (_HEADS, len(fact.scores), fact.scores),
+                (_KEY_HEADS, len(fact.heads), fact.heads),
+                (_DIMS, fact.results.numel(), fact.results.reshape(-1)),
             ):
-                if labels is not None and number == len(
-                        labels) and says.search(name):
+                if number == size and says.search(name):
                     yield name, index(labels)
                     break
+            else:
+                inner = self.elements.query_heads(fact)
+                if number == len(inner) and _TIMES.search(name):
+                    yield name, inner
 
     def _query_masks(self) -> List[MaskSite]:
         """Query/key masks act once, on what makes the queries."""

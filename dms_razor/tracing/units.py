@@ -298,6 +298,15 @@ class Elements:
             self.own[dims] = heads[:, None, None]
             self.head[dims] = inner[..., None]
 
+    def query_heads(self, fact: Heads) -> Tensor:
+        """Elements of the query heads of one head of keys, ``[n]``.
+
+        All heads keep as many; none where no keys are shared.
+        """
+        if fact.inner is None:
+            return torch.zeros(0, dtype=torch.long)
+        return torch.from_numpy(self.head[self.classes[fact.inner[0].numpy()]])
+
     def own_index(self, labels: Tensor) -> Tensor:
         """Own element of each label, -1 for none; shape of ``labels``."""
         return torch.from_numpy(self.own[self.classes[labels.numpy()]])

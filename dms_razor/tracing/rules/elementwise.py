@@ -37,7 +37,8 @@ def elementwise(recorder, call) -> List[Tensor]:
             if not recorder.is_constant(tensor):
                 recorder.variables.fix(result, reason)
         elif recorder.is_constant(tensor) and not apart and _for_all(
-                labels, result):
+                labels, result,
+                recorder.value(tensor) is not None):
             recorder.facts.shared.append(
                 Shared(
                     result, labels, f'{recorder.where} combines all heads '
@@ -65,10 +66,13 @@ def _lie_across(left: Tensor, right: Tensor) -> bool:
         a > 1 < b for a, b in zip(left.shape, right.shape))
 
 
-def _for_all(constant: Tensor, labels: Tensor) -> bool:
-    """Whether a vector of constants meets several vectors of channels."""
+def _for_all(constant: Tensor, labels: Tensor, computed: bool) -> bool:
+    """Whether a vector of constants meets several vectors of channels.
+
+    Or one, if it is computed: there may be others that it meets.
+    """
     fits = all(a in (1, b) for a, b in zip(constant.shape, labels.shape))
-    return fits and 1 < constant.numel() < labels.numel()
+    return fits and 1 < constant.numel() < labels.numel() + computed
 
 
 def _meets_many(recorder, tensor: Tensor,

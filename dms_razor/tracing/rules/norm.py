@@ -89,3 +89,47 @@ def group_norm(recorder, call) -> List[Tensor]:
            [call.argument(2, 'weight'),
             call.argument(3, 'bias')])
     return [expand_vector(vector, 1, torch.Size(x.shape))]
+
+
+# Norms that are written out: means over channels.
+
+#: Name of the operation in a record, once it is understood.
+CHANNEL_MEAN = 'channel_mean'
+
+
+def channel_mean(recorder, vector: Tensor) -> None:
+    """Note that the running module takes the mean of channels.
+
+    Under masks it is that of the kept ones, Σmx/Σm, as in every norm.
+
+    Args:
+        recorder (Recorder): The recorder.
+        vector (Tensor): Labels of the channels, ``[C]``.
+    """
+    path = recorder.path
+    recorder.require(bool(path), 'mixes channels: it takes their mean')
+    known = recorder.facts.norms.setdefault(path,
+                                            NormAxis(path, 'mean', vector))
+    recorder.require(
+        known.op == 'mean' and len(known.labels) == len(vector),
+        'takes means over channels of several widths, or beside a norm')
+    recorder.variables.merge(known.labels, vector)
+    recorder.nodes[-1].op = CHANNEL_MEAN
+
+
+def settle_means(recorder) -> None:
+    """Keep channels of means whose module takes other means as well.
+
+    While it runs all means over so many entries are weighted with masks.
+    """
+    paths = {
+        recorder.calls[node.call].path
+        for node in recorder.nodes if node.op == 'mean' and node.call >= 0
+    }
+    for norm in recorder.facts.norms.values():
+        start = f'{norm.module}.'
+        if norm.op == 'mean' and any(f'{path}.'.startswith(start)
+                                     for path in paths):
+            recorder.variables.fix(
+                norm.labels, f'"{norm.module}" takes means over channels and '
+                'over others')

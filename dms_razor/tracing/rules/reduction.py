@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ..labels import compress, core, expand_vector, varies_along, vector_along
 from .elementwise import elementwise
+from .norm import channel_mean
 from .table import register_rule
 
 SPATIAL = [
@@ -73,11 +74,26 @@ def reduce(recorder, call) -> List[Tensor]:
         return elementwise(recorder, call)
     labels = recorder.labels_of(call.tensors[0])
     dims = _reduced_dims(call, labels.dim())
-    labels = _mixed(recorder, call, labels, dims)
+    if _over_channels(recorder, call, labels, dims):
+        channel_mean(recorder, vector_along(labels, dims[0]))
+        labels = torch.zeros((1, ) * labels.dim(), dtype=torch.long)
+    else:
+        labels = _mixed(recorder, call, labels, dims)
     if call.outs[0].dim() < labels.dim():
         labels = labels.reshape(
             [n for dim, n in enumerate(labels.shape) if dim not in dims])
     return [labels.expand(out.shape) for out in call.outs]
+
+
+def _over_channels(recorder, call, labels: Tensor,
+                   dims: Sequence[int]) -> bool:
+    """Whether it is the mean of an activation's channels, and of them alone.
+    """
+    if call.op != 'mean' or len(dims) != 1 or recorder.nodes[-1].constant:
+        return False
+    vector = vector_along(labels, dims[0])
+    return vector is not None and len(vector) > 1 and varies_along(
+        labels, dims) and int(vector.min()) > 0
 
 
 @register_rule('softmax', 'log_softmax', 'gumbel_softmax', 'softmin',
