@@ -57,10 +57,8 @@ class ResidualFinder:
         for name, tensor in named_tensors(recorder.model).items():
             names[id(tensor)].append(name)
         self.shared = [held for held in names.values() if len(held) > 1]
-        self.constant: Set[int] = set()  # computed from parameters alone
-        for node in self.nodes:
-            if node.op != 'input' and self.constant.issuperset(node.inputs):
-                self.constant.add(node.index)
+        # Computed from parameters alone.
+        self.constant = {node.index for node in self.nodes if node.constant}
 
     def _live(self, results: Iterable[int]) -> Dict[int, List[int]]:
         """Readers of each result that something returned depends on."""

@@ -195,6 +195,10 @@ class Facts:
         self.read_how: Dict[str, ComputedWeight] = {}
         # Parameters -> other modules than their own that read them.
         self.borrowed: Dict[str, Set[str]] = defaultdict(set)
+        # Weights -> their names in the layers that read them: others than
+        # their own where a second layer has them, too, such as a head that
+        # is tied to the embedding of words.
+        self.read_as: Dict[str, Set[str]] = defaultdict(set)
         # Tensors that are used in a way that is not understood -> reason.
         self.whole: Dict[str, str] = {}
         # Rows of channels that keep equal counts, as bytes of their labels.

@@ -95,6 +95,13 @@ class Recorder(TorchFunctionMode):
         """Full name if ``tensor`` is a parameter or a buffer of the model."""
         return self._names.get(id(tensor))
 
+    def own_name_of(self, tensor: Tensor) -> Optional[str]:
+        """Its name in the running module, which others may have as well."""
+        parameters = self.modules[self.path]._parameters
+        return next((f'{self.path}.{name}'
+                     for name, own in parameters.items() if own is tensor),
+                    None)
+
     def labels_of(self, tensor: Tensor) -> Optional[Tensor]:
         """Labels of an activation, or entry by entry of a parameter."""
         value = self.value(tensor)

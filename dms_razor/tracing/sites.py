@@ -82,15 +82,16 @@ class SiteBuilder:
                 axis.name, axis.axis) == (weight.name, weight.axes[0])
             if not (axis.reads or rows) or not prunable(index):
                 continue
-            module, _, tensor = axis.name.rpartition('.')
-            affine = () if weight is not None else self.folding.norm_of(
-                module, len(index))
-            for name in affine:
-                norm, _, scale = name.rpartition('.')
-                result.append(MaskSite(norm, scale, 0, index))
-            if not affine:
-                result.append(
-                    self._site(axis.name, axis.axis, index, axis.groups))
+            names = self.facts.read_as.get(axis.name) or {axis.name}
+            for name in sorted(names):
+                affine = () if weight is not None else self.folding.norm_of(
+                    name.rpartition('.')[0], len(index))
+                for part in affine:
+                    norm, _, scale = part.rpartition('.')
+                    result.append(MaskSite(norm, scale, 0, index))
+                if not affine:
+                    result.append(
+                        self._site(name, axis.axis, index, axis.groups))
         return result + self._query_masks()
 
     def _site(self,
@@ -161,10 +162,7 @@ class SiteBuilder:
             if prunable(index):
                 result.setdefault(path, {})[name] = index
 
-        for name, axis in self.facts.axes:
-            path, _, tensor = name.rpartition('.')
-            if tensor != 'weight':
-                continue
+        for (name, axis), path in self._layers():
             module, index = self.modules[path], self.index_of(name, axis)
             if isinstance(module, nn.modules.conv._ConvNd) and axis == 0 and \
                     module.groups == module.in_channels > 1:
@@ -172,8 +170,8 @@ class SiteBuilder:
                 follow(path, 'in_channels', index[::times].clone())
                 follow(path, 'groups', index[::times].clone())
                 follow(path, 'out_channels', index)
-            attribute = attribute_names(module, axis)
-            if hasattr(module, attribute):
+            reads = self.facts.axes[name, axis].reads
+            for attribute in size_names(module, axis, len(index), reads):
                 follow(path, attribute, index)
         for weight in self.facts.computed:
             for axis, own in enumerate(weight.axes):
@@ -195,6 +193,14 @@ class SiteBuilder:
             for attribute, labels in extra.items():
                 follow(path, attribute, self.elements.index(labels))
         return result
+
+    def _layers(self) -> Iterator[Tuple[Tuple[str, int], str]]:
+        """Weights by axis, and the layers that have them."""
+        for name, axis in self.facts.axes:
+            for own in sorted({name, *self.facts.read_as.get(name, ())}):
+                path, _, tensor = own.rpartition('.')
+                if tensor == 'weight':
+                    yield (name, axis), path
 
     def _attention_attributes(self,
                               fact: Heads) -> Iterator[Tuple[str, Tensor]]:
@@ -267,6 +273,22 @@ def attribute_names(module: nn.Module, axis: int) -> str:
     """Attribute of a layer that gives the size of a weight's axis, or ''."""
     return next(names[axis] for kind, names in _SIZES
                 if isinstance(module, kind))
+
+
+def size_names(module: nn.Module, axis: int, size: int,
+               reads: bool) -> List[str]:
+    """Attributes of a layer that give the size of an axis of its weight.
+
+    Those of a layer of no known class (Hugging Face's Conv1D, whose weight is
+    ``[in, out]``) are told by their usual names and value.
+    """
+    name = attribute_names(module, axis)
+    if hasattr(module, name) or name != 'num_features':
+        return [name] if hasattr(module, name) else []
+    usual = ('nx', 'in_features',
+             'in_channels') if reads else ('nf', 'out_features',
+                                           'out_channels')
+    return [n for n in usual if getattr(module, n, None) == size]
 
 
 # Where a width mask costs least: the norm in front of a layer.

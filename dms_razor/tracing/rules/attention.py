@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from ..facts import Heads
-from ..labels import align, compress, core, expand_vector
+from ..labels import align, compress, core, expand_vector, vector_along
 from ..record import NotUnderstood
-from .contraction import channel_vector, dense
+from .contraction import carry_bias, channel_vector, dense
 from .table import register_rule
 from .weights import Weight, weight_of
 
@@ -188,6 +188,26 @@ def _layer(recorder, call, x: Tensor, held: Weight, macs: int) -> List[Tensor]:
     result = dense(recorder, call, held, call.outs[0].shape[-1], vector, 1)
     recorder.count(call, macs / (len(vector) * len(result)), vector, result)
     return [expand_vector(result, x.dim() - 1, call.outs[0].shape)]
+
+
+@register_rule('addmm')
+def layer_with_bias(recorder, call) -> List[Tensor]:
+    """``b + x @ w``: a linear layer whose weight is ``[in, out]``."""
+    bias, x, weight = (call.argument(i, name)
+                       for i, name in enumerate(('input', 'mat1', 'mat2')))
+    macs = call.outs[0].numel() * x.shape[-1]
+    held = weight_of(recorder, weight)
+    recorder.require(
+        held is not None and not recorder.is_constant(x)
+        and call.kwargs.get('beta', 1) == call.kwargs.get('alpha', 1) == 1,
+        'multiplies matrices in a way that is not understood (addmm)', call,
+        macs)
+    outs = _layer(recorder, call, x, held, macs)
+    names = f'{recorder.path}.weight', f'{recorder.path}.bias'
+    if (held.name, recorder.name_of(bias)) == names:
+        recorder.facts.affine.add(recorder.path)
+    carry_bias(recorder, bias, vector_along(outs[0], -1))
+    return outs
 
 
 @register_rule('matmul', 'bmm', 'mm', 'rmatmul')

@@ -41,7 +41,7 @@ def owned_weight(recorder, weight: Tensor) -> Optional[str]:
     return name
 
 
-def _carry_bias(recorder, bias: Optional[Tensor], result: Tensor) -> None:
+def carry_bias(recorder, bias: Optional[Tensor], result: Tensor) -> None:
     """The bias holds the channels that a layer makes."""
     if recorder.name_of(bias) is not None:
         recorder.facts.axis(recorder.name_of(bias), 0, result)
@@ -97,7 +97,8 @@ def dense(recorder,
                            held.axis(made))
     facts.axis(held.name, held.axis(made), result)
     facts.axis(held.name, held.axis(1 - made), vector, groups, reads=True)
-    if owner != path:
+    facts.read_as[held.name].add(held.tied or held.name)
+    if owner != path and held.tied is None:
         facts.borrowed[held.name].add(path)
     if held.chain:
         entries = facts.entry_labels[held.name]
@@ -160,7 +161,7 @@ def layer(recorder, call) -> List[Tensor]:
         for labels in (vector, result):
             facts.partitions.append(
                 Partition(labels.view(groups, -1), path, why))
-    _carry_bias(recorder, bias, result)
+    carry_bias(recorder, bias, result)
     return [expand_vector(result, dim % out.dim(), out.shape)]
 
 

@@ -53,7 +53,7 @@ _WORDS = (
     ('batch_norm layer_norm rms_norm group_norm', 'norm affine'),
     ('instance_norm sync_batch_norm local_response_norm normalize softmax '
      'log_softmax softmin gumbel_softmax', 'norm'),
-    ('conv1d conv2d conv3d linear', 'layer'),
+    ('conv1d conv2d conv3d linear addmm', 'layer'),
     ('max_pool2d', 'homogeneous keeps_range'),
     ('avg_pool2d', 'homogeneous linear'),
     ('view reshape permute transpose contiguous flatten',

@@ -24,10 +24,13 @@ class Weight:
         name (str): Full name of the parameter.
         turned (bool): Whether its first two axes are exchanged.
         chain (tuple[int]): Operations that compute it, in order.
+        tied (str | None): Its name in the running module, where that shares
+            it with the one in whose name it stands.
     """
     name: str
     turned: bool = False
     chain: Tuple[int, ...] = ()
+    tied: Optional[str] = None
 
     def axis(self, axis: int) -> int:
         """The parameter's axis for one of the weight's first two."""
@@ -44,7 +47,10 @@ def weight_of(recorder, weight: Tensor) -> Optional[Weight]:
     """Where a weight comes from; None if that is not understood."""
     name = recorder.name_of(weight)
     if name is not None:
-        return Weight(name) if owns(recorder, name) else None
+        if owns(recorder, name):
+            return Weight(name)
+        tied = recorder.own_name_of(weight)
+        return None if tied is None else Weight(name, tied=tied)
     value = recorder.value(weight)
     if value is None or weight.dim() < 2:
         return None
@@ -62,7 +68,7 @@ def _chain(recorder, end: int) -> Optional[List[int]]:
     waiting, found = [end], set()
     while waiting:
         node = waiting.pop()
-        if recorder.nodes[node].op == 'input':
+        if not recorder.nodes[node].constant:
             return None
         if node not in found:
             found.add(node)
