@@ -207,8 +207,11 @@ def test_layers_that_share_a_weight_are_cut_alike():
     a, b = conv(16, 12), conv(16, 12)
     b.weight = a.weight
     check(
-        lambda net, x: net.out(torch.cat([net.a(x), net.b(net.c(x))], 1)),
-        {'stem': 16, 'a': 12, 'out': 8}, {},
+        lambda net, x: net.out(torch.cat([net.a(x), net.b(net.c(x))], 1)), {
+            'stem': 16,
+            'a': 12,
+            'out': 8
+        }, {},
         a=a,
         b=b,
         c=conv(16, 16),
