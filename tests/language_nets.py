@@ -136,3 +136,68 @@ def decoder(**settings):
     """A decoder of random numbers, float64."""
     torch.manual_seed(0)
     return randomise(Decoder(**settings)).double().eval()
+
+
+class Parallel(nn.Module):
+    """Attention and feed-forward side by side; queries, keys and values of
+    each head made by one layer (GPT-NeoX)."""
+
+    def __init__(self, width=12, heads=3, dims=4):
+        super().__init__()
+        self.dims = dims
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv = nn.Linear(width, heads * 3 * dims)
+        self.out = nn.Linear(heads * dims, width)
+        self.up, self.down = nn.Linear(width, 20), nn.Linear(20, width)
+
+    def forward(self, x, cos, sin):
+        qkv = self.qkv(self.norm1(x)).view(*x.shape[:2], -1, 3 * self.dims)
+        q, k, v = qkv.transpose(1, 2).chunk(3, dim=-1)
+        q, k = rotated(q, cos, sin), rotated(k, cos, sin)
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        y = self.out(y.transpose(1, 2).reshape(*x.shape[:2], -1))
+        return self.down(F.gelu(self.up(self.norm2(x)))) + y + x
+
+
+class InOut(nn.Module):
+    """A linear layer whose weight is ``[in, out]`` (Hugging Face's Conv1D)."""
+
+    def __init__(self, inputs, outputs):
+        super().__init__()
+        self.nx, self.nf = inputs, outputs
+        self.weight = nn.Parameter(torch.randn(inputs, outputs) / inputs**.5)
+        self.bias = nn.Parameter(torch.zeros(outputs))
+
+    def forward(self, x):
+        y = torch.addmm(self.bias, x.view(-1, x.shape[-1]), self.weight)
+        return y.view(*x.shape[:-1], self.nf)
+
+
+class Turned(nn.Module):
+    """A block of GPT-2: one layer makes queries, keys and values in turn."""
+
+    def __init__(self, width=12, heads=3):
+        super().__init__()
+        self.head_dim, self.split_size = width // heads, width
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.c_attn, self.c_proj = InOut(width, 3 * width), InOut(width, width)
+        self.c_fc, self.c_out = InOut(width, 20), InOut(20, width)
+        self.dropout = nn.Dropout(.1)
+
+    def forward(self, x, cos, sin):
+        shape = (*x.shape[:2], -1, self.head_dim)
+        q, k, v = (
+            y.view(shape).transpose(1, 2)
+            for y in self.c_attn(self.norm1(x)).split(self.split_size, dim=2))
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        x = x + self.dropout(
+            self.c_proj(y.transpose(1, 2).reshape(*x.shape[:2], -1)))
+        return x + self.dropout(self.c_out(F.gelu(self.c_fc(self.norm2(x)))))
+
+
+def tied(layer, **settings):
+    """A decoder of other layers, its head tied to the embedding."""
+    net = decoder(**settings)
+    net.layers = nn.ModuleList(layer() for _ in net.layers)
+    net.head.weight = net.words.weight
+    return randomise(net.float()).double().eval()

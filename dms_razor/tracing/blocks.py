@@ -137,7 +137,8 @@ class ResidualFinder:
         branches = self._branches(node.index, source, call)
         if not branches:
             return None
-        tails = tuple(self.tail(branch, call) for branch in branches)
+        tails = tuple(tail for branch in branches
+                      for tail in self._tails(branch, call))
         reason = self._reason(call, after, None in tails)
         return FullWidth(call.path, reason) if reason else ResidualBlock(
             call.path, source, call.source, tails,
@@ -226,6 +227,15 @@ class ResidualFinder:
                 break  # x * x has one input and two uses
             node = inputs[0]
         return None if output is None else Tail(output, fold=False)
+
+    def _tails(self, node: int, call) -> List[Optional[Tail]]:
+        """Those of the parts, where branches side by side were added first."""
+        found, record = self.tail(node, call), self.nodes[node]
+        sides = [i for i in record.inputs if i >= call.first]
+        if found is None and record.plain_add and len(sides) == 2 and len(
+                self.live[node]) == 1:
+            return [tail for side in sides for tail in self._tails(side, call)]
+        return [found]
 
     def _module_of_output(self, node: int, block) -> Optional[str]:
         """Innermost module inside the block that returns this very tensor."""

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from equality import assert_counts, difference, keeps
-from language_nets import WORDS, decoder
+from language_nets import WORDS, Parallel, Turned, decoder, tied
 
 from dms_razor.masking import attach, unmask
 from dms_razor.network import run_model
@@ -133,3 +133,22 @@ def test_words_are_no_constants():
     node = next(n for n in recorder.nodes if n.op == 'embedding')
     assert not node.constant
     assert next(n for n in recorder.nodes if n.op == 'cos').constant
+
+
+@pytest.mark.parametrize('layer', [Parallel, Turned])
+def test_other_blocks_and_a_tied_head(layer):
+    """Heads, the hidden size and depth; weights of two names stay one."""
+    net = tied(layer)
+    space = trace(net, WORDS, batch_size=2)
+    found = {(unit.name, unit.kind, unit.size) for unit in space.units}
+    assert {('words', 'width', 12), ('layers', 'depth', 2)} <= found
+    for number in range(2):
+        heads = [u for u in space.units if u.kind == 'heads']
+        assert [u.size for u in heads] == [3, 3]
+        assert heads[number].name.startswith(f'layers.{number}')
+    for keep in keeps(space, 3):
+        assert difference(net, space, keep, WORDS) < 1e-12
+        subnet = slice_model(net, space, keep)
+        assert subnet.head.weight is subnet.words.weight
+        assert subnet.head.in_features == subnet.words.embedding_dim
+        assert_counts(subnet, space, keep, WORDS)

@@ -172,7 +172,7 @@ def layer(recorder, call) -> List[Tensor]:
 def embedding(recorder, call) -> List[Tensor]:
     """The features of a row are channels that the table makes."""
     weight, out = call.argument(1, 'weight'), call.outs[0]
-    name = owned_weight(recorder, weight)
+    name = recorder.name_of(weight) if recorder.own_name_of(weight) else None
     recorder.require(
         name is not None, 'looks up rows in a table that is computed or '
         'belongs to another module')

@@ -45,7 +45,8 @@ def split(recorder, call) -> List[Tensor]:
     if varies_along(labels, [dim]):
         pieces = [vector_along(piece, dim) for piece in outs]
         if any(piece is None for piece in pieces):
-            recorder.variables.fix(
+            # Dims of heads that go with them are split as before.
+            recorder.variables.hold(
                 labels, f'{recorder.where} splits a tensor whose channels lie '
                 'in several dimensions')
         elif isinstance(_sizes(call), int) and len(set(map(len, pieces))) > 1:
