@@ -241,6 +241,16 @@ def _shown(layer: MaskedLayer) -> Iterator[None]:
             one.__dict__['_dms_shown'] = shown
 
 
+def _flat_weights(layer: nn.RNNBase) -> List[Tensor]:
+    """The parameters of a recurrent layer, as they are shown now."""
+    return [getattr(layer, name) for name in layer._flat_weights_names]
+
+
+def _set_flat_weights(layer: nn.RNNBase, weights: List[Tensor]) -> None:
+    """What PyTorch keeps, for the time when masks are gone."""
+    layer.__dict__['_flat_weights'] = weights
+
+
 _TYPES: Dict[tuple, type] = {}
 
 
@@ -261,6 +271,9 @@ def masked_type(layer: nn.Module,
             name: property(partial(MaskedLayer._dms_parameter, name=name))
             for name in names
         }
+        if isinstance(layer, nn.RNNBase):
+            # What it reads its parameters from.
+            body['_flat_weights'] = property(_flat_weights, _set_flat_weights)
         body['__module__'] = type(layer).__module__
         _TYPES[key] = type(f'Masked{type(layer).__name__}',
                            (mixin, type(layer)), body)

@@ -199,6 +199,8 @@ class Facts:
         # their own where a second layer has them, too, such as a head that
         # is tied to the embedding of words.
         self.read_as: Dict[str, Set[str]] = defaultdict(set)
+        # Numbers of modules -> the labels that they follow.
+        self.numbers: Dict[str, Dict[str, Tensor]] = {}
         # Tensors that are used in a way that is not understood -> reason.
         self.whole: Dict[str, str] = {}
         # Rows of channels that keep equal counts, as bytes of their labels.

@@ -189,7 +189,8 @@ class SiteBuilder:
                 value = getattr(self.modules[path], attribute, None)
                 if value in (len(index), (len(index), )):
                     follow(path, attribute, index)
-        for path, extra in self.extra_attributes.items():
+        for path, extra in (*self.facts.numbers.items(),
+                            *self.extra_attributes.items()):
             for attribute, labels in extra.items():
                 follow(path, attribute, self.elements.index(labels))
         return result

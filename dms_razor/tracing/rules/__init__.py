@@ -7,6 +7,7 @@ from . import elementwise  # noqa: F401
 from . import movement  # noqa: F401
 from . import multihead  # noqa: F401
 from . import norm  # noqa: F401
+from . import recurrent  # noqa: F401
 from . import reduction  # noqa: F401
 from .table import RULES, register_rule
 
