@@ -12,6 +12,7 @@ import importlib
 import os
 import os.path as osp
 import pickle
+import tarfile
 import types
 import zipfile
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
@@ -73,7 +74,8 @@ def _history_statistic(cls: type, name: str) -> Callable:
 def _plain_dtype(*args) -> np.dtype:
     """``numpy.dtype`` without objects, records and sub-arrays."""
     dtype = np.dtype(*args)
-    if dtype.kind not in 'biufcSUmM':
+    # the length of a text is in its type, and is allocated at once
+    if dtype.kind not in 'biufcSUmM' or dtype.itemsize > 2**16:
         raise UnsafeCheckpointError(f'holds a numpy array of dtype {dtype}')
     return dtype
 
@@ -83,6 +85,33 @@ def _is_plain(dtype: np.dtype, state: Any) -> bool:
     return (isinstance(state, tuple) and len(state) in (8, 9)
             and state[1] in '<>|=' and state[2:5] == (None, None, None)
             and state[5] in (-1, dtype.itemsize) and state[7] == dtype.flags)
+
+
+def _check_call(function: Any, args: Any) -> None:
+    """Refuse calls that make much of little, of names on the allow-list.
+
+    A file may ask for ``bytearray(10**10)``, and no checkpoint does.
+    """
+    args = tuple(args) if isinstance(args, (tuple, list)) else (args, )
+    name = getattr(function, '__name__', '')
+    if function in (bytearray, bytes, str):
+        sound = all(isinstance(a, (bytes, str, list, tuple)) for a in args)
+        sound &= function is not str or not isinstance(args and args[0],
+                                                       (list, tuple))
+    elif name == '_reconstruct':
+        sound = len(args) == 3 and args[0] is np.ndarray and args[1] == (0, )
+    elif name == '_rebuild_from_type_v2':
+        sound = getattr(args[0], '__name__', '').startswith('_rebuild_')
+        _check_call(args[0], args[2])
+    elif name == 'encode':
+        sound = len(args) < 2 or args[1] in ('latin1', 'latin-1')
+    elif name == 'scalar':
+        sound = len(args) == 2
+    else:
+        sound = not (isinstance(function, type)
+                     and issubclass(function, (np.ndarray, torch.Tensor)))
+    if not sound:
+        raise UnsafeCheckpointError(f'calls {name}{args!r:.40}')
 
 
 class Unpickler(pickle._Unpickler):  # type: ignore[name-defined]
@@ -126,6 +155,31 @@ class Unpickler(pickle._Unpickler):  # type: ignore[name-defined]
 
     dispatch[pickle.BUILD[0]] = load_build
 
+    def load_reduce(self) -> None:
+        """Call a function of the allow-list, with arguments of its own."""
+        _check_call(self.stack[-2], self.stack[-1])
+        super().load_reduce()
+
+    dispatch[pickle.REDUCE[0]] = load_reduce
+
+    def load_newobj(self) -> None:
+        """Make an object; see :meth:`load_reduce`."""
+        _check_call(self.stack[-2], self.stack[-1])
+        super().load_newobj()
+
+    dispatch[pickle.NEWOBJ[0]] = load_newobj
+
+    def load_newobj_ex(self) -> None:
+        """Make an object by name; no checkpoint does."""
+        raise UnsafeCheckpointError('makes an object by keyword arguments')
+
+    dispatch[pickle.NEWOBJ_EX[0]] = load_newobj_ex
+
+    def _instantiate(self, klass: Any, args: Any) -> None:
+        """What INST and OBJ, which only protocol 0 has, do."""
+        _check_call(klass, args)
+        super()._instantiate(klass, args)
+
 
 SAFE_PICKLE = types.SimpleNamespace(
     __name__='dms_razor.safe_pickle',
@@ -133,6 +187,50 @@ SAFE_PICKLE = types.SimpleNamespace(
     load=lambda file, **kwargs: Unpickler(file, **kwargs).load())
 """What :func:`torch.load` gets as ``pickle_module``; ``load`` is for torch's
 old format."""
+
+
+def _reading(path: str) -> types.SimpleNamespace:
+    """:data:`SAFE_PICKLE` for one file, of which storages have to be there.
+
+    Raises:
+        UnsafeCheckpointError: The file unpacks to more than it is.
+    """
+    size, records = osp.getsize(path), None  # type: int, Any
+    with open(path, 'rb') as file:
+        zipped = file.read(4) == b'PK\3\4'
+    if zipped:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+        inside = [e for e in entries if '/data/' in e.filename]
+        records = {e.filename.rpartition('/')[2]: e.file_size for e in inside}
+        if (any(e.compress_type for e in entries) or len(records) < len(inside)
+                or sum(e.file_size for e in entries) > size):
+            raise UnsafeCheckpointError(
+                'is packed otherwise than torch.save does it')
+    elif tarfile.is_tarfile(path):
+        raise UnsafeCheckpointError('is a tar archive, of before PyTorch 1.0,')
+
+    class Reading(Unpickler):
+        """Knows how long the storages of the file are."""
+
+        def load_binpersid(self) -> None:
+            """A storage: no longer than what is there, or torch would read
+            what lies behind it, or allocate what nobody fills."""
+            _, kind, key, _, count, *_ = self.stack[-1]
+            item = getattr(kind, 'dtype', torch.uint8).itemsize
+            there = size if records is None else records.get(str(key), -1)
+            if type(count) is not int or not 0 <= count * item <= there:
+                raise ValueError(
+                    f'holds a storage of {count!r:.30} numbers and not the '
+                    'numbers')
+            super().load_binpersid()
+
+        dispatch = {**Unpickler.dispatch, pickle.BINPERSID[0]: load_binpersid}
+
+    return types.SimpleNamespace(
+        __name__='dms_razor.safe_pickle',
+        Unpickler=Reading,
+        load=lambda file, **kwargs: Reading(file, **kwargs).load())
 
 
 def _is_torchscript(path: str) -> bool:
@@ -198,15 +296,14 @@ def load_checkpoint(path: str,
         return torch.load(
             path,
             map_location=map_location,
-            pickle_module=SAFE_PICKLE,
+            pickle_module=_reading(path),
             weights_only=False)
     except UnsafeCheckpointError as error:
         raise UnsafeCheckpointError(
             f'Checkpoint {path} {error}, which could run code from the file, '
             f'so it was not loaded. If you trust the file, set {UNSAFE_ENV}=1 '
             'or pass unsafe=True.') from None
-    except (pickle.UnpicklingError, EOFError, OSError, RuntimeError, KeyError,
-            AttributeError, IndexError, TypeError, ValueError) as error:
+    except Exception as error:  # whatever a damaged file makes of a pickle
         if 'CUDA' in str(error):  # a sound file for another machine
             raise
         # torch says what broke inside, never which file

@@ -176,23 +176,35 @@ def _make(name: str, entries: Dict[str, Any], meta: Optional[Dict]) -> Any:
     for part in path.split('.'):
         kind = getattr(kind, part, None)
     if isinstance(kind, type):
-        if issubclass(kind, Mapping):
-            return _mapping(kind, entries)
-        if issubclass(kind, tuple) and hasattr(kind, '_fields'):
-            return kind(**entries)
-        if dataclasses.is_dataclass(kind):
-            made = object.__new__(kind)
-            for attribute, entry in entries.items():
-                object.__setattr__(made, attribute, entry)
-            return made
-        if meta is not None and hasattr(kind, 'set_metainfo'):
-            made = kind(metainfo=meta)
-            for attribute, entry in entries.items():
-                setattr(made, attribute, entry)
-            return made
+        try:
+            return _filled(kind, entries, meta)
+        except Exception as error:  # of a class of others, or an odd manifest
+            raise SubnetError(
+                f'The inputs of the network hold a {path} of {module}, which '
+                f'cannot be made of {sorted(entries)} ({error}). Use the '
+                'version of its package that the subnet was exported with.'
+            ) from error
     raise SubnetError(
         f'The network takes a {path} of {module}, which is not imported, so '
         'that its MACs cannot be counted. Import that module first.')
+
+
+def _filled(kind: type, entries: Dict[str, Any], meta: Optional[Dict]) -> Any:
+    if issubclass(kind, Mapping):
+        return _mapping(kind, entries)
+    if issubclass(kind, tuple) and hasattr(kind, '_fields'):
+        return kind(**entries)
+    if dataclasses.is_dataclass(kind):
+        made = object.__new__(kind)
+        for attribute, entry in entries.items():
+            object.__setattr__(made, attribute, entry)
+        return made
+    if meta is not None and hasattr(kind, 'set_metainfo'):
+        made = kind(metainfo=meta)
+        for attribute, entry in entries.items():
+            setattr(made, attribute, entry)
+        return made
+    raise TypeError('it is no mapping, record or data sample')
 
 
 def to_device_of(model: nn.Module, inputs: Any) -> Any:

@@ -19,7 +19,7 @@ from ..network import (fingerprint, make_inputs, named_tensors, refuse_wrapped,
                        shape_differences, state_shapes, tensors_of)
 from .manifest import Manifest, joined
 from .restore import unchanged_on_failure
-from .slicing import replace_by_identity, set_width
+from .slicing import get_width, replace_by_identity, set_width
 from .weights import load_weights
 
 
@@ -103,6 +103,7 @@ def apply_manifest(model: nn.Module,
 def _shrink(model: nn.Module, manifest: Manifest, init: Optional[Callable],
             reset: bool) -> None:
     """See :func:`apply_manifest`, of a network that was checked."""
+    _check_paths(model, manifest)
     replace_by_identity(model, manifest.removed, manifest.stand_ins)
     shapes, shrunk = manifest.shapes, set()
     for name, tensor in named_tensors(model).items():
@@ -112,10 +113,20 @@ def _shrink(model: nn.Module, manifest: Manifest, init: Optional[Callable],
             # .data keeps the Parameter object, also for those who share it
             tensor.data = tensor.data[tuple(map(slice, shape))].clone()
     for path, module in manifest.modules.items():
+        part = model.get_submodule(path)
         if 'slim' in module:
-            make_slim(model.get_submodule(path), module['slim'])
+            try:
+                make_slim(part, module['slim'])
+            except ValueError as error:
+                raise SubnetError(str(error)) from error
         for name, width in module['attributes'].items():
-            set_width(model.get_submodule(path), path, name, width)
+            if not 0 <= width <= get_width(part, path, name):
+                raise SubnetError(
+                    f'{name} of {path!r} is {width} in the manifest and '
+                    f'{get_width(part, path, name)} in the supernet, which '
+                    'is less. The manifest is inconsistent: export the '
+                    'subnet again.')
+            set_width(part, path, name, width)
     found = state_shapes(model)
     differences = shape_differences(
         {
@@ -136,6 +147,20 @@ def _shrink(model: nn.Module, manifest: Manifest, init: Optional[Callable],
             again()
     if init is not None:
         init(model)
+
+
+def _check_paths(model: nn.Module, manifest: Manifest) -> None:
+    """Refuse modules that a network has not got."""
+    there = {path for path, _ in model.named_modules(remove_duplicate=False)}
+    lost = [
+        path for path in (*manifest.modules, *manifest.removed)
+        if path not in there
+    ]
+    if lost:
+        raise SubnetError(
+            f'{type(model).__name__} has no module {listed(lost)}, '
+            'of which its manifest speaks. Build it from the config of the '
+            'supernet that was searched.')
 
 
 def check_supernet(model: nn.Module, manifest: Manifest) -> None:

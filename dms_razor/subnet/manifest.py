@@ -27,6 +27,7 @@ from ..network import (call, describe_inputs, fingerprint, named_tensors,
                        state_shapes, untouched)
 from ..space import Space, StandIn
 from .files import write_text
+from .schema import MOST_TEXT, check, parse
 from .slicing import get_width, inside, removed_blocks, stand_ins
 
 FORMAT = 'dms_razor.subnet'
@@ -128,26 +129,21 @@ class Manifest:
             origin (str): What to call it in messages.
 
         Raises:
-            SubnetError: It is truncated, of another format or version, or
-                was edited.
+            SubnetError: It is truncated, of another format or a newer
+                version, was edited, or :func:`.schema.check` refuses it.
         """
-        try:
-            content = json.loads(text)
-        except ValueError as error:
-            raise SubnetError(
-                f'{origin} is not readable as JSON ({error}): it is '
-                'truncated or no manifest. Export the subnet again, or copy '
-                'the file again.') from error
+        content = parse(text, origin)
         if not isinstance(content, dict) or content.get('format') != FORMAT:
             raise SubnetError(
                 f'{origin} is no subnet manifest: its format is not '
                 f'{FORMAT!r}. Name the subnet.json of an export.')
-        if content.get('version') != VERSION:
+        version = content.get('version')
+        if type(version) is not int or not 1 <= version <= VERSION:
             raise SubnetError(
-                f'{origin} is of version {content.get("version")!r}, but '
-                f'this dms_razor reads version {VERSION}. Export the subnet '
-                'again with this dms_razor, or install the one it was '
-                'exported with.')
+                f'{origin} is of version {version!r:.60}, but this dms_razor '
+                f'reads versions up to {VERSION}. Install the newer dms_razor '
+                'that it was exported with, or export the subnet with this '
+                'one.')
         if content.pop('checksum', None) != checksum(content):
             raise SubnetError(
                 f'{origin} does not match its checksum: it was edited or '
@@ -158,6 +154,7 @@ class Manifest:
         if odd:
             raise SubnetError(f'{origin} lacks or adds {sorted(odd)}. '
                               'Export the subnet again.')
+        check(content, origin)
         return cls(**content)
 
     def save(self, path: Union[str, Path]) -> None:
@@ -179,11 +176,15 @@ class Manifest:
         if path.is_dir():
             path = path / 'subnet.json'
         try:
-            text = path.read_text(encoding='utf-8')
+            with path.open(encoding='utf-8') as file:
+                text = file.read(MOST_TEXT + 1)
         except FileNotFoundError as error:
             raise SubnetError(
                 f'There is no manifest {str(path)!r}. Name the subnet.json '
                 'of an export.') from error
+        except OSError as error:
+            raise SubnetError(f'{str(path)!r} cannot be read: {error}. Name '
+                              'the subnet.json of an export.') from error
         except UnicodeDecodeError as error:
             raise SubnetError(
                 f'{str(path)!r} is not text: it is damaged or no manifest. '

@@ -143,7 +143,34 @@ def matching_weights(model: nn.Module,
             f'{type(model).__name__}: {listed(differences, 3)}. Name a '
             'checkpoint of this very subnet: its subnet.pth, or one of its '
             'training.')
+    _check_numbers(model, weights, origin or _named(source))
     return weights
+
+
+def _check_numbers(model: nn.Module, weights: Mapping[str, Tensor],
+                   origin: str) -> None:
+    """Refuse weights that a network cannot take, or that are NaN.
+
+    Raises:
+        SubnetError: Some are; they are named.
+    """
+    learnt, wrong = dict(model.named_parameters(remove_duplicate=False)), []
+    for name, own in model.state_dict().items():
+        if not isinstance(own, Tensor):
+            continue
+        value, learns = weights[name], name in learnt
+        numbers = learns or name.endswith(('.running_mean', '.running_var'))
+        if (value.layout != torch.strided or value.is_meta
+                or value.is_quantized
+                or value.is_complex() != own.is_complex() or
+            (learns and value.is_floating_point() != own.is_floating_point())
+                or (numbers and not torch.isfinite(value).all())):
+            wrong.append(name)
+    if wrong:
+        raise SubnetError(
+            f'{origin}: {listed(wrong)} hold numbers that are NaN, infinite '
+            'or of another kind than the network has. Name a checkpoint from '
+            'before the training diverged, or copy the file again.')
 
 
 def student_prefix(names: Iterable[str]) -> str:

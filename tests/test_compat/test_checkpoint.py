@@ -1,11 +1,15 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """The allow-list: what checkpoints hold passes, everything else is refused."""
+import codecs
 import collections
 import datetime
 import io
 import os
 import pickle
+import random
 import subprocess
+import tarfile
+import zipfile
 
 import numpy as np
 import pytest
@@ -225,3 +229,83 @@ def test_downloads_are_loaded_safely_and_kept(tmp_path, monkeypatch):
     with pytest.raises(UnsafeCheckpointError, match='bad.pth'):
         checkpoint.load_from_http(bad.as_uri())
     assert not (tmp_path / 'ran').exists()
+
+
+NUMBER = 10**10
+MUCH_OF_LITTLE = {
+    'bytearray': Reduced(bytearray, NUMBER),
+    'bytes': Reduced(bytes, NUMBER),
+    'an array': Reduced(np.ndarray, (NUMBER, )),
+    'an array to fill': Reduced(np.ones(1).__reduce__()[0], np.ndarray,
+                                (NUMBER, ), b'b'),
+    'a text of numbers': Reduced(str, [[0] * 9] * 9),
+    'long texts': Reduced(np.dtype, f'S{NUMBER // 10}'),
+    'a tensor': Reduced(torch.Tensor, NUMBER),
+    'by way of another': Reduced(torch._tensor._rebuild_from_type_v2,
+                                 bytearray, torch.Tensor, (NUMBER, ), {}),
+    'packed text': Reduced(codecs.encode, b'0' * 99, 'zlib'),
+}  # yapf: disable
+
+
+@pytest.mark.parametrize('name', MUCH_OF_LITTLE)
+@pytest.mark.parametrize('zipped', [True, False])
+def test_no_file_makes_much_of_little(name, zipped, tmp_path):
+    path = save([MUCH_OF_LITTLE[name]],
+                tmp_path,
+                _use_new_zipfile_serialization=zipped)
+    with pytest.raises(UnsafeCheckpointError, match='calls|holds|asks'):
+        load_checkpoint(path)
+
+
+def repacked(path, edit=lambda name, data: data, **settings):
+    """The same archive, written again by another library."""
+    with zipfile.ZipFile(path) as archive:
+        parts = [(n, archive.read(n)) for n in archive.namelist()]
+    with zipfile.ZipFile(path, 'w', **settings) as archive:
+        for name, data in parts:
+            archive.writestr(name, edit(name, data))
+
+
+def test_storages_are_as_long_as_the_file_says(tmp_path):
+    path = save(dict(a=torch.zeros(10**6)), tmp_path)
+    repacked(path)
+    assert load_checkpoint(path)['a'].shape == (10**6, )
+    repacked(path, lambda name, data: data[:8] if '/data/' in name else data)
+    with pytest.raises(RuntimeError, match='a storage of 1000000.*truncated'):
+        load_checkpoint(path)
+    path = save(dict(a=torch.zeros(10**6)), tmp_path)
+    repacked(path, compression=zipfile.ZIP_DEFLATED)
+    with pytest.raises(UnsafeCheckpointError, match='packed otherwise'):
+        load_checkpoint(path)
+
+
+def test_old_archives_are_not_unpacked(tmp_path):
+    path = str(tmp_path / 'old.pth')
+    with tarfile.open(path, 'w') as archive:
+        archive.add(__file__, 'storages')
+    with pytest.raises(UnsafeCheckpointError, match='tar archive'):
+        load_checkpoint(path)
+
+
+def test_whatever_is_damaged_is_one_error(tmp_path):
+    """Bytes that change, and pieces that are lost; no other exception."""
+    source = random.Random(int(os.environ.get('DMS_RAZOR_SEED', 0)))
+    for zipped in (True, False):
+        path = save(
+            dict(a=torch.zeros(9), b=[1, 'two', {
+                3.: None
+            }]),
+            tmp_path,
+            _use_new_zipfile_serialization=zipped)
+        whole = open(path, 'rb').read()
+        for _ in range(60):
+            data = bytearray(whole)
+            for _ in range(source.randint(1, 4)):
+                data[source.randrange(len(data))] = source.randrange(256)
+            if not source.randrange(5):
+                del data[source.randrange(len(data)):]
+            open(path, 'wb').write(data)
+            try:
+                load_checkpoint(path)
+            except RuntimeError as error:
+                assert path in str(error)

@@ -115,3 +115,27 @@ def test_the_student_of_a_distillation():
     del both['teacher']
     with pytest.raises(SubnetError, match='architecture.0.weight is not exp'):
         load_weights(other, both.state_dict())
+
+
+@pytest.mark.parametrize('spoil', [
+    lambda value: value * float('nan'),
+    lambda value: value / 0,
+    lambda value: value.to_sparse(),
+    lambda value: value.to('meta'),
+    lambda value: value.long(),
+    lambda value: value + 1j,
+])
+def test_numbers_that_no_network_has(spoil):
+    model = torch.nn.Sequential(
+        torch.nn.Conv2d(1, 2, 1), torch.nn.BatchNorm2d(2))
+    before = {name: t.clone() for name, t in model.state_dict().items()}
+    for name in ('0.weight', '1.running_var', '0.bias'):
+        state = {name: value + 1 for name, value in before.items()}
+        state[name] = spoil(state[name])
+        if state[name].dtype == torch.int64 and 'running' in name:
+            continue  # a buffer may have been saved as any number
+        with pytest.raises(SubnetError, match=f'{name} hold.*NaN'):
+            load_weights(model, state)
+        assert all(
+            torch.equal(value, before[name])
+            for name, value in model.state_dict().items())
