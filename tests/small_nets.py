@@ -58,6 +58,14 @@ class Block(nn.Module):
         return self.act(x + self.norm(self.conv2(F.relu(self.conv1(x)))))
 
 
+def chaotic(x, steps):
+    """Numbers in [0, 1]; each step doubles their differences."""
+    x = x.sigmoid()
+    for _ in range(steps):
+        x = 4 * x * (1 - x)
+    return x
+
+
 def build(middle, **layers):
     """A :class:`Net` of its own, on copies of the layers."""
     torch.manual_seed(0)

@@ -9,7 +9,7 @@ that a wrong subnet cannot come out later. A unit counts as proved only if the
 outputs that were compared depend on it.
 """
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Callable, Dict, List, Optional, Tuple, Union
 
 import torch
@@ -19,7 +19,7 @@ from ..core.layout import Unit
 from ..space import Proof, Space
 from ..subnet.slicing import slice_model
 from ..tracing.training import TrainMode
-from .compare import compare
+from .compare import TOLERANCES, compare
 from .probe import Probe, Probes, strengths
 from .repair import leave_alone, repair
 
@@ -32,6 +32,9 @@ ATTENTION = ('heads', 'qk', 'v')
 #: What an element must move of a slice's largest entry to be seen, over what
 #: rounding explains.
 SEEN = 100
+#: How far subnets may be apart, over what the last digit of the parameters
+#: moves: sums of another order round a few times as much.
+AMPLIFIED = 30
 
 
 @dataclass
@@ -220,7 +223,7 @@ class Checker:
             if isinstance(found, Problem):
                 return found
             seen, expected = self._seen(space, selection)
-            problem = self._difference(selection, expected, found)
+            problem = self._difference(space, selection, expected, found)
             if problem is not None:
                 return problem
             self.proved |= seen
@@ -269,7 +272,7 @@ class Checker:
             if isinstance(found, Problem):
                 return found
             expected = self.probe.masked(space, self.probe.masks(some))
-            problem = self._difference(some, expected, found)
+            problem = self._difference(space, some, expected, found)
             if problem is not None:
                 return problem
             if before is None:
@@ -299,8 +302,8 @@ class Checker:
         """What is wrong with one subnet, bool ``[E]``, or None."""
         found = self._outputs(space, selection)
         return found if isinstance(found, Problem) else self._difference(
-            selection, self.probe.masked(space, self.probe.masks(selection)),
-            found)
+            space, selection,
+            self.probe.masked(space, self.probe.masks(selection)), found)
 
     def _outputs(self, space: Space,
                  selection: Tensor) -> Union[Problem, List[Tensor]]:
@@ -313,13 +316,23 @@ class Checker:
                 _failing_module(subnet),
                 f'{type(error).__name__}: {error}'.split('\n')[0], selection)
 
-    def _difference(self, selection: Tensor, expected: List[Tensor],
+    def _difference(self, space: Space, selection: Tensor,
+                    expected: List[Tensor],
                     found: List[Tensor]) -> Optional[Problem]:
         """What is wrong with a subnet's outputs, if anything."""
-        error, reason = compare(expected, found, self.probe.tolerance)
-        if reason is not None and self.probe.lower():
-            self.precision = self.probe.precision
-            error, reason = compare(expected, found, self.probe.tolerance)
+        probe = self.probe
+        error, reason = compare(expected, found, probe.tolerance)
+        if reason is not None and probe.lower():
+            self.precision = probe.precision
+            error, reason = compare(expected, found, probe.tolerance)
+        if reason is not None and error < TOLERANCES[torch.float32].share:
+            amplified = probe.rounding(space, probe.masks(selection), expected)
+            share = min(AMPLIFIED * amplified, TOLERANCES[torch.float32].share)
+            if share > probe.tolerance.share:
+                self.precision = f'{probe.precision} (its rounding is ' \
+                    f'amplified to {amplified:.0e})'
+                error, reason = compare(expected, found,
+                                        replace(probe.tolerance, share=share))
         if reason is not None:
             return Problem(None, reason, selection)
         self.error = max(self.error, error)

@@ -1,6 +1,8 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """Copies of a network, with weights and inputs that hide no difference."""
+import math
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 import torch
@@ -11,7 +13,8 @@ from ..masking.attach import attach, unmask
 from ..masking.copying import copy_network
 from ..network import map_tensors, untouched
 from ..space import Space
-from .compare import TOLERANCES, Tolerance, evidence, numbers_of, scales
+from .compare import (TOLERANCES, Tolerance, compare, evidence, numbers_of,
+                      scales)
 from .inputs import draw, nudge
 from .noise import EqualNoise
 from .precision import (LowPrecision, double_network, double_precision,
@@ -73,6 +76,7 @@ class Probe:
                                                    TOLERANCES[torch.float32])
         self.telling: Optional[List[bool]] = None
         self.silence = ''
+        self._all_double = not double
         self.inputs, inputs = (
             map_tensors(to_double, x) if double else x
             for x in (others, inputs))
@@ -118,15 +122,42 @@ class Probe:
 
         The tolerance is that of its precision from then on.
         """
-        if not self.double or self.tolerance != TOLERANCES[torch.float64]:
+        if self._all_double or self.tolerance != TOLERANCES[torch.float64]:
             return False
         with LowPrecision() as low:
             self.run(self.network)
         if low.found is None:
+            self._all_double = True  # and asked once
             return False
         self.precision = f'float32 ({low.found})'
         self.tolerance = TOLERANCES[torch.float32]
         return True
+
+    @torch.no_grad()
+    def rounding(self, space: Space, masks: Tensor,
+                 expected: List[Tensor]) -> float:
+        """What the last digit of all parameters moves of the outputs.
+
+        Batch norms over two values, and sums that cancel, make much of it.
+
+        Args:
+            space (Space): The space.
+            masks (Tensor): A subnet's, ``[E]``.
+            expected (list[Tensor]): What it returns under them.
+        """
+        generator = torch.Generator().manual_seed(0)
+        before = [(p, p.clone()) for p in self.network.parameters()
+                  if p.is_floating_point()]
+        try:
+            for parameter, _ in before:
+                up = torch.rand(parameter.shape, generator=generator) < .5
+                step = torch.finfo(parameter.dtype).eps
+                parameter.mul_(1 + step * (2 * up.to(parameter) - 1))
+            return compare(expected, self.masked(space, masks),
+                           replace(self.tolerance, share=math.inf))[0]
+        finally:
+            for parameter, old in before:
+                parameter.copy_(old)
 
 
 class Probes:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from equality import assert_true, reasons, unit_table
-from small_nets import IMAGES, Block, build, conv, depths, widths
+from small_nets import IMAGES, Block, build, chaotic, conv, depths, widths
 from torch import nn
 from torch.nn import functional as F
 
@@ -363,3 +363,16 @@ def test_what_was_proved_is_told(tmp_path):
     unproved = Search(
         build(lambda net, x: net.out(x), **OUT), IMAGES, '60%', check=False)
     assert unproved.preflight().proof == 'none'
+
+
+@pytest.mark.parametrize('steps, error', [(0, 0), (28, 0), (0, 1e-6),
+                                          (28, 1e-2)])
+def test_what_rounding_explains_is_no_error_and_nothing_else(steps, error):
+    """A map that doubles every difference, 28 times."""
+
+    def forward(net, x):
+        x = chaotic(net.more(x), steps) if steps else net.more(x)
+        return net.out(x * (1 + error * x.shape[1]))
+
+    found = widths(trace(build(forward, more=conv(16, 16), **OUT), IMAGES))
+    assert 'stem' in found and ('more' in found) == (not error)

@@ -2,12 +2,13 @@
 """Weights and inputs of the self-check hide nothing."""
 import pytest
 import torch
-from small_nets import IMAGES, build, conv
+from small_nets import IMAGES, build, chaotic, conv
 from torch import nn
 
 from dms_razor.network import run_model
 from dms_razor.proof.probe import (Probes, float_type, jittered, spread,
                                    strengths, with_other_weights)
+from dms_razor.trace import trace
 
 OUT = dict(out=conv(16, 8))
 
@@ -107,3 +108,17 @@ def test_how_much_an_element_moves():
     masks = masks.detach().requires_grad_()
     found = strengths([masks[0] * boxes.detach()], [False], masks)
     assert not found.any()
+
+
+@pytest.mark.parametrize('steps', [0, 28])
+def test_how_far_rounding_goes(steps):
+    """2e-16 is doubled 28 times: 6e-8, times what convolutions make of it."""
+    net = plain(lambda net, x: net.out(chaotic(x, steps)))
+    probe = next(iter(Probes(net, (IMAGES, ), run_model)))
+    space = trace(net, IMAGES, check=False)
+    masks = torch.ones(space.layout.E, dtype=torch.float64)
+    before = [p.clone() for p in probe.network.parameters()]
+    found = probe.rounding(space, masks, probe.masked(space, masks))
+    low, high = 2.**steps * 1e-16, 2.**steps * 1e-13
+    assert low / 10 < found < high
+    assert all(map(torch.equal, before, probe.network.parameters()))
