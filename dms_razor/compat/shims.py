@@ -14,6 +14,7 @@ import importlib
 import importlib.util
 import sys
 from importlib.machinery import PathFinder
+from importlib.metadata import version
 from typing import Callable, Dict, Iterable, List, Optional
 from unittest.mock import patch
 
@@ -152,6 +153,20 @@ def mmcls_alias() -> None:
     sys.meta_path.insert(0, AliasFinder(successor))
 
 
+def multimodal_models() -> None:
+    """MMPretrain 1.2 writes BLIP, OFA and others for transformers 4.
+
+    Beside transformers 5, which lacks names that they need, the import of
+    ``mmpretrain.models`` ends in a TypeError. They are left out then, as
+    where transformers is not installed: who builds one is told so.
+    """
+    if not _installed('mmpretrain') or not _installed('transformers'):
+        return
+    if int(version('transformers').partition('.')[0]) > 4:
+        from mmpretrain.utils import dependency
+        dependency.WITH_MULTIMODAL = False
+
+
 def xtcocotools_alias() -> None:
     """MMPose reads annotations by ``xtcocotools``, a fork of pycocotools.
 
@@ -220,8 +235,8 @@ SHIMS: Dict[str, Callable[[], None]] = {
     shim.__name__: shim
     for shim in (pkg_resources_warning, quantization_names,
                  torchvision_schemas, mmcv_operators, mmyolo_version_check,
-                 mmcls_alias, xtcocotools_alias, checkpoint_loading,
-                 cpu_distributed, cpu_amp)
+                 mmcls_alias, multimodal_models, xtcocotools_alias,
+                 checkpoint_loading, cpu_distributed, cpu_amp)
 }
 """All shims by name, in the order in which they are applied."""
 

@@ -63,6 +63,20 @@ with warnings.catch_warnings(record=True) as caught:
 assert not caught, 'announced'
 '''
 
+# A package of that name and version, without what mmpretrain wants of it.
+TRANSFORMERS_5 = '''
+import pathlib, sys, tempfile
+folder = pathlib.Path(tempfile.mkdtemp())
+sys.path.insert(0, str(folder))
+for package, number in (('transformers', '5.1.0'), ('pycocoevalcap', '1.2')):
+    (folder / package).mkdir()
+    (folder / package / '__init__.py').touch()
+    about = folder / f'{package}-{number}.dist-info'
+    about.mkdir()
+    (about / 'METADATA').write_text(
+        f'Metadata-Version: 2.1\\nName: {package}\\nVersion: {number}\\n')
+'''
+
 CASES = {
     'pkg_resources_warning': (APPLY + WARN, 'announced'),
     'quantization_names': (APPLY + 'import mmrazor.models', 'torch>=1.13'),
@@ -76,6 +90,8 @@ CASES = {
                     'import mmpretrain.models as models\n'
                     'assert ImageClassifier is models.ImageClassifier',
                     "No module named 'mmcls'"),
+    'multimodal_models': (TRANSFORMERS_5 + APPLY + 'import mmpretrain.models',
+                          'NoneType takes no arguments|transformers'),
     'xtcocotools_alias':
     (APPLY + 'from xtcocotools.coco import COCO\n'
      'import pycocotools.coco as real\n'
