@@ -88,6 +88,8 @@ EXTRAS = {
 }
 #: What only the coverage of other packages tries; no part of 'all'.
 COVERAGE = requirements('coverage')
+#: Language models; MMPretrain's multimodal models want an older transformers.
+LLM = requirements('llm')
 README = ROOT / 'README.md'
 
 setup(
@@ -119,7 +121,8 @@ setup(
     install_requires=requirements('runtime'),
     extras_require={
         **EXTRAS, 'all': sum(EXTRAS.values(), []),
-        'coverage': COVERAGE
+        'coverage': COVERAGE,
+        'llm': LLM
     },
     cmdclass={'build_py': BuildWithMim},
     zip_safe=False)

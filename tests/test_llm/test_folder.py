@@ -1,0 +1,173 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""Folders that Hugging Face loads; where transformers is installed."""
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from dms_razor import Search
+from dms_razor.compat.shims import torchvision_schemas
+from dms_razor.llm import FamilyError, write_folder
+from dms_razor.subnet import SubnetError
+
+torchvision_schemas()
+transformers = pytest.importorskip('transformers', exc_type=ImportError)
+
+WORDS = torch.arange(9)[None] % 53
+LOAD = '''
+import sys
+from dms_razor.compat.shims import torchvision_schemas
+torchvision_schemas()
+if sys.argv[3] == 'ours':
+    import dms_razor.llm
+import torch
+from transformers import AutoModelForCausalLM
+model = AutoModelForCausalLM.from_pretrained(
+    sys.argv[1], trust_remote_code=sys.argv[3] == 'code').eval()
+with torch.no_grad():
+    torch.save(model(torch.arange(9)[None] % 53).logits, sys.argv[2])
+print(type(model).__name__)
+'''
+
+
+def language(family='Llama', **settings):
+    config = getattr(transformers, f'{family}Config')(**{
+        **dict(
+            vocab_size=53,
+            hidden_size=32,
+            intermediate_size=40,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            head_dim=8,
+            pad_token_id=0),
+        **settings
+    })
+    torch.manual_seed(0)
+    name = family.replace('Text', '')
+    model = getattr(transformers, f'{name}ForCausalLM')(config)
+    with torch.no_grad():  # norms that begin at 1 or 0 would hide an error
+        for parameter in model.parameters():
+            if parameter.dim() == 1:
+                parameter.add_(.3 * torch.rand(parameter.shape))
+    return model.eval()
+
+
+def exported(model, path, target='65%', **settings):
+    search = Search(
+        model,
+        dict(input_ids=WORDS),
+        target,
+        metric='params',
+        total_steps=3,
+        **settings)
+    optimizer = torch.optim.SGD(model.parameters(), 1e-2)
+    search.attach(optimizer)
+    for _ in range(3):
+        loss = search.loss(model(input_ids=WORDS, labels=WORDS).loss)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return search.export(path, picture=False)
+
+
+def logits(model, words=WORDS):
+    with torch.no_grad():
+        return model.eval()(words, use_cache=False).logits
+
+
+@pytest.mark.parametrize(
+    'family', ['Llama', 'Mistral', 'Qwen2', 'Qwen3', 'Gemma2', 'Gemma3Text'])
+def test_families(family, tmp_path):
+    fixed = {'model.embed_tokens': dict(fixed=True)}
+    export = exported(language(family), tmp_path / 'subnet', units=fixed)
+    told = write_folder(export, tmp_path / 'hf')
+    assert told['difference'] < 1e-5 and not told['alike']
+    kept = {p for p in export.model.parameters()}
+    assert told['parameters'] == sum(p.numel() for p in kept)
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / 'hf')
+    assert sum(p.numel() for p in model.parameters()) == told['parameters']
+
+
+@pytest.mark.parametrize('how', ['ours', 'code'])
+def test_loaded_in_a_new_process(how, tmp_path):
+    """The hidden size, heads and blocks are pruned; saved again, too."""
+    export = exported(language(), tmp_path / 'subnet')
+    write_folder(export.model, tmp_path / 'hf', code=how == 'code')
+    done = subprocess.run([
+        sys.executable, '-c', LOAD,
+        str(tmp_path / 'hf'),
+        str(tmp_path / 'out.pt'), how
+    ],
+                          capture_output=True,
+                          text=True)
+    assert done.returncode == 0, done.stderr
+    assert 'SizedLlamaForCausalLM' in done.stdout
+    found = torch.load(tmp_path / 'out.pt')
+    assert (found - logits(export.model)).abs().max() < 1e-6
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / 'hf')
+    model.save_pretrained(tmp_path / 'again')
+    again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path /
+                                                              'again')
+    assert torch.equal(logits(model), logits(again))
+
+
+def test_generation_with_and_without_cache_and_padding(tmp_path):
+    export = exported(language(), tmp_path / 'subnet')
+    write_folder(export, tmp_path / 'hf')
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / 'hf')
+    words = torch.tensor([[0, 0, 5, 6, 7], [1, 2, 3, 4, 5]])
+    mask = (words > 0).long()
+    out = [
+        model.generate(
+            words,
+            attention_mask=mask,
+            max_new_tokens=6,
+            do_sample=False,
+            use_cache=cache,
+            eos_token_id=None) for cache in (True, False)
+    ]
+    assert torch.equal(*out) and out[0].shape == (2, 11)
+
+
+def test_layers_that_are_alike_need_no_code_of_ours(tmp_path):
+    model = language()
+    export = exported(
+        model, tmp_path / 'subnet', '80%', width=False, heads=False)
+    told = write_folder(export, tmp_path / 'hf', code=True)
+    assert told['alike'] and told['class'] == 'LlamaForCausalLM'
+    assert len(told['sizes']) == 2, 'a removed layer is gone'
+    assert not (tmp_path / 'hf' / 'modeling_sized.py').exists()
+    plain = transformers.LlamaForCausalLM.from_pretrained(tmp_path / 'hf')
+    assert plain.config.num_hidden_layers == 2
+    assert torch.equal(logits(plain), logits(export.model))
+
+
+def test_what_cannot_be_written_is_refused(tmp_path):
+    model = language()
+    with pytest.raises(FamilyError, match='Linear cannot be written'):
+        write_folder(torch.nn.Linear(3, 3), tmp_path / 'hf')
+    (tmp_path / 'full').mkdir()
+    (tmp_path / 'full' / 'mine.txt').write_text('mine')
+    with pytest.raises(FileExistsError, match='holds something'):
+        write_folder(model, tmp_path / 'full')
+    assert [f.name for f in (tmp_path / 'full').iterdir()] == ['mine.txt']
+    model.model.norm = torch.nn.Identity()  # other code than its family's
+    with pytest.raises(FamilyError, match='model.norm.weight'):
+        write_folder(model, tmp_path / 'hf')
+    assert not (tmp_path / 'hf').exists()
+
+
+def test_a_number_that_follows_the_hidden_size_is_found_out(tmp_path):
+    """Gemma multiplies its embedding by the root of the hidden size."""
+    export = exported(
+        language('Gemma2'),
+        tmp_path / 'subnet',
+        depth=False,
+        heads=False,
+        units={'*.gate_proj': dict(fixed=True)})
+    assert export.model.model.embed_tokens.weight.shape[1] < 32
+    with pytest.raises(SubnetError, match='Declare the hidden size fixed'):
+        write_folder(export, tmp_path / 'hf')
+    assert [f.name for f in tmp_path.iterdir()] == ['subnet']
