@@ -5,8 +5,12 @@ An extra, ``pip install dms_razor[llm]``; nothing else imports it. ``import
 dms_razor.llm`` makes ``AutoModelForCausalLM.from_pretrained`` know models
 whose layers have sizes of their own.
 """
-from .distillation import Distillation
-from .folder import FamilyError, register, write_folder
+from ..compat.shims import torchvision_schemas
+
+torchvision_schemas()  # transformers imports torchvision  # isort: split
+
+from .distillation import Distillation  # noqa: E402
+from .folder import FamilyError, register, write_folder  # noqa: E402
 
 __all__ = ['Distillation', 'FamilyError', 'register', 'write_folder']
 

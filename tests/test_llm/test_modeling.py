@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from dms_razor.compat.shims import torchvision_schemas
 from dms_razor.llm import modeling
 
 
@@ -24,7 +23,6 @@ def test_the_file_stands_alone():
 
 
 def test_each_layer_has_its_sizes():
-    torchvision_schemas()
     pytest.importorskip('transformers', exc_type=ImportError)
     kind, model = modeling.SIZED['llama']
     sizes = [
