@@ -8,6 +8,7 @@ import re
 import textwrap
 from pathlib import Path
 
+import onnxruntime
 import pytest
 import torch
 from mmengine.config import Config
@@ -226,6 +227,20 @@ def test_a_subnet_is_built_again(names):
     exec(python_blocks('docs/en/subnet.md')[1], names)
     images = names['images']
     torch.testing.assert_close(names['model'].eval()(images), exported(images))
+
+
+def test_a_subnet_is_deployed(names):
+    names['search'].bank.ratios[:] = .3
+    exec(python_blocks('docs/en/subnet.md')[2], names)
+    names['model'] = names['export'].model
+    exec(python_blocks('docs/en/subnet.md')[3], names)
+    images = names['images']
+    for path in ('subnet/subnet.onnx', 'model.onnx'):
+        session = onnxruntime.InferenceSession(
+            path, providers=['CPUExecutionProvider'])
+        found, = session.run(None, dict(input=images.numpy()))
+        torch.testing.assert_close(
+            torch.from_numpy(found), names['model'].eval()(images))
 
 
 def test_a_network_is_narrowed(names):

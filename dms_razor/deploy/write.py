@@ -10,15 +10,7 @@ from torch import Tensor, nn
 from ..adapters.mutables import widths_without_mutables
 from ..adapters.windows import windows_of_any_batch
 from ..subnet.files import whole_file
-
-FORMATS = {'onnx': '.onnx', 'torchscript': '.pt', 'pt2': '.pt2'}
-"""Formats and what their files end with."""
-
-OPSET = 17
-
-
-class DeployError(RuntimeError):
-    """A network cannot be written in a format, or the file is wrong."""
+from ..subnet.portable import FORMATS, WRITERS, DeployError, Names
 
 
 def write_network(network: nn.Module,
@@ -49,14 +41,15 @@ def write_network(network: nn.Module,
             raises. Nothing is left of the file; an older one at ``path``
             stays as it is.
     """
-    writers = dict(onnx=_onnx, torchscript=_torchscript, pt2=_pt2)
-    if format not in writers:
+    if format not in WRITERS:
         raise DeployError(f'there is no format {format!r}; use one of '
-                          f'{list(writers)}')
+                          f'{list(WRITERS)}')
     path = Path(path)
     if path.suffix != FORMATS[format] or path.is_dir():
         raise DeployError(f'{path} is no file name for the format {format}; '
                           f'name a file that ends with {FORMATS[format]}')
+    first = 'boxes' if network.names == ['detections'] else 'batch'
+    names = Names(['images'], network.names, [True], first)
     if len(images) < 2:
         images = images.repeat(2, 1, 1, 1)
     try:
@@ -65,7 +58,7 @@ def write_network(network: nn.Module,
             with warnings.catch_warnings(), torch.no_grad(), \
                     windows_of_any_batch(), widths_without_mutables(network):
                 warnings.simplefilter('ignore')
-                writers[format](network, images, file)
+                WRITERS[format](network, (images, ), file, names)
             if check is not None:
                 check(file)
     except DeployError:
@@ -79,43 +72,3 @@ def write_network(network: nn.Module,
             'another format, or the raw outputs of a detector instead of its '
             'boxes.') from error
     return path
-
-
-def _onnx(network: nn.Module, images: Tensor, path: Path) -> None:
-    first = 'boxes' if network.names == ['detections'] else 'batch'
-    # the exporter by tracing, which needs no other package and keeps all in
-    # one file; later versions of torch have another default
-    by_tracing = {'dynamo': False} if torch.__version__ >= '2.5' else {}
-    torch.onnx.export(
-        network, (images, ),
-        str(path),
-        input_names=['images'],
-        output_names=network.names,
-        dynamic_axes={
-            'images': {
-                0: 'batch'
-            },
-            **dict.fromkeys(network.names, {0: first})
-        },
-        opset_version=OPSET,
-        **by_tracing)
-
-
-def _torchscript(network: nn.Module, images: Tensor, path: Path) -> None:
-    with torch.jit.optimized_execution(False):
-        traced = torch.jit.trace(network, (images, ), check_trace=False)
-    torch.jit.save(torch.jit.freeze(traced.eval()), str(path))
-
-
-def _pt2(network: nn.Module, images: Tensor, path: Path) -> None:
-    program = torch.export.export(
-        network, (images, ),
-        dynamic_shapes=({
-            0: torch.export.Dim('batch', min=1)
-        }, ))
-    for node in program.graph.nodes:
-        # where in whose Python code it was: as large as the weights of a
-        # small network
-        for note in ('stack_trace', 'nn_module_stack', 'source_fn_stack'):
-            node.meta.pop(note, None)
-    torch.export.save(program, str(path))

@@ -11,6 +11,7 @@ from ..moved import moved_names
 from .build import apply_manifest, build_subnet
 from .export import Export, export_subnet
 from .manifest import Manifest
+from .portable import write_portable
 from .report import Report
 from .slicing import slice_model
 from .statistics import recalibrate
@@ -19,7 +20,7 @@ from .weights import load_weights, read_weights
 __all__ = [
     'apply_manifest', 'build_subnet', 'Count', 'count_macs', 'count_params',
     'Export', 'export_subnet', 'load_weights', 'Manifest', 'read_weights',
-    'recalibrate', 'Report', 'slice_model', 'SubnetError'
+    'recalibrate', 'Report', 'slice_model', 'SubnetError', 'write_portable'
 ]
 
 __getattr__ = moved_names(__name__)

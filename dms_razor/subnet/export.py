@@ -30,6 +30,7 @@ from .files import whole_folder, write_text
 from .manifest import Manifest, describe_subnet
 from .page import STYLE, fragment, write_page
 from .picture import draw_structure
+from .portable import FORMATS, write_portable
 from .report import Report, amount, compare_layers
 from .slicing import plain_copy, slice_model
 from .statistics import recalibrate, training_norms
@@ -49,11 +50,39 @@ class Export:
         model (nn.Module): The subnet with the searched weights.
         manifest (Manifest): What is in subnet.json.
         report (Report): What is in report.md and report.json.
+        inputs (Any): What its forward takes.
+        forward (callable, optional): How it is called, if not simply.
     """
     path: Path
     model: nn.Module
     manifest: Manifest
     report: Report
+    inputs: Any = None
+    forward: Optional[Callable] = None
+
+    def onnx(self, path: Union[None, str, Path] = None) -> Path:
+        """Write :attr:`model`, as it is now, to an ONNX file.
+
+        Args:
+            path (str | Path, optional): By default subnet.onnx in the folder.
+
+        Raises:
+            DeployError: See :func:`write_portable`.
+        """
+        return self._file('onnx', path)
+
+    def torchscript(self, path: Union[None, str, Path] = None) -> Path:
+        """The same as TorchScript, by default subnet.pt."""
+        return self._file('torchscript', path)
+
+    def pt2(self, path: Union[None, str, Path] = None) -> Path:
+        """The same by torch.export, by default subnet.pt2."""
+        return self._file('pt2', path)
+
+    def _file(self, format: str, path: Union[None, str, Path]) -> Path:
+        return write_portable(self.model, self.inputs, path
+                              or self.path / f'subnet{FORMATS[format]}',
+                              format, self.forward)
 
     def __repr__(self) -> str:
         return f'{self.report.summary()}\n  in {self.path}'
@@ -115,13 +144,15 @@ def export_subnet(out_dir: Union[str, Path],
     texts = {} if retrain is None else retrain.files()
     subnet, report = _cut(model, space, selection, inputs, forward, metric,
                           limits)
-    report.decision, picture = decision, picture and _can_draw(report)
+    report.decision, report.scores = decision, scores or {}
+    picture = picture and _can_draw(report)
     _take_statistics(subnet, report, bn_data, bn_batches, bn_forward)
     check_finite(subnet)
     report.even = even_share(space, limits or {metric: report.cost(metric)})
-    report.scores = scores or {}
     _write(out_dir, subnet, report, texts, picture)
-    return Export(Path(out_dir), subnet, report.manifest, report)
+    inputs = space.example_inputs if inputs is None else inputs
+    return Export(
+        Path(out_dir), subnet, report.manifest, report, inputs, forward)
 
 
 def _write(out_dir: Union[str, Path], subnet: nn.Module, report: Report,
