@@ -11,6 +11,10 @@ FILE is ``nas-bench-macro_cifar10.json`` of the benchmark's authors. Its codes
 have eight digits for eight blocks, 2-3-3 in three stages: 0 is no block, 1
 and 2 are inverted residuals of expansion 3 and 6. The first block of a stage
 stays, since it halves the image.
+
+The supernet is trained first, and its weights rest while it is searched: the
+mask of a block scales the last norm's weight, whose gradient training brings
+to 0, so that moving weights take the task its say in the depth.
 """
 import itertools
 import json
@@ -159,7 +163,8 @@ experiment = Experiment(
         Row('evolution', 'evolution', search=depth_alone, after='none'),
     ],
     data=Data(size=32, train_images=10_000, test_images=1_000),
-    search=Recipe(epochs=2, batch=64, lr=.05, schedule='constant'),
+    pretrain=Recipe(epochs=3, batch=64, lr=.1),
+    search=Recipe(epochs=1, batch=64, lr=0., schedule='constant'),
     width_only_epochs=0,
     init=initialise,
     judge=judge)
