@@ -159,7 +159,7 @@ class Parallel(nn.Module):
         return self.down(F.gelu(self.up(self.norm2(x)))) + y + x
 
 
-class InOut(nn.Module):
+class Transposed(nn.Module):
     """A linear layer whose weight is ``[in, out]`` (Hugging Face's Conv1D)."""
 
     def __init__(self, inputs, outputs):
@@ -180,8 +180,9 @@ class Turned(nn.Module):
         super().__init__()
         self.head_dim, self.split_size = width // heads, width
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.c_attn, self.c_proj = InOut(width, 3 * width), InOut(width, width)
-        self.c_fc, self.c_out = InOut(width, 20), InOut(20, width)
+        self.c_attn, self.c_proj = Transposed(width, 3 * width), Transposed(
+            width, width)
+        self.c_fc, self.c_out = Transposed(width, 20), Transposed(20, width)
         self.dropout = nn.Dropout(.1)
 
     def forward(self, x, cos, sin):

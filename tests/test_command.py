@@ -66,7 +66,7 @@ def test_version(capsys):
 
 
 @pytest.mark.parametrize('words, message', [
-    (['serch'], 'no command "serch"; did you mean "search"'),
+    (['searhc'], 'no command "searhc"; did you mean "search"'),
     (['xyz'], 'no command "xyz".* it has space, search'),
     (['test'], 'test needs the tool "test", .*pip install'),
 ])

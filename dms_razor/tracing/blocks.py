@@ -137,8 +137,8 @@ class ResidualFinder:
         branches = self._branches(node.index, source, call)
         if not branches:
             return None
-        tails = tuple(tail for branch in branches
-                      for tail in self._tails(branch, call))
+        tails = tuple(
+            tail for branch in branches for tail in self._tails(branch, call))
         reason = self._reason(call, after, None in tails)
         return FullWidth(call.path, reason) if reason else ResidualBlock(
             call.path, source, call.source, tails,
