@@ -1,5 +1,6 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """A subnet's weights: tensors in a file, loaded without running its code."""
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any, Dict, Iterable, Mapping, Union
 
@@ -82,8 +83,12 @@ def load_weights(model: nn.Module,
     """
     weights = matching_weights(model, source, part)
     _leave_meta(model, weights)
+    state = OrderedDict(weights)
+    # Names and shapes are those of this code, so its versions are too: a file
+    # of tensors does not hold them, and some modules (MNASNet) ask for theirs.
+    state._metadata = model.state_dict()._metadata  # type: ignore
     # strict=False: entries that are no tensors are left out here
-    model.load_state_dict(weights, strict=False)
+    model.load_state_dict(state, strict=False)
 
 
 def _leave_meta(model: nn.Module, weights: Mapping[str, Tensor]) -> None:

@@ -139,3 +139,20 @@ def test_numbers_that_no_network_has(spoil):
         assert all(
             torch.equal(value, before[name])
             for name, value in model.state_dict().items())
+
+
+def test_a_module_that_asks_for_its_version(tmp_path):
+    """torchvision's MNASNet refuses to load weights of an unknown one."""
+
+    class Versioned(nn.Linear):
+        _version = 2
+
+        def _load_from_state_dict(self, state, prefix, metadata, *args):
+            if metadata.get('version') != 2:
+                raise ValueError(f'version {metadata.get("version")}')
+            super()._load_from_state_dict(state, prefix, metadata, *args)
+
+    net, other = (nn.Sequential(Versioned(3, 2)) for _ in range(2))
+    save_weights(net, tmp_path / 'subnet.pth')
+    load_weights(other, tmp_path / 'subnet.pth')
+    assert torch.equal(net[0].weight, other[0].weight)
