@@ -109,9 +109,7 @@ def export_subnet(out_dir: Union[str, Path],
                   decision: Optional[Decision] = None,
                   scores: Optional[Dict[str, Any]] = None,
                   picture: bool = True) -> Export:
-    """Cut out a subnet, check what it costs, and write it down.
-
-    The folder appears whole or not at all.
+    """Cut out a subnet, check it, and write it down, whole or not at all.
 
     Args:
         out_dir (str | Path): The folder, e.g. ``work_dir/subnet``.
