@@ -13,6 +13,8 @@ from typing import Callable, Dict, List, Optional, Tuple
 import torch
 from torch import Tensor, nn
 
+from .reshaping import RESHAPED, reshaped_type
+
 #: (module, class name) -> slim mixin; the class name is its manifest name.
 _SLIM: Dict[Tuple[str, str], type] = {}
 _TYPES: Dict[type, type] = {}
@@ -87,6 +89,12 @@ def make_slim(module: nn.Module, name: str) -> nn.Module:
         ValueError: There is no such class, or the layer is of another one.
     """
     if type(module) in _TYPES.values():
+        return module
+    if name == RESHAPED:
+        kind = type(module)
+        if kind not in _TYPES:
+            _TYPES[kind] = reshaped_type(kind)
+        module.__class__ = _TYPES[kind]
         return module
     mixin = slim_class(module)
     if mixin is None or slim_name(module) != name:

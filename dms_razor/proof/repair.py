@@ -1,11 +1,13 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """Repairs of a space that the self-check found wrong."""
 from bisect import bisect_left
-from typing import Callable, List, Optional, Sequence, Set
+from collections import defaultdict
+from typing import Callable, Dict, List, Optional, Sequence, Set
 
 import torch
 from torch import Tensor
 
+from ..adapters.registry import slim_class
 from ..space import Space
 from ..tracing.labels import compress, core
 from ..tracing.sites import whole_numbers
@@ -153,7 +155,8 @@ def _follow(builder, problem) -> bool:
     callers = ['.'.join(parts[:n]) for n in range(len(parts), -1, -1)]
     if any(_follow_numbers(builder, caller) for caller in callers):
         return True
-    return bool(path) and _follow_outputs(builder, path)
+    return bool(path) and _follow_outputs(builder, path) or _follow_sizes(
+        builder, path)
 
 
 def follow_like(builder, other) -> None:
@@ -163,6 +166,7 @@ def follow_like(builder, other) -> None:
         _follow_numbers(builder, path)
     for path in sorted(other.asked):
         _follow_outputs(builder, path)
+    builder.reshaped |= other.reshaped
 
 
 def _follow_numbers(builder, path: str) -> bool:
@@ -182,8 +186,25 @@ def _follow_numbers(builder, path: str) -> bool:
                 numbers = builder.extra_attributes[piece.module]
                 numbers.setdefault(name, piece.labels)
                 new = True
+    for owner, pieces in _pieces_of(builder, kind).items():
+        sizes = [len(piece) for piece in pieces]
+        for name, value in vars(builder.recorder.modules[owner]).items():
+            if isinstance(value, (list, tuple)) and list(value) == sizes:
+                for place, piece in enumerate(pieces):
+                    builder.extra_attributes[owner][f'{name}.{place}'] = piece
+                new = True
     builder.followed.update(builder.extra_attributes)
     return new
+
+
+def _pieces_of(builder, kind: type) -> Dict[str, List[Tensor]]:
+    """Labels of all pieces, where modules of a class cut off several."""
+    pieces: Dict[str, List[Tensor]] = defaultdict(list)
+    for piece in builder.facts.pieces:
+        if type(builder.recorder.modules[piece.module]) is kind and \
+                piece.module not in builder.followed:
+            pieces[piece.module].append(piece.labels)
+    return {path: own for path, own in pieces.items() if len(own) > 1}
 
 
 def _follow_outputs(builder, path: str) -> bool:
@@ -221,6 +242,30 @@ def _follow_outputs(builder, path: str) -> bool:
                 if number in widths:
                     found[path].setdefault(f'{name}.{place}', widths[number])
     return sum(map(len, found.values())) > before
+
+
+def _follow_sizes(builder, path: str) -> bool:
+    """Let the sizes that a class takes off its stream follow the labels.
+
+    Returns:
+        bool: Whether there are modules of this class that are new to it.
+    """
+    modules = builder.recorder.modules
+    while path and type(modules[path]).__module__.startswith('torch.nn'):
+        path = path.rpartition('.')[0]  # it was given the wrong thing
+    kind = type(modules[path])
+    sites = [
+        node.site for one in builder.recorder.passes for node in one.nodes
+        if node.site is not None and node.site.call is not None
+    ]
+    with_sites = {id(site.module) for site in sites}
+    found = {
+        name
+        for name, module in modules.items() if type(module) is kind
+        and id(module) in with_sites and slim_class(module) is None
+    } - builder.reshaped
+    builder.reshaped |= found
+    return bool(found)
 
 
 def _labels_of_failing_class(builder, path: Optional[str]) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..adapters.registry import slim_name, slots_of
+from ..adapters.reshaping import RESHAPED
 from ..core.layout import KINDS, Layout, Unit
 from ..space import Block, FullWidth, Space
 from .blocks import group_stages
@@ -15,6 +16,7 @@ from .branches import find_residuals
 from .costs import CostBuilder
 from .labels import compress, core
 from .options import Options, make_unit, matches, two_stay
+from .reshaping import find_sizes
 from .rules.multihead import settle_shown
 from .sites import SiteBuilder
 from .spared import spare
@@ -51,6 +53,8 @@ class SpaceBuilder:
         self.extra_attributes: Dict[str, Dict[str, Tensor]] = defaultdict(dict)
         self.followed: Set[str] = set()
         self.asked: Set[str] = set()
+        # Classes whose code takes sizes off the stream, and their modules.
+        self.reshaped: Set[str] = set()
         self.failed: Dict[type, Set[str]] = defaultdict(
             set)  # class -> modules that fail
         # Modules that do not run on one channel, and what they touch.
@@ -199,27 +203,41 @@ class SpaceBuilder:
         """Units of heads, query/key dims and value dims of each layer."""
         self.replacements: Dict[str, str] = {}
         self.attention_stays: List[FullWidth] = []
+        classes, known = self.finder.classes, {}
+        stays: Dict[bytes, str] = defaultdict(str)
         for fact in self.finder.attention:
-            path, before = fact.module, len(units)
+            for labels in (fact.heads, fact.inner):
+                if labels is not None:
+                    stays[classes[labels.numpy()].tobytes()] += fact.stays
+        for fact in self.finder.attention:
+            path = fact.module
             slim = slim_name(self.recorder.modules[path])
-            rows = dict(heads=self.finder.classes[fact.heads.numpy()][None])
+            rows = dict(heads=classes[fact.heads.numpy()][None])
             if fact.inner is not None:
-                rows['query_heads'] = self.finder.classes[fact.inner.numpy()]
+                rows['query_heads'] = classes[fact.inner.numpy()]
             elif slim is not None:
                 rows.update(
                     qk=self.finder.dims(fact, fact.queries),
                     v=self.finder.dims(fact, fact.values))
+            found = False
             for name, own in rows.items():
                 kind = name.rpartition('_')[2]
                 reason = own if isinstance(own, str) else ''
                 if kind == 'heads':
-                    reason = fact.stays
-                reason = reason or self._add_unit(
-                    units, kind, f'{path}.{name}', own, [path])
+                    # Layers that share a bias of each head share their heads.
+                    key = own.tobytes()
+                    if key not in known:
+                        known[key] = stays[key] or self._add_unit(
+                            units, kind, f'{path}.{name}', own, [path])
+                    reason = known[key]
+                else:
+                    reason = reason or self._add_unit(
+                        units, kind, f'{path}.{name}', own, [path])
+                found |= not reason
                 if reason and kind in self.kinds and len(own[0]) > 1:
                     self.attention_stays.append(FullWidth(path, reason))
             self.elements.join_heads(fact)
-            if len(units) > before and slim is not None:
+            if found and slim is not None:
                 self.replacements[path] = slim
 
     def _fix_uneven(self, units: List[Unit]) -> bool:
@@ -333,7 +351,11 @@ class SpaceBuilder:
                             self.extra_attributes, blocks)
         sites.find_around()
         costs = CostBuilder(self.recorder, sites, layout, blocks)
-        modules = self.recorder.modules
+        modules, attributes = self.recorder.modules, sites.attributes()
+        sizes = find_sizes(self.recorder, self.elements, self.reshaped)
+        for path, numbers in sizes.items():
+            self.replacements[path] = RESHAPED
+            attributes.setdefault(path, {}).update(numbers)
         return Space(
             units=units,
             layout=layout,
@@ -342,7 +364,7 @@ class SpaceBuilder:
             blocks=blocks,
             resource=costs.build(),
             full_width=full_width,
-            attributes=sites.attributes(),
+            attributes=attributes,
             producers={
                 unit.name: [(m, type(modules[m]).__name__)
                             for m in unit.members]

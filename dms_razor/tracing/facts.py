@@ -160,11 +160,13 @@ class ComputedWeight:
 class Partition:
     """Equal parts of a vector that must keep equal counts.
 
-    The groups of a grouped convolution, or the pieces of a split.
+    The groups of a grouped convolution, the pieces of a split, or
+    (``reshaped``) rows of a tensor that was given another shape.
     """
     labels: Tensor
     module: str
     why: str
+    reshaped: bool = False
 
 
 @dataclass

@@ -1,10 +1,12 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """What a recording consists of: operations, module calls, tensors."""
+import sys
 from dataclasses import dataclass, field
 from typing import Any, Callable, List, Optional, Set, Tuple
 
 from torch import Tensor
 
+from ..adapters.reshaping import CALLS, Site, site_of
 from ..moved import moved_names
 
 __getattr__ = moved_names(__name__)
@@ -31,6 +33,7 @@ class Node:
         labels (list[Tensor]): Labels of its outputs.
         names (set[str]): Parameters and buffers that it read.
         constant (bool): It is computed from those alone.
+        site (Site, optional): Where a reshape stands in the network's code.
     """
     index: int
     op: str
@@ -43,6 +46,7 @@ class Node:
     labels: List[Tensor] = field(default_factory=list)
     names: Set[str] = field(default_factory=set)
     constant: bool = False
+    site: Optional[Site] = None
 
 
 @dataclass
@@ -113,6 +117,12 @@ class OpCall:
         if name == 'dim' and 'axis' in self.kwargs:
             return self.kwargs['axis']
         return self.kwargs.get(name, default)
+
+
+def reshape_site(op: str) -> Optional[Site]:
+    """Where the operation that is being recorded stands, if it reshapes."""
+    # Above: the recorder's method, and what PyTorch calls it from.
+    return site_of(sys._getframe(3)) if op in CALLS else None
 
 
 def version_of(tensor: Tensor) -> int:

@@ -19,7 +19,8 @@ from torch.utils._pytree import tree_flatten
 from ..network import named_tensors, tensors_of
 from .facts import Facts, Operation
 from .labels import Variables, compress, core
-from .record import ModuleCall, Node, NotUnderstood, OpCall, Value, version_of
+from .record import (ModuleCall, Node, NotUnderstood, OpCall, Value,
+                     reshape_site, version_of)
 from .rules.norm import settle_means
 from .rules.table import has, op_name
 from .rules.unknown import not_known
@@ -238,7 +239,7 @@ class Recorder(TorchFunctionMode):
     def _record(self, call: OpCall, leaves: List[Any]) -> None:
         tensors = call.tensors
         node = self.new_node(call.op, tensors)
-        node.shape = tuple(call.outs[0].shape)
+        node.shape, node.site = call.outs[0].shape, reshape_site(call.op)
         node.settings = tuple(x for x in leaves if not isinstance(x, Tensor))
         node.plain_add = call.op == 'add' and len(tensors) == 2 \
             and call.kwargs.get('alpha', 1) == 1 and len(call.args) == 2 \
@@ -316,9 +317,8 @@ class Recorder(TorchFunctionMode):
 
     def leave(self, module: nn.Module, args, kwargs, out) -> None:
         """Forward hook of every module."""
-        path = self._paths[id(module)]
         call = self.calls[self._stack.pop()]
-        while call.path != path:  # a module that failed, which was caught
+        while call.path != self._paths[id(module)]:  # failed, and was caught
             call = self.calls[self._stack.pop()]
         call.last = len(self.nodes)
         call.returns_tensor = isinstance(out, Tensor)

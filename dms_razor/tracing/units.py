@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .facts import Facts, Heads
+from .facts import Facts, Heads, Partition
 from .labels import components, compress, core
 
 
@@ -45,8 +45,11 @@ class UnitFinder:
                  facts: Facts,
                  free: Callable[[str], bool] = lambda path: False) -> None:
         self.facts = facts
-        self.partitions = [p for p in facts.partitions if not free(p.module)]
         self.classes = facts.variables.classes()
+        self.partitions = [
+            p for p in facts.partitions
+            if not free(p.module) and not (p.reshaped and self._whole_rows(p))
+        ]
         self.fixed = facts.variables.fixed(self.classes)
         self.read = {
             root
@@ -67,6 +70,15 @@ class UnitFinder:
         """Classes named by a label tensor, in order; 0 where none."""
         return self.classes[labels.reshape(-1).numpy()].tolist()
 
+    def _whole_rows(self, partition: Partition) -> bool:
+        """Whether every part is one variable, and so kept or dropped whole.
+
+        So are the heads of attention between channels: another shape, not
+        another size of each part.
+        """
+        return all(
+            len(set(self.roots(part))) == 1 for part in partition.labels)
+
     def _fix(self, roots: Iterable[int], reason: str) -> None:
         """These classes stay; of several reasons the first wins."""
         self.fixed = {**dict.fromkeys(roots, reason), **self.fixed}
@@ -80,18 +92,25 @@ class UnitFinder:
 
     def _take_attention(self) -> None:
         """Take the classes of attention layers out of the widths."""
-        self.attention: List[Heads] = []
+        self.attention: List[Heads] = list(self.facts.heads)
         self.taken: Set[int] = set()
-        for fact in self.facts.heads:
-            found = (fact.heads, fact.queries, fact.keys, fact.values,
-                     fact.inner, fact.results)
-            roots = [r for x in found if x is not None for r in self.roots(x)]
-            reason = self._why_not(fact, roots)
-            if reason is None:
-                self.attention.append(fact)
-                self.taken.update(roots)
-            else:
-                self._fix(roots, reason)
+        stable = False
+        while not stable:  # what stays in one layer, layers may share
+            stable, facts = True, self.attention
+            self.attention, self.taken = [], set()
+            for fact in facts:
+                found = (fact.heads, fact.queries, fact.keys, fact.values,
+                         fact.inner, fact.results)
+                roots = [
+                    r for x in found if x is not None for r in self.roots(x)
+                ]
+                reason = self._why_not(fact, roots)
+                if reason is None:
+                    self.attention.append(fact)
+                    self.taken.update(roots)
+                else:
+                    stable = False
+                    self._fix(roots, reason)
 
     def _why_not(self, fact: Heads, roots: List[int]) -> Optional[str]:
         """Why attention stays as it is; None if it can be searched."""

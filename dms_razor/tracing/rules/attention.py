@@ -60,14 +60,19 @@ def _product(recorder, call, total: int, a: Tensor, b: Tensor,
         # Heads whose dims go together: each is one channel.
         inner_a = inner_b = min(a.numel(), b.numel()) > 1
     try:
-        recorder.require(
-            inner_a == inner_b,
-            f'multiplies channels with a tensor that has none ({call.op})')
-        result = (_scores if inner_a else _weighted)(recorder, a, b, shape)
+        if inner_a != inner_b and int((b if inner_a else a).max()) > 0:
+            result = _mixed_heads(recorder, shape,
+                                  (a, -1 if inner_a else None),
+                                  (b, None if inner_a else -2))
+        else:
+            recorder.require(
+                inner_a == inner_b,
+                f'multiplies channels with a tensor that has none ({call.op})')
+            result = (_scores if inner_a else _weighted)(recorder, a, b, shape)
     except NotUnderstood:
         recorder.count(call, total)
         raise
-    counted = a if inner_a else core(compress(result))
+    counted = a if inner_a and inner_b else core(compress(result))
     axes = [x.reshape(-1) for x in (counted, a, b) if x.numel() > 1][:1]
     recorder.count(call, total / prod(map(len, axes)), *axes)
     return result
@@ -118,13 +123,19 @@ def _fact_of(recorder, scores: Tensor) -> Optional[Heads]:
     """The heads whose scores these labels are, if they are any."""
     classes = recorder.variables.classes()
     variables = classes[scores.reshape(-1).numpy()]
-    return next((fact for fact in recorder.facts.heads[recorder.heads_before:]
-                 if np.array_equal(classes[fact.scores.numpy()], variables)),
-                None)
+    same = [
+        fact for fact in recorder.facts.heads[recorder.heads_before:]
+        if np.array_equal(classes[fact.scores.numpy()], variables)
+    ]
+    # Several layers have the same heads where they share a bias of each head.
+    return next((fact for fact in same if fact.values is None),
+                same[0] if same else None)
 
 
 def _weighted(recorder, a: Tensor, b: Tensor, shape: torch.Size) -> Tensor:
     """Scores times values: tokens are summed up, channels of b (or a) pass."""
+    if min(a.shape[-2], b.shape[-1]) > 1 and _head_dim(recorder, a):
+        return _mixed_heads(recorder, shape, (a, -2), (b, -1))
     recorder.require(
         min(a.shape[-2], b.shape[-1]) < 2,
         'multiplies channels with channels (outer product)')
@@ -133,6 +144,34 @@ def _weighted(recorder, a: Tensor, b: Tensor, shape: torch.Size) -> Tensor:
     if int(weights.max()) > 0:
         carrier = _note_values(recorder, weights, carrier, free)
     return carrier.expand(shape)
+
+
+def _mixed_heads(recorder, shape: torch.Size, *factors) -> Tensor:
+    """Channels times channels inside each head (XCiT, factorised attention).
+
+    All channels of a head go together from now on: a head is one variable.
+
+    Args:
+        recorder (Recorder): The recorder.
+        shape (torch.Size): Shape of the product.
+        factors (tuple): Labels of both factors at core size, and along which
+            dimension their channels lie; None where only heads are told apart.
+    """
+    heads = {_head_dim(recorder, labels) for labels, _ in factors}
+    head = heads.pop()
+    recorder.require(not heads and head is not None,
+                     'multiplies channels with channels (cross-covariance)')
+    rows = [
+        labels.movedim(head, 0).flatten(1) if dim is None else _rows(
+            labels, head, dim) for labels, dim in factors
+    ]
+    recorder.require(
+        min(int(own.min()) for own in rows) > 0,
+        'multiplies channels with constants')
+    first = rows[0][:, :1]
+    for own in rows:
+        recorder.variables.merge(first.expand_as(own), own)
+    return expand_vector(first[:, 0], head, shape)
 
 
 def _note_values(recorder, weights: Tensor, carrier: Tensor,

@@ -223,7 +223,7 @@ def _note_parts(recorder, parts: Tensor, why: str) -> None:
     facts = recorder.facts
     for level in range(1, parts.dim()):
         rows = parts.reshape(parts.shape[:level].numel(), -1)
-        facts.partitions.append(Partition(rows, recorder.path, why))
+        facts.partitions.append(Partition(rows, recorder.path, why, True))
         facts.parts.update(row.numpy().tobytes() for row in rows)
 
 
