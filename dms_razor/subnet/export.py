@@ -19,6 +19,7 @@ from typing import (Any, Callable, Dict, Iterable, Mapping, Optional, Tuple,
 
 from torch import Tensor, nn
 
+from ..compat import strided_convolution
 from ..core.decision import Decision
 from ..core.resource import METRICS
 from ..counting import count_each
@@ -240,6 +241,8 @@ def _cut(model: nn.Module, space: Space, selection: Tensor, inputs: Any,
             dict(module=stay.module, reason=stay.reason)
             for stay in space.full_width
         ])
+    fault = strided_convolution.warning(subnet)
+    report.notes += [fault] if fault else []
     if space.proof is not None:
         report.notes.append(f'Self-check: {space.proof.text()}.')
     for name, limit in limits.items():
