@@ -102,8 +102,11 @@ def _differences(search: Any, state: Dict[str, Any]) -> str:
     """The settings that differ, in words; '' if none do."""
     if 'settings' not in state:
         return ''
+    settings = state['settings']
     try:
-        then = json.loads(bytes(state['settings'].tolist()))
+        if settings.numel() > 100_000:  # a view may be of any size
+            raise ValueError
+        then = json.loads(bytes(settings.tolist()))
         then = {name: then.get(name) for name in settings_of(search)}
     except (AttributeError, TypeError, ValueError, RuntimeError):
         raise ValueError('"settings" of the saved search cannot be read: it '

@@ -17,13 +17,13 @@ def test_files_of_all_kinds_are_refused_or_read():
 
 def test_a_foreign_error_and_a_slow_file_are_faults(monkeypatch):
 
-    def broken(manifest):
-        raise KeyError('modules')
+    def broken(model, weights):
+        raise KeyError('stem')
 
-    monkeypatch.setattr(files.Manifest, 'load', broken)
+    monkeypatch.setattr(files, 'load_weights', broken)
     rows = {row.kind: row for row in files.run(7)}
-    assert rows['manifest, bytes'].faults == ["KeyError: 'modules'"]
-    assert not rows['manifest, bytes'].holds
+    assert rows['state dict'].faults == ["KeyError: 'stem'"]
+    assert not rows['state dict'].holds
     assert rows['weights, bytes'].holds
     rows['weights, bytes'].seconds = 6.
     assert not rows['weights, bytes'].holds
