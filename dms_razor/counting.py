@@ -12,6 +12,7 @@ pooling are not.
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from math import prod
 from typing import (Any, Callable, Dict, Iterator, List, Mapping, Optional,
                     Tuple)
@@ -299,6 +300,10 @@ def _parameters(model: nn.Module, *_: Any) -> Count:
         }, 'The network')
 
 
+def _bytes(builder: Any, metric: str, size: int) -> list:
+    return builder.weights(metric, size)
+
+
 METRICS.register('macs')(
     Metric('macs', 'MACs', lambda builder: builder.macs(), count=count_macs))
 METRICS.register('params')(
@@ -308,3 +313,17 @@ METRICS.register('params')(
         lambda builder: builder.params(),
         count=_parameters,
         per_sample=False))
+METRICS.register('memory')(
+    Metric(
+        'memory',
+        'bytes of activations at the peak',
+        lambda builder: builder.memory(),
+        on_demand=True))
+for _name, _size in dict(fp32=4, fp16=2, int8=1).items():
+    METRICS.register(f'weights_{_name}')(
+        Metric(
+            f'weights_{_name}',
+            f'bytes of the parameters in {_name}',
+            partial(_bytes, metric=f'weights_{_name}', size=_size),
+            per_sample=False,
+            on_demand=True))

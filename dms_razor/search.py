@@ -126,7 +126,10 @@ class Search:
         self.model, self.forward = model, forward
         self.metric = metric_asked(target, metric, constraints)
         self.fall, self.harden = check_shares(fall, harden)
-        self.space = space or trace(model, forward=forward, **tracing)
+        asked = constraints or (self.metric, )
+        self.space = (space
+                      or trace(model, forward=forward, **tracing)).showing(
+                          *asked)
         self.constraint = Constraint(self.space.resource, self.metric,
                                      constraint, loss_weight)
         check_counts(model, self.space)
@@ -134,10 +137,14 @@ class Search:
             decay=learning.get('decay'), seed=learning.get('seed'))
         self.bank = make_bank(model, self.space, bank, self.constraint.weight,
                               **learning)
-        asked = dict(constraints=constraints, selector=self.bank.selector)
         weights = dict(lr=self.bank.lr, loss_weight=self.constraint.weight)
-        self._report = preflight(self.space, target, self.metric, **asked,
-                                 **weights).check()
+        self._report = preflight(
+            self.space,
+            target,
+            self.metric,
+            constraints,
+            selector=self.bank.selector,
+            **weights).check()
         self.metric, self.target = self._report.metric, self._report.target
         self.limits = self.constraint.limits = self._report.limits
         self.resource = (self.limits or self.space).resource

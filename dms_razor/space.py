@@ -8,7 +8,7 @@ stays valid when the model is moved, copied or wrapped.
 """
 import math
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 import torch
@@ -224,6 +224,12 @@ class Space:
     counted: Dict[str, Any] = field(default_factory=dict)
     training: str = ''
     proof: Optional[Proof] = None
+
+    def showing(self, *metrics: str) -> 'Space':
+        """This space, with metrics on demand in the reports on it."""
+        hidden = set(metrics) - set(self.resource.metrics)
+        return replace(self, resource=self.resource.showing(hidden)) \
+            if hidden else self
 
     def count(self, *kinds: str) -> Tuple[int, int]:
         """Number of units and of elements of the given kinds."""

@@ -18,6 +18,7 @@ from .proof.twin import prove_twin
 from .space import Space
 from .tracing import RULES
 from .tracing.builder import SpaceBuilder
+from .tracing.lifetimes import Lifetimes
 from .tracing.modes import mode_reads
 from .tracing.options import Options
 from .tracing.recorder import Recorder
@@ -173,10 +174,11 @@ def record(model: nn.Module, example_inputs: Tuple,
     """Run ``forward`` and record it, leaving no mark on the model."""
     refuse_unreadable(model)
     recorder = Recorder(model, RULES)
+    recorder.lifetimes = Lifetimes(recorder)
     name = type(model).__name__
     try:
         with untouched(model), mode_reads(model) as recorder.asked:
-            recorder.run(forward, example_inputs)
+            recorder.run(recorder.lifetimes.noting(forward), example_inputs)
     except Exception as error:
         shapes = [
             tuple(x.shape) if isinstance(x, torch.Tensor) else type(x).__name__
@@ -192,6 +194,7 @@ def record(model: nn.Module, example_inputs: Tuple,
             'depends on its input, so that nothing can be compared. Give a '
             'forward that returns the features or scores of the network.')
     check_copy(model, example_inputs, forward)
+    recorder.lifetimes.watch(model, forward, example_inputs)
     return recorder
 
 

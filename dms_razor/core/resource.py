@@ -20,9 +20,8 @@ list of such costs or, for what is no sum of products, any function of both.
 """
 import copy
 from dataclasses import dataclass
-from functools import partial
-from typing import (Any, Callable, Dict, List, NamedTuple, Optional, Sequence,
-                    Tuple)
+from typing import (Any, Callable, Dict, FrozenSet, Iterable, List, NamedTuple,
+                    Optional, Sequence, Tuple)
 
 import torch
 from torch import Tensor
@@ -30,11 +29,10 @@ from torch import Tensor
 from ..errors import check_number
 from .layout import Layout
 from .registry import Registry
+from .tables import Whole, compile_tables
 
 METRICS = Registry('metric')
 MAX_FACTORS, MAX_AXES, MAX_BLOCKS = 3, 4, 3
-_index = partial(torch.tensor, dtype=torch.int64)
-_floats = partial(torch.tensor, dtype=torch.float64)
 
 
 @dataclass(frozen=True)
@@ -69,6 +67,8 @@ class Cost:
         axes (tuple[int]): At most four indices into the model's axes.
         blocks (tuple[int]): At most three element ids: the blocks that the
             layer lies in.
+        moments (tuple[int]): When it is there, for a metric that is no sum
+            but a peak: the largest sum of any moment.
     """
     name: str
     op: str
@@ -76,6 +76,7 @@ class Cost:
     coef: float
     axes: Tuple[int, ...] = ()
     blocks: Tuple[int, ...] = ()
+    moments: Tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,8 @@ class Metric:
             independent count on a real network.
         per_sample (bool): Whether a batch of two costs twice as much.
             Defaults to True.
+        on_demand (bool): Whether it is left out of the reports of searches
+            that do not limit it. Defaults to False.
 
     Raises:
         ValueError: If not just one of ``costs`` and ``value`` is given.
@@ -105,6 +108,7 @@ class Metric:
     value: Optional[Callable[[Layout, Tensor, Tensor], Tensor]] = None
     count: Optional[Callable] = None
     per_sample: bool = True
+    on_demand: bool = False
 
     def __post_init__(self) -> None:
         if (self.costs is None) == (self.value is None):
@@ -112,131 +116,10 @@ class Metric:
                              'a value')
 
 
-@dataclass
-class Tables:
-    """Index tensors of one metric: a few gathers and products, no loops.
-
-    Terms read ``z = [1, counts, used masks]``, costs ``w = [1, axes, used
-    masks]``; leading batch dimensions are networks that a projection tries.
-
-    Args:
-        used (Tensor): Element ids of the masks that occur, int64 ``[K]``.
-        term_factors (Tensor): Into z, int64 ``[F, T]``, padded with 0.
-        term_mult (Tensor): float64 ``[T]``.
-        term_axis (Tensor): Axis a term belongs to, ascending, int64 ``[T]``.
-        axis_sums (bool): Whether an axis has more or less than one term.
-        num_axes (int): Number of axes that occur.
-        cost_factors (Tensor): Into w, int64 ``[G, C]``, padded with 0.
-        cost_coef (Tensor): float64 ``[C]``.
-    """
-    used: Tensor
-    term_factors: Tensor
-    term_mult: Tensor
-    term_axis: Tensor
-    axis_sums: bool
-    num_axes: int
-    cost_factors: Tensor
-    cost_coef: Tensor
-
-    @property
-    def work(self) -> int:
-        """About the multiplications of one evaluation."""
-        return self.cost_factors.numel() + self.term_factors.numel()
-
-    def rows(self, counts: Tensor, used_masks: Tensor) -> Tensor:
-        """Amount of each cost, float64 ``[..., C]``.
-
-        Args:
-            counts (Tensor): float64 ``[..., U]``.
-            used_masks (Tensor): The masks that occur, float64 ``[..., K]``.
-        """
-        one = counts.new_ones(counts.shape[:-1] + (1, ))
-        z = torch.cat((one, counts, used_masks), -1)
-        axes = _gathered_product(z, self.term_factors) * self.term_mult
-        if self.axis_sums:
-            sums = axes.new_zeros(axes.shape[:-1] + (self.num_axes, ))
-            axes = sums.index_add(-1, self.term_axis, axes)
-        w = torch.cat((one, axes, used_masks), -1)
-        return _gathered_product(w, self.cost_factors) * self.cost_coef
-
-    def value(self, counts: Tensor, used_masks: Tensor) -> Tensor:
-        """Sum of :meth:`rows`, float64 ``[...]``."""
-        return self.rows(counts, used_masks).sum(-1)
-
-
 class Own(NamedTuple):
     """A metric of one network, see :meth:`ResourceModel.plus`."""
     make: Callable
     listed: bool
-
-
-class Whole:
-    """What :class:`Tables` are, for a metric that is one function.
-
-    Args:
-        layout (Layout): The units.
-        function (Callable): A :class:`Metric`'s ``value``.
-    """
-
-    def __init__(self, layout: Layout, function: Callable) -> None:
-        self.value = partial(function, layout)
-        self.used = torch.arange(layout.E, device=layout.device)
-        self.work = layout.U + layout.E
-
-
-def _gathered_product(values: Tensor, indices: Tensor) -> Tensor:
-    """Product over f of ``values[..., indices[f]]``, ``[..., n]``."""
-    product = values.index_select(-1, indices[0])
-    for factor in indices[1:]:
-        product = product * values.index_select(-1, factor)
-    return product
-
-
-def compile_tables(axes: Sequence, costs: Sequence, num_units: int,
-                   merge: bool) -> Tables:
-    """Index tensors of ``costs``, see :class:`Tables`."""
-    first_mask = 1 + num_units
-    used_axes = sorted({a for cost in costs for a in cost.axes})
-    terms = [(new, term) for new, old in enumerate(used_axes)
-             for term in axes[old].terms]
-    used = sorted({b
-                   for cost in costs
-                   for b in cost.blocks}
-                  | {
-                      f - first_mask
-                      for _, term in terms
-                      for f in term.factors if f >= first_mask
-                  })
-    slot = {element: i for i, element in enumerate(used)}
-    axis_slot = {old: 1 + new for new, old in enumerate(used_axes)}
-
-    rows: Dict[Tuple, float] = {}
-    for number, cost in enumerate(costs):
-        factors = [axis_slot[a] for a in cost.axes]
-        factors += [1 + len(used_axes) + slot[b] for b in cost.blocks]
-        key = (0 if merge else number, tuple(sorted(factors)))
-        rows[key] = rows.get(key, 0.) + cost.coef
-
-    term_axis = [axis for axis, _ in terms]
-    return Tables(
-        used=_index(used),
-        term_factors=_padded([[
-            f if f < first_mask else first_mask + slot[f - first_mask]
-            for f in term.factors
-        ] for _, term in terms]),
-        term_mult=_floats([term.mult for _, term in terms]),
-        term_axis=_index(term_axis),
-        axis_sums=term_axis != list(range(len(used_axes))),
-        num_axes=len(used_axes),
-        cost_factors=_padded([factors for _, factors in rows]),
-        cost_coef=_floats(list(rows.values())))
-
-
-def _padded(rows: List[Sequence[int]]) -> Tensor:
-    """int64 ``[longest, n]``, filled up with 0, the index of the 1."""
-    longest = max([1, *map(len, rows)])
-    return _index([[*row, *[0] * (longest - len(row))]
-                   for row in rows]).reshape(-1, longest).T.contiguous()
 
 
 class ResourceModel:
@@ -259,6 +142,7 @@ class ResourceModel:
         self.layout = layout
         self._tables: Dict[tuple, Any] = {}
         self._own: Dict[str, Own] = {}
+        self._shown: FrozenSet[str] = frozenset()
         for i, axis in enumerate(self.axes):
             for term in axis.terms:
                 check_number(f'axis {i}: mult', term.mult)
@@ -290,15 +174,25 @@ class ResourceModel:
     @property
     def metrics(self) -> Tuple[str, ...]:
         """Metrics that some cost counts, and all registered functions."""
-        return tuple(
-            dict.fromkeys([cost.metric for cost in self.costs] + [
-                name
-                for name, metric in METRICS.items() if metric.value is not None
-            ] + [name for name, own in self._own.items() if own.listed]))
+        names = dict.fromkeys([cost.metric for cost in self.costs] + [
+            name
+            for name, metric in METRICS.items() if metric.value is not None
+        ] + [name for name, own in self._own.items() if own.listed])
+        return tuple(name for name in names if name in self._shown
+                     or name not in METRICS or not METRICS[name].on_demand)
+
+    def showing(self, names: Iterable[str]) -> 'ResourceModel':
+        """A copy in whose reports these metrics are, though on demand."""
+        model = copy.copy(self)
+        model._shown = self._shown | set(names)
+        return model
 
     def costs_of(self, metric: str) -> List[Cost]:
         """Costs of ``metric``, in the order of :meth:`per_cost`."""
-        if metric not in self.metrics and metric not in self._own:
+        if metric not in {
+                *self.metrics, *self._own,
+                *(cost.metric for cost in self.costs)
+        }:
             raise ValueError(f'this network has no costs in "{metric}", use '
                              f'one of {", ".join(self.metrics)}; a metric is '
                              'registered before the network is traced')

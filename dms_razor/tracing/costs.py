@@ -1,5 +1,6 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """The closed form of a network's MACs and parameters, from the trace."""
+from dataclasses import replace
 from math import prod
 from typing import Dict, List, Tuple
 
@@ -9,6 +10,8 @@ from torch import Tensor
 from ..core.layout import Layout
 from ..core.resource import METRICS, Axis, Cost, ResourceModel, Term
 from ..space import Block
+from .labels import core
+from .lifetimes import presence
 from .sites import SiteBuilder
 
 
@@ -32,6 +35,7 @@ class CostBuilder:
             for block in blocks
             for part in block.stand_ins
         }
+        self.identities = {b.path: b.element for b in blocks if not b.branch}
         self._axes: List[Axis] = []
         self._axis_ids: Dict[tuple, int] = {}
 
@@ -51,6 +55,33 @@ class CostBuilder:
         """The numbers in each parameter."""
         parameters = self.recorder.model.named_parameters()
         return [self._params(*named) for named in parameters]
+
+    def weights(self, metric: str, size: int) -> List[Cost]:
+        """Bytes of the parameters, each number in ``size`` of them."""
+        return [
+            replace(cost, metric=metric, coef=cost.coef * size)
+            for cost in self.params()
+        ]
+
+    def memory(self) -> List[Cost]:
+        """Bytes of activations, of one sample, and when they are there."""
+        lifetimes = self.recorder.lifetimes
+        return [
+            self._memory(lifetimes.storages[place], blocks, moments)
+            for place, blocks, moments in presence(
+                lifetimes, lambda path: enclosing(path, self.blocks),
+                self.identities)
+        ]
+
+    def _memory(self, storage, blocks: Tuple[int, ...],
+                moments: Tuple[int, ...]) -> Cost:
+        size, axes = storage.size / self.recorder.batch_size, ()
+        if storage.labels is not None:
+            index = self.elements.index(core(storage.labels).flatten())
+            axes = (self._axis(index), )
+            size /= len(index)
+        return Cost(storage.path, 'activation', 'memory', size, axes, blocks,
+                    moments)
 
     def _macs(self, op) -> Cost:
         indices = [self.elements.index(labels) for labels in op.axes]

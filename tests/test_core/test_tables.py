@@ -2,7 +2,7 @@
 import torch
 
 from dms_razor.core import Axis, Cost, Term
-from dms_razor.core.resource import compile_tables
+from dms_razor.core.tables import compile_tables
 
 AXES = [
     Axis((Term(3), )),

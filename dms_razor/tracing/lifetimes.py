@@ -1,0 +1,273 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""When a network's activations are in memory, and which channels they hold.
+
+The recorder holds every tensor, so that nothing dies while it records. So the
+network runs once more, and each operation is asked which storages are there:
+those that it makes, and those that the code still holds for later. What they
+hold is known from the record of the same operation. Weights, buffers and the
+inputs are no activations; what an operation uses inside itself is not seen.
+"""
+from collections import defaultdict
+from dataclasses import dataclass, field
+from itertools import islice, product
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Set, Tuple
+
+from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_flatten
+
+from ..network import tensors_of, untouched
+
+_CHOICES = 64  # of blocks in one moment, more than networks have
+
+
+class Output(NamedTuple):
+    """A tensor that an operation returned.
+
+    Attributes:
+        shape (tuple[int]): Its shape.
+        labels (Tensor, optional): What is in it, None for a constant.
+        node (int, optional): The node of the record that it is from.
+    """
+    shape: Tuple[int, ...]
+    labels: Optional[Tensor]
+    node: Optional[int]
+
+
+class Noted(NamedTuple):
+    """One call of a PyTorch function: in which module, and what came out."""
+    path: str
+    outputs: List[Output]
+
+
+@dataclass
+class Storage:
+    """Memory that an operation took for what it returned.
+
+    Attributes:
+        path (str): Path of the module that was running.
+        labels (Tensor, optional): What is in it, None for a constant.
+        size (int): In bytes.
+    """
+    path: str
+    labels: Optional[Tensor]
+    size: int
+
+
+@dataclass
+class Moment:
+    """An operation: in which module, and which storages were there."""
+    path: str
+    live: Set[int] = field(default_factory=set)
+
+
+class Lifetimes:
+    """Storages of one forward pass, and the moments at which they live.
+
+    Args:
+        recorder (Recorder): About to record the pass.
+
+    Attributes:
+        storages (list[Storage]): In the order in which they were taken.
+        moments (list[Moment]): Those at which others could not be fuller.
+        passes (dict[str, tuple[int, int]]): What a module reads first and what
+            it returns, of those where both are storages of their own.
+        problem (str, optional): Why nothing is known.
+    """
+
+    def __init__(self, recorder) -> None:
+        self.recorder = recorder
+        self.calls: List[Noted] = []
+        self.storages: List[Storage] = []
+        self.moments: List[Moment] = []
+        self.passes: Dict[str, Tuple[int, int]] = {}
+        self.problem: Optional[str] = 'the network was not run for it'
+
+    def noting(self, forward: Callable) -> Callable:
+        """``forward`` for the recorder, with every operation noted."""
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            with _Notes(self.recorder, self.calls):
+                return forward(*args, **kwargs)
+
+        return run
+
+    def watch(self, model: nn.Module, forward: Callable,
+              inputs: Tuple) -> 'Lifetimes':
+        """Run the network again and see when its storages come and go.
+
+        A network that does something else the second time is no error; it is
+        told to those who ask for its memory.
+        """
+        known = [*model.parameters(), *model.buffers(), *tensors_of(inputs)]
+        watch = _Watch(self.calls, known)
+        try:
+            with untouched(model), watch:
+                forward(model, *inputs)
+            watch.end()
+        except _Differs as error:
+            self.problem = str(error)
+        except Exception as error:
+            self.problem = (f'its forward fails in a second run '
+                            f'({type(error).__name__}: {error})')
+        else:
+            self.problem = None
+            self.storages = watch.storages
+            self.moments = _fullest(watch.moments)
+            self._find_passes(watch.of_node)
+        self.calls = []
+        return self
+
+    def _find_passes(self, of_node: Dict[Optional[int], int]) -> None:
+        for call in self.recorder.calls:
+            ends = [
+                of_node.get(nodes[0]) if nodes else None
+                for nodes in (call.inputs, call.outputs)
+            ]
+            if None not in ends and ends[0] != ends[1]:
+                self.passes[call.path] = ends[0], ends[1]
+
+
+def presence(
+    lifetimes: Lifetimes, enclosing: Callable[[str], Tuple[int, ...]],
+    blocks: Dict[str,
+                 int]) -> List[Tuple[int, Tuple[int, ...], Tuple[int, ...]]]:
+    """In which moments a storage is there, and with which blocks it goes.
+
+    What is made in a block that is gone is not there while it would run.
+    After it, the block's output is: it is the block's input then, of the same
+    shape. Where that is there too, it must not count twice: behind several
+    blocks it is one of its own as soon as one of them stays. So the moment is
+    taken once for each of these blocks, and the largest counts.
+
+    Args:
+        lifetimes (Lifetimes): What was seen.
+        enclosing (Callable): From a path to the elements of the blocks that
+            it lies in.
+        blocks (dict[str, int]): Elements of the blocks in whose place an
+            identity is put, by path.
+
+    Returns:
+        list[tuple]: Number of the storage, elements, numbers of moments.
+    """
+    before = {
+        lifetimes.passes[path][1]: (lifetimes.passes[path][0], element)
+        for path, element in blocks.items() if path in lifetimes.passes
+    }
+    when: Dict[tuple, List[int]] = defaultdict(list)
+    number = 0
+    for moment in lifetimes.moments:
+        around = enclosing(moment.path)
+        choices = []
+        for place in sorted(moment.live):
+            own = enclosing(lifetimes.storages[place].path)
+            inside = tuple(block for block in own if block in around)
+            behind = [] if inside else _behind(place, before, moment.live)
+            choices.append([(place, inside + (block, )) for block in behind]
+                           or [(place, inside)])
+        for pick in islice(product(*choices), _CHOICES):
+            for place, elements in pick:
+                when[place, elements].append(number)
+            number += 1
+    return [(place, elements, tuple(moments))
+            for (place, elements), moments in when.items()]
+
+
+def _behind(place: int, before: Dict[int, Tuple[int, int]],
+            live: Set[int]) -> List[int]:
+    """Blocks between a storage and one that is there too; else none."""
+    found = []
+    while place in before:
+        place, element = before[place]
+        found.append(element)
+        if place in live:
+            return found
+    return []
+
+
+class _Differs(Exception):
+    """A second run that is not the first one again."""
+
+
+class _Notes(TorchFunctionMode):
+    """Notes each operation while a recorder, below it, records."""
+
+    def __init__(self, recorder, calls: List[Noted]) -> None:
+        super().__init__()
+        self.recorder, self.calls = recorder, calls
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        path = self.recorder.path
+        out = func(*args, **(kwargs or {}))
+        values = [(tensor, self.recorder.value(tensor))
+                  for tensor in _tensors(out)]
+        self.calls.append(
+            Noted(path, [
+                Output(
+                    tuple(tensor.shape), value and value.labels, value
+                    and value.node) for tensor, value in values
+            ]))
+        return out
+
+
+class _Watch(TorchFunctionMode):
+    """Sees which storages live at each operation, and holds none of them."""
+
+    def __init__(self, calls: List[Noted], known: List[Tensor]) -> None:
+        super().__init__()
+        self.calls = iter(calls)
+        self.storages: List[Storage] = []
+        self.moments: List[Moment] = []
+        self.of_node: Dict[Optional[int], int] = {}
+        self._known = {_address(tensor) for tensor in known}
+        self._alive: Dict[int, Tuple[StorageWeakRef, int]] = {}
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        self._alive = {
+            address: held
+            for address, held in self._alive.items() if not held[0].expired()
+        }
+        out = func(*args, **(kwargs or {}))
+        tensors, call = _tensors(out), next(self.calls, None)
+        shapes = [tuple(tensor.shape) for tensor in tensors]
+        if call is None or shapes != [o.shape for o in call.outputs]:
+            raise _Differs('its forward does something else when it runs a '
+                           'second time')
+        for tensor, output in zip(tensors, call.outputs):
+            address = _address(tensor)
+            if address in self._known:
+                continue
+            if address not in self._alive:
+                storage = tensor.untyped_storage()
+                self._alive[address] = (StorageWeakRef(storage),
+                                        len(self.storages))
+                self.storages.append(
+                    Storage(call.path, output.labels, storage.nbytes()))
+            self.of_node[output.node] = self._alive[address][1]
+        self.moments.append(
+            Moment(call.path, {number
+                               for _, number in self._alive.values()}))
+        return out
+
+    def end(self) -> None:
+        """Raise _Differs if the pass was shorter than the noted one."""
+        if next(self.calls, None) is not None:
+            raise _Differs('its forward stops earlier when it runs a second '
+                           'time')
+
+
+def _tensors(out: Any) -> List[Tensor]:
+    return [leaf for leaf in tree_flatten(out)[0] if isinstance(leaf, Tensor)]
+
+
+def _address(tensor: Tensor) -> int:
+    return tensor.untyped_storage()._cdata
+
+
+def _fullest(moments: List[Moment]) -> List[Moment]:
+    """Moments without those after which storages only come."""
+    return [
+        moment for moment, after in zip(
+            moments, [*moments[1:], Moment('')]) if moment.live - after.live
+    ]

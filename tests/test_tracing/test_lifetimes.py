@@ -1,0 +1,135 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""Peak memory in closed form, against what subnets really hold.
+
+Measured by a dispatch mode that sees tensors of ATen and the death of their
+storages, and knows nothing of modules, labels or records.
+"""
+import weakref
+
+import pytest
+import torch
+from small_nets import conv
+from torch import nn
+from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten
+
+from dms_razor.subnet.slicing import plain_copy, slice_model
+from dms_razor.trace import trace
+
+
+class Held(TorchDispatchMode):
+    """Bytes of the storages that live, and the most there ever were."""
+
+    def __init__(self, known):
+        super().__init__()
+        self.known = {tensor.data_ptr() for tensor in known}
+        self.live, self.peak = {}, 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for tensor in tree_flatten(out)[0]:
+            if isinstance(tensor, torch.Tensor):
+                storage = tensor.untyped_storage()
+                place = storage.data_ptr()
+                if place not in self.known and place not in self.live:
+                    self.live[place] = storage.nbytes()
+                    weakref.finalize(storage, self.live.pop, place, None)
+        self.peak = max(self.peak, sum(self.live.values()))
+        return out
+
+
+def measured(model, images):
+    held = Held([*model.parameters(), *model.buffers(), images])
+    with torch.no_grad(), held:
+        model.eval()(images)
+    return held.peak
+
+
+class Residual(nn.Module):
+
+    def __init__(self, width):
+        super().__init__()
+        self.conv1, self.conv2 = conv(width, 2 * width), conv(2 * width, width)
+
+    def forward(self, x):
+        return F.relu(x + self.conv2(F.relu(self.conv1(x), inplace=True)))
+
+
+class Held3(nn.Module):
+    """The stage's input is held while its blocks run, and added at the end."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = conv(3, 8)
+        self.blocks = nn.Sequential(*[Residual(8) for _ in range(3)])
+        self.left, self.right = conv(8, 6, 1), conv(8, 10, 1)
+        self.head = nn.Linear(16, 4)
+
+    def forward(self, x):
+        x = F.relu(self.stem(x))
+        y = x + self.blocks(x)
+        y = F.max_pool2d(torch.cat([self.left(y), self.right(y)], 1), 2)
+        return self.head(y.flatten(2).mean(2))
+
+
+@pytest.fixture(scope='module')
+def traced():
+    torch.manual_seed(0)
+    net, images = Held3(), torch.randn(1, 3, 16, 16)
+    return net, images, trace(net, images, check=False)
+
+
+def test_the_peak_of_every_depth_and_of_random_widths(traced):
+    net, images, space = traced
+    depth, = (u for u in space.units if u.kind == 'depth')
+    assert depth.size == 3
+    place = space.layout.slice_of(space.layout.index(depth.name))
+    generator = torch.Generator().manual_seed(0)
+    for pattern in range(8):
+        selection = space.random_selection(generator)
+        selection[place] = torch.tensor(
+            [bool(pattern & 1 << bit) for bit in range(3)])
+        subnet = slice_model(plain_copy(net), space, selection)
+        assert space.cost(selection, 'memory') == measured(subnet, images), \
+            pattern
+
+
+def test_the_peak_by_hand(traced):
+    """At the concatenation: the stage's input, ``y``, both parts of 6 and 10
+    channels and what becomes of them."""
+    _, _, space = traced
+    assert space.resource.supernet('memory') == 4 * 16 * 16 * (8 + 8 + 6 + 10 +
+                                                               16)
+
+
+def test_costs_are_of_one_sample():
+    torch.manual_seed(0)
+    spaces = [
+        trace(Held3(), torch.randn(n, 3, 16, 16), check=False) for n in (1, 3)
+    ]
+    one, three = (space.resource.supernet('memory') for space in spaces)
+    assert one == three
+
+
+class Twice(nn.Module):
+    """A forward that does something else every time."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.head = conv(3, 8), nn.Linear(8, 2)
+        self.calls = [0]
+
+    def forward(self, x):
+        self.calls[0] += 1
+        x = self.conv(x)
+        for _ in range(self.calls[0]):
+            x = F.relu(x)
+        return self.head(x.mean((2, 3)))
+
+
+def test_a_forward_that_changes_has_no_memory_and_is_searched():
+    space = trace(Twice(), torch.randn(1, 3, 8, 8), check=False)
+    assert space.resource.metrics == ('macs', 'params')
+    with pytest.raises(ValueError, match='no costs in "memory"'):
+        space.resource.supernet('memory')
