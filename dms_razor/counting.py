@@ -319,6 +319,12 @@ METRICS.register('memory')(
         'bytes of activations at the peak',
         lambda builder: builder.memory(),
         on_demand=True))
+METRICS.register('traffic')(
+    Metric(
+        'traffic',
+        'bytes of activations that are written',
+        lambda builder: builder.traffic(),
+        on_demand=True))
 for _name, _size in dict(fp32=4, fp16=2, int8=1).items():
     METRICS.register(f'weights_{_name}')(
         Metric(

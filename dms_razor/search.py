@@ -53,6 +53,7 @@ class Search:
             ``'params'`` or another of :data:`dms_razor.core.METRICS`.
         constraints (Mapping, optional): In place of both, several targets:
             ``dict(macs='50%', params='2M')``; see :mod:`.core.limits`.
+        latency_table (str, optional): What ``tools/measure_latency.py`` wrote.
         total_steps (int, optional): Steps of the search proper, warm-up
             included. May come later, by :meth:`set_length`.
         warmup_steps (int): Leading steps with the supernet's cost as target.
@@ -100,6 +101,7 @@ class Search:
                  *,
                  metric: Optional[str] = None,
                  constraints: Optional[Mapping] = None,
+                 latency_table: Union[None, str, Path] = None,
                  total_steps: Optional[int] = None,
                  warmup_steps: int = 0,
                  width_only_steps: int = 0,
@@ -126,10 +128,9 @@ class Search:
         self.model, self.forward = model, forward
         self.metric = metric_asked(target, metric, constraints)
         self.fall, self.harden = check_shares(fall, harden)
-        asked = constraints or (self.metric, )
-        self.space = (space
-                      or trace(model, forward=forward, **tracing)).showing(
-                          *asked)
+        space = space or trace(model, forward=forward, **tracing)
+        self.space = space.limiting(
+            constraints or (self.metric, ), latency_table)
         self.constraint = Constraint(self.space.resource, self.metric,
                                      constraint, loss_weight)
         check_counts(model, self.space)
@@ -137,14 +138,10 @@ class Search:
             decay=learning.get('decay'), seed=learning.get('seed'))
         self.bank = make_bank(model, self.space, bank, self.constraint.weight,
                               **learning)
-        weights = dict(lr=self.bank.lr, loss_weight=self.constraint.weight)
-        self._report = preflight(
-            self.space,
-            target,
-            self.metric,
-            constraints,
-            selector=self.bank.selector,
-            **weights).check()
+        drive = dict(lr=self.bank.lr, loss_weight=self.constraint.weight)
+        drive['selector'] = self.bank.selector
+        self._report = preflight(self.space, target, self.metric, constraints,
+                                 **drive).check()
         self.metric, self.target = self._report.metric, self._report.target
         self.limits = self.constraint.limits = self._report.limits
         self.resource = (self.limits or self.space).resource

@@ -9,11 +9,14 @@ stays valid when the model is moved, copied or wrapped.
 import math
 import warnings
 from dataclasses import dataclass, field, replace
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from pathlib import Path
+from typing import (Any, Callable, Dict, Iterable, List, Optional, Sequence,
+                    Tuple, Union)
 
 import torch
 from torch import Tensor
 
+from .core.latency import latency_of
 from .core.layout import Layout, Unit
 from .core.resource import ResourceModel
 from .errors import SubnetError
@@ -225,11 +228,26 @@ class Space:
     training: str = ''
     proof: Optional[Proof] = None
 
-    def showing(self, *metrics: str) -> 'Space':
-        """This space, with metrics on demand in the reports on it."""
-        hidden = set(metrics) - set(self.resource.metrics)
-        return replace(self, resource=self.resource.showing(hidden)) \
-            if hidden else self
+    def limiting(self,
+                 metrics: Iterable[str],
+                 latency_table: Union[None, str, Path] = None) -> 'Space':
+        """This space for a search that limits these metrics.
+
+        Those on demand are in its reports then, and a table of latencies is
+        one more metric.
+
+        Raises:
+            LatencyError: If the table is none of this network, there is none
+                and one is needed, or it is not.
+        """
+        resource = self.resource
+        if latency_table is not None or 'latency' in metrics:
+            resource = latency_of(resource, latency_table, metrics)
+        hidden = set(metrics) - set(resource.metrics)
+        if hidden:
+            resource = resource.showing(hidden)
+        return self if resource is self.resource else replace(
+            self, resource=resource)
 
     def count(self, *kinds: str) -> Tuple[int, int]:
         """Number of units and of elements of the given kinds."""

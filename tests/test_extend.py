@@ -144,7 +144,7 @@ def test_metric_of_a_value(names, tmp_path):
     names['model'] = make_net()
     exec(value, names)
     search = names['search']
-    assert search.resource.supernet('latency') == pytest.approx(.2 + .28)
+    assert search.resource.supernet('delay') == pytest.approx(.2 + .28)
     run(search, 5)
     model = check_export(search, tmp_path / 'subnet').model
     left = sum(

@@ -12,7 +12,7 @@ from ..errors import check_number, refuse_beside
 
 _POWERS = {'': 1, 'K': 10**3, 'M': 10**6, 'G': 10**9, 'T': 10**12}
 _PATTERN = re.compile(
-    r'\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*(%|[kmgt])?\s*\Z',
+    r'\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*(%|ms|[kmgt]b?)?\s*\Z',
     re.IGNORECASE)
 _FORMS = ('write a fraction of the supernet (0.5 or "50%") or an absolute '
           'number ("2.0G", "350M", 4.1e9)')
@@ -30,7 +30,8 @@ def parse_target(target: Union[str, float],
     Args:
         target (str | float): A fraction of the supernet (numbers up to 1, or
             percent) or an absolute amount (numbers above 1, or with one of
-            the suffixes K, M, G, T for powers of 1,000, in any case).
+            the suffixes K, M, G, T for powers of 1,000, in any case, and a B
+            for bytes; of latency, with ms).
         supernet (float): Cost of the supernet.
         metric (str): What is counted, for messages. Defaults to 'macs'.
 
@@ -42,13 +43,17 @@ def parse_target(target: Union[str, float],
             above the supernet.
     """
     shown = repr(target)
-    number, suffix = target, ''
+    number, suffix, unit = target, '', ''
     if isinstance(target, str):
         match = _PATTERN.match(target)
         if match is None:
             raise TargetError(f'{metric} target {shown} cannot be read: '
                               f'{_FORMS}')
-        number, suffix = float(match[1]), (match[2] or '').upper()
+        number, unit = float(match[1]), (match[2] or '').upper()
+        suffix = unit.rstrip('B').replace('MS', '')
+        if unit[1:] and unit[1:] != ('S' if metric == 'latency' else 'B'):
+            raise TargetError(f'{metric} target {shown} has a unit that '
+                              f'{metric} is not in: {_FORMS}')
     elif isinstance(target, bool) or not isinstance(target, Real):
         raise TargetError(f'{metric} target {shown} is a '
                           f'{type(target).__name__}: {_FORMS}')
@@ -56,7 +61,7 @@ def parse_target(target: Union[str, float],
         raise TargetError(f'{metric} target {shown} is not a positive '
                           f'number: {_FORMS}')
     share = number / 100 if suffix == '%' else float(number)
-    whole = suffix == '%' or (suffix == '' and number <= 1)
+    whole = suffix == '%' or (suffix == '' and number <= 1 and not unit)
     amount = share * (supernet if whole else _POWERS[suffix])
     if amount > supernet:
         raise TargetError(

@@ -178,7 +178,8 @@ class ResourceModel:
             name
             for name, metric in METRICS.items() if metric.value is not None
         ] + [name for name, own in self._own.items() if own.listed])
-        return tuple(name for name in names if name in self._shown
+        return tuple(name for name in names
+                     if name in self._shown or name in self._own
                      or name not in METRICS or not METRICS[name].on_demand)
 
     def showing(self, names: Iterable[str]) -> 'ResourceModel':

@@ -32,6 +32,8 @@ class DMS(BaseAlgorithm):
             ``'params'`` or another registered metric.
         constraints (dict, optional): In place of both, several targets, e.g.
             ``dict(macs='50%', params='2M')``.
+        latency_table (str, optional): Where a budget is in ``'latency'``, what
+            ``tools/measure_latency.py`` wrote.
         search (dict, optional): Length of the search, in epochs
             (``epochs``, ``width_only_epochs``, ``warmup_epochs``) or in
             iterations (``iters``, …); see :class:`SearchSchedule`. By
@@ -63,6 +65,7 @@ class DMS(BaseAlgorithm):
                  target: Union[None, float, str] = None,
                  metric: Optional[str] = None,
                  constraints: Optional[Dict[str, Union[float, str]]] = None,
+                 latency_table: Optional[str] = None,
                  search: Optional[dict] = None,
                  mutator: Union[Dict, nn.Module, None] = None,
                  resource_loss: Union[Dict, nn.Module, None] = None,
@@ -79,7 +82,8 @@ class DMS(BaseAlgorithm):
             init_cfg=init_cfg,
             module_inplace=True)
         self.target, self.metric = target, metric
-        self.constraints = constraints
+        self.budgets = dict(
+            constraints=constraints, latency_table=latency_table)
         self.schedule = SearchSchedule(**(search or {}))
         self.eval_masks = eval_masks
         self.mutator = build_part(mutator, 'DMSMutator')
@@ -111,7 +115,7 @@ class DMS(BaseAlgorithm):
                 self.architecture,
                 target=self.target,
                 metric=self.metric,
-                constraints=self.constraints,
+                **self.budgets,
                 constraint=self.resource_loss,
                 fall=self.schedule.fall,
                 harden=self.schedule.harden)

@@ -1,14 +1,16 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """What the tools make of a config, without a runner."""
 from pathlib import Path
-from typing import Optional, Union
+from typing import Optional, Tuple, Union
 
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.runner.checkpoint import _load_checkpoint
 from mmrazor.registry import MODELS
+from torch import nn
 
 from ..preflight import Preflight, PreflightError, preflight
+from ..space import Space
 from .algorithm import DMS, build_architecture, build_part, with_preprocessor
 from .checkpoints import check_weights, compare_weights
 from .example_input import input_shape_from_config
@@ -43,18 +45,35 @@ def preflight_of_config(cfg: Config) -> Preflight:
         RuntimeError: If the network fails on an input of that size.
     """
     if not is_search(cfg):
-        init_default_scope(cfg.get('default_scope', 'mmengine'))
-        network = build_architecture(cfg.model, cfg.get('data_preprocessor'))
-        mutator = build_part(None, 'DMSMutator')
-        mutator.input_shape = input_shape_from_config(cfg)
-        search = mutator.prepare_from_supernet(network)
-        return preflight(search.space, total_steps=_steps(cfg, None))
+        _, space = space_of_config(cfg)
+        return preflight(space, total_steps=_steps(cfg, None))
     try:
         report = algorithm_of_config(cfg).search.preflight()
     except PreflightError as error:
         report = error.report
     report.total_steps = _steps(cfg, cfg.model.get('search'))
     return report
+
+
+def space_of_config(cfg: Config) -> Tuple[nn.Module, Space]:
+    """A config's network, not masked, and its space, whatever the budget.
+
+    Args:
+        cfg (Config): Config of a search, with its settings of what may be
+            removed, or of a plain model, with the default ones.
+
+    Raises:
+        ValueError, RuntimeError: As for :func:`preflight_of_config`.
+    """
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    search = cfg.model if is_search(cfg) else {}
+    network = build_architecture(
+        search.get('architecture', cfg.model), cfg.get('data_preprocessor'))
+    mutator = build_part(search.get('mutator'), 'DMSMutator')
+    mutator.input_shape = search.get('input_shape') or mutator.input_shape \
+        or input_shape_from_config(cfg)
+    found = mutator.prepare_from_supernet(network)
+    return found.close(), found.space
 
 
 def _steps(cfg: Config, search: Optional[dict]) -> Optional[int]:

@@ -73,6 +73,16 @@ class CostBuilder:
                 self.identities)
         ]
 
+    def traffic(self) -> List[Cost]:
+        """Bytes of activations that are written, of one sample."""
+        return [
+            replace(
+                self._memory(storage, enclosing(storage.path, self.blocks),
+                             ()),
+                metric='traffic')
+            for storage in self.recorder.lifetimes.storages
+        ]
+
     def _memory(self, storage, blocks: Tuple[int, ...],
                 moments: Tuple[int, ...]) -> Cost:
         size, axes = storage.size / self.recorder.batch_size, ()

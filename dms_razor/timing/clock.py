@@ -1,0 +1,184 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""How long a module runs, in PyTorch or in ONNX Runtime."""
+import io
+import platform
+import statistics
+import time
+import warnings
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple
+
+import torch
+from torch import Tensor, nn
+
+from ..network import tensors_of
+
+BACKENDS = ('torch', 'onnxruntime')
+_SHORTEST = 2e-3  # seconds that one figure should take at least
+
+
+class TimingError(RuntimeError):
+    """Something cannot be measured with this backend."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """With what is measured.
+
+    Args:
+        backend (str): 'torch' or 'onnxruntime'.
+        threads (int): Of the backend.
+
+    Raises:
+        ValueError: There is no such backend or number of threads.
+    """
+    backend: str = 'torch'
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        if self.backend not in BACKENDS:
+            raise ValueError(f'there is no backend {self.backend!r}, use one '
+                             f'of {", ".join(BACKENDS)}')
+        if self.threads < 1:
+            raise ValueError(f'{self.threads} threads cannot run anything; '
+                             'give at least 1')
+
+    def describe(self) -> Dict[str, Any]:
+        """The setting and the machine, as plain data."""
+        versions = dict(torch=torch.__version__)
+        if self.backend == 'onnxruntime':
+            versions['onnxruntime'] = _runtime().__version__
+        return dict(
+            asdict(self),
+            device='cpu',
+            precision='fp32',
+            machine=platform.machine(),
+            processor=platform.processor() or platform.machine(),
+            versions=versions)
+
+
+def _runtime():
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise TimingError(
+            'ONNX Runtime is not installed: pip install onnx onnxruntime, or '
+            "use the backend 'torch'") from error
+    return onnxruntime
+
+
+class _Called(nn.Module):
+    """A network whose outputs are tensors, for the exporter."""
+
+    def __init__(self, model: nn.Module, forward: Callable) -> None:
+        super().__init__()
+        self.model, self.call = model, forward
+
+    def forward(self, *inputs: Tensor) -> Tuple[Tensor, ...]:
+        """All tensors that the network returns."""
+        return tuple(tensors_of(self.call(self.model, *inputs)))
+
+
+def runner(model: nn.Module, inputs: Sequence[Tensor], setting: Setting,
+           forward: Callable) -> Callable[[], Any]:
+    """A function that runs a network once, as the backend does.
+
+    Args:
+        model (nn.Module): In eval mode.
+        inputs (Sequence[Tensor]): What it is called with.
+        setting (Setting): The backend.
+        forward (callable): ``forward(model, *inputs)``.
+
+    Raises:
+        TimingError: The backend is not there or cannot take the network.
+    """
+    if setting.backend == 'torch':
+
+        def run() -> None:
+            with torch.inference_mode():
+                forward(model, *inputs)
+
+        return run
+    runtime = _runtime()
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = setting.threads
+    options.inter_op_num_threads, options.log_severity_level = 1, 3
+    file, by_tracing = io.BytesIO(), {}
+    if tuple(map(int, torch.__version__.split('.')[:2])) >= (2, 5):
+        by_tracing = dict(dynamo=False)  # needs no other package
+    names = [f'input{n}' for n in range(len(inputs))]
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter('ignore')
+            torch.onnx.export(
+                _Called(model, forward),
+                tuple(inputs),
+                file,
+                input_names=names,
+                opset_version=17,
+                **by_tracing)
+        session = runtime.InferenceSession(
+            file.getvalue(), options, providers=['CPUExecutionProvider'])
+    except Exception as error:
+        raise TimingError(
+            f'{type(model).__name__} cannot be run by ONNX Runtime '
+            f"({type(error).__name__}: {error}); use the backend 'torch'"
+        ) from error
+    feed = {name: x.numpy() for name, x in zip(names, inputs)}
+    return lambda: session.run(None, feed)
+
+
+@contextmanager
+def threads(setting: Setting) -> Iterator[None]:
+    """PyTorch with so many threads, for a while."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(setting.threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def interleaved(runs: Sequence[Callable[[], Any]],
+                rounds: int,
+                warmup: int = 2) -> List[Dict[str, float]]:
+    """Time and spread of several functions that take turns.
+
+    So a busy machine is equally busy for all. The slower half of the figures
+    is clipped. What takes less than some milliseconds is called several times
+    for one figure.
+
+    Args:
+        runs (Sequence[Callable]): The functions.
+        rounds (int): Figures of each.
+        warmup (int): Calls before them.
+
+    Returns:
+        list[dict]: ``ms``, the median of the faster half, and ``spread``, half
+        of its range over it.
+    """
+    times: List[List[float]] = [[] for _ in runs]
+    numbers = []
+    for run in runs:
+        for _ in range(warmup):
+            once = _seconds(run, 1)
+        numbers.append(max(1, int(_SHORTEST / max(once, 1e-7))))
+    for _ in range(rounds):
+        for run, number, found in zip(runs, numbers, times):
+            found.append(1e3 * _seconds(run, number))
+    return [_summed_up(found) for found in times]
+
+
+def _seconds(run: Callable[[], Any], number: int) -> float:
+    start = time.perf_counter()
+    for _ in range(number):
+        run()
+    return (time.perf_counter() - start) / number
+
+
+def _summed_up(times: List[float]) -> Dict[str, float]:
+    """Median and spread of the faster half: others only ever slow it down."""
+    times = sorted(times)[:(len(times) + 1) // 2]
+    middle = statistics.median(times)
+    return dict(ms=middle, spread=(times[-1] - times[0]) / 2 / middle)

@@ -1,0 +1,172 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""Tables of a device whose clock is a formula: what comes out is known."""
+import json
+
+import pytest
+import torch
+from toy_nets import make_search, plain_data, plain_net, train
+
+from dms_razor.core.latency import LatencyError
+from dms_razor.counting import count_macs
+from dms_razor.timing import measure as module
+from dms_razor.timing.clock import Setting
+from dms_razor.timing.measure import measure, not_negative, spread_subnets
+from dms_razor.trace import trace
+
+GRID = (.25, .5, .75, 1.)
+IMAGES = torch.zeros(1, 3, 8, 8)
+
+
+def truth(model, inputs):
+    """Milliseconds: .1 for anything, and .01 for each thousand MACs."""
+    return .1 + 1e-5 * count_macs(model, tuple(inputs)).total
+
+
+@pytest.fixture
+def device(monkeypatch):
+    """What was timed, in turn; networks as (number of modules, MACs)."""
+    timed = []
+    monkeypatch.setattr(module, 'runner', lambda model, inputs, *_:
+                        (model, inputs))
+
+    def interleaved(runs, rounds):
+        timed.extend(runs)
+        return [dict(ms=truth(*run), spread=0.) for run in runs]
+
+    monkeypatch.setattr(module, 'interleaved', interleaved)
+    return timed
+
+
+@pytest.fixture(scope='module')
+def space():
+    return trace(plain_net(), IMAGES, check=False)
+
+
+def make(space, path, **settings):
+    return measure(
+        plain_net(), space, Setting('torch', 1), path, grid=GRID, **settings)
+
+
+def test_the_table_predicts_other_subnets(device, space, tmp_path):
+    table = make(space, tmp_path / 'table.json', held_out=4)
+    other = table['held_out']
+    assert other['spearman'] == pytest.approx(1)
+    assert other['predicted'] == pytest.approx(other['measured'])
+    assert other['error_95'] < 1e-6 and len(other['macs']) == 4
+    assert table['fit']['largest_error'] < 1e-6
+    assert table['setting']['threads'] == 1 and table['input'] == [[
+        1, 3, 8, 8
+    ]]
+    found = space.limiting(['latency'], tmp_path / 'table.json')
+    assert found.resource.metrics == ('macs', 'params', 'latency')
+    for selection in spread_subnets(space, 6, seed=7)[1:]:
+        macs = space.cost(selection, 'macs')
+        assert found.cost(selection,
+                          'latency') == pytest.approx(.1 + 1e-5 * macs)
+
+
+def test_equal_layers_are_measured_once(device, space, tmp_path):
+    """Six layers of the blocks are one part; the stem's input and the head's
+    output do not move."""
+    table = make(space, tmp_path / 'table.json', whole=3)
+    assert sorted(len(p) for p in table['points'].values()) == [4, 4, 16]
+    assert len(device) == 1 + 24 + 3 and len(table['parts']) == 8
+
+
+class Killed(BaseException):
+    pass
+
+
+def test_what_was_killed_goes_on(device, space, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, 'SAVE_EVERY', 1)
+
+    def stop(done, of):
+        if done == 10:
+            raise Killed
+
+    path = tmp_path / 'table.json'
+    with pytest.raises(Killed):
+        make(space, path, progress=stop)
+    assert len(device) == 1 + 10
+    with pytest.raises(LatencyError, match='not finished'):
+        space.limiting(['latency'], path)
+    seen = []
+    make(space, path, whole=3, progress=lambda done, of: seen.append(of))
+    assert seen == [24] * 24
+    assert len(device) == 1 + 10 + 1 + 14 + 3
+    whole = json.loads(path.read_text())
+    path.unlink()
+    assert make(space, path, whole=3)['parts'] == whole['parts']
+
+
+def test_a_file_of_something_else_is_not_overwritten(device, space, tmp_path):
+    path = tmp_path / 'table.json'
+    make(space, path, whole=3)
+    before = path.read_text()
+    with pytest.raises(LatencyError, match='its setting differ'):
+        measure(plain_net(), space, Setting('torch', 2), path, grid=GRID)
+    other = trace(plain_net(), torch.zeros(1, 3, 16, 16), check=False)
+    with pytest.raises(LatencyError, match='layers and input differ'):
+        make(other, path)
+    assert path.read_text() == before
+    path.write_text('not a table')
+    with pytest.raises(LatencyError, match='is no table'):
+        make(space, path)
+    with pytest.raises(LatencyError, match='for another network'):
+        path.write_text(before)
+        other.limiting(['latency'], path)
+
+
+@pytest.mark.parametrize('target', ['50%', '.3ms'])
+def test_a_search_under_it(device, space, tmp_path, target):
+    make(space, tmp_path / 'table.json')
+    net = plain_net()
+    search = make_search(
+        net,
+        target=target,
+        metric='latency',
+        latency_table=tmp_path / 'table.json')
+    whole = .1 + 1e-5 * count_macs(net, IMAGES).total
+    amount = .5 * whole if target == '50%' else .3
+    assert search.target == pytest.approx(amount)
+    assert 'latency' in search.preflight().text()
+    optimizer = torch.optim.SGD(net.parameters(), lr=.05)
+    search.attach(optimizer)
+    train(search, optimizer, plain_data(), 30)
+    assert search.current() == pytest.approx(amount, rel=1e-4)
+    export = search.export(tmp_path / 'subnet', picture=False)
+    taken = truth(export.model, (IMAGES, ))
+    assert .95 * amount < taken <= amount * (1 + 1e-9)
+    costs = export.manifest.others['latency']
+    assert costs['searched'] == pytest.approx(taken)
+
+
+def test_beside_another_budget(device, space, tmp_path):
+    make(space, tmp_path / 'table.json')
+    search = make_search(
+        plain_net(),
+        constraints=dict(latency='60%', params='30%'),
+        latency_table=tmp_path / 'table.json')
+    shares = search.limits.shares(search.project(), search.keep().double())
+    assert .95 < max(shares.values()) <= 1
+
+
+def test_coefficients_are_not_negative():
+    rows = torch.tensor([[1., 1.], [1., 2.], [1., 4.]]).double()
+    assert not_negative(
+        rows,
+        rows @ torch.tensor([2., 3.]).double()).tolist() == pytest.approx(
+            [2, 3])
+    # 5 − x would be exact; a slope that may not fall stays out of it: the
+    # mean of 1 / v over that of 1 / v², for v = 4, 3, 1.
+    values = 5 - rows[:, 1]
+    found = not_negative(rows, values).tolist()
+    assert found == pytest.approx(
+        [float((1 / values).sum() / (1 / values).square().sum()), 0])
+
+
+def test_ranks():
+    """By hand: squared differences of ranks are 1, 1, 0, 0."""
+    first = torch.tensor([3., 9., 20., 21.])
+    second = torch.tensor([.2, .1, .3, .7])
+    assert module.spearman(first, second) == pytest.approx(1 - 6 * 2 / 60)
