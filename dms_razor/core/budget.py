@@ -51,9 +51,11 @@ def parse_target(target: Union[str, float],
                               f'{_FORMS}')
         number, unit = float(match[1]), (match[2] or '').upper()
         suffix = unit.rstrip('B').replace('MS', '')
-        if unit[1:] and unit[1:] != ('S' if metric == 'latency' else 'B'):
-            raise TargetError(f'{metric} target {shown} has a unit that '
-                              f'{metric} is not in: {_FORMS}')
+        own = 'S' if metric == 'latency' else 'B' if metric.startswith(
+            ('memory', 'traffic', 'weights_')) else ''
+        if unit[1:] not in ('', own):
+            raise TargetError(f'{metric} target {shown} cannot be read, '
+                              f'{metric} has no such unit: {_FORMS}')
     elif isinstance(target, bool) or not isinstance(target, Real):
         raise TargetError(f'{metric} target {shown} is a '
                           f'{type(target).__name__}: {_FORMS}')
