@@ -201,7 +201,8 @@ class Report:
         }
         for metric, cost in manifest.costs.items():
             limit = limits.get(metric)
-            asked = f'at most {limit:,.0f}' if limit else '-'
+            asked = '-' if not limit else 'at most ' + (
+                f'{limit:,.0f}' if limit >= 1000 else f'{limit:,.4g}')
             found = cost.get('counted', cost['searched'])
             rows.append(
                 (METRICS.find(metric).label, amount(cost['supernet']), asked,
