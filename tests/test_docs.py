@@ -229,6 +229,25 @@ def test_a_subnet_is_built_again(names):
     torch.testing.assert_close(names['model'].eval()(images), exported(images))
 
 
+def test_watched_and_evaluated_as_printed(names, capsys):
+    seen, outputs = {}, []
+    names['writer'] = lambda scalars, step: seen.update({step: scalars})
+    names['evaluate'] = lambda model: outputs.append(model(names['images']))
+    search = names['search'].attach(names['optimizer'])
+    look, watch = python_blocks('docs/en/settings.md')
+    exec(watch, names)
+    for _ in range(20):
+        search.loss(names['model'](names['images']).square().mean()).backward()
+        names['optimizer'].step()
+    exec(look, names)
+    assert sorted(seen) == [10, 20
+                            ] and 'search 20/20' in capsys.readouterr().err
+    subnet = search.export('subnet', picture=False).model.eval()
+    torch.testing.assert_close(outputs[0], subnet(names['images']))
+    plain = search.close().eval()
+    torch.testing.assert_close(outputs[1], plain(names['images']))
+
+
 def test_a_subnet_is_deployed(names):
     names['search'].bank.ratios[:] = .3
     exec(python_blocks('docs/en/subnet.md')[2], names)

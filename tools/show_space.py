@@ -11,6 +11,7 @@ The exit status is 1 if the search could not start.
 import sys
 from contextlib import redirect_stdout
 
+from _first_look import alive
 from _launch import config_parser, read_config, tell
 
 from dms_razor.openmmlab.from_config import preflight_of_config
@@ -21,7 +22,8 @@ def main() -> int:
         __doc__, 'config of a search or of a model',
         as_json=True).parse_args()
     try:
-        with redirect_stdout(sys.stderr):  # stdout may be for the JSON alone
+        # stdout may be for the JSON alone
+        with redirect_stdout(sys.stderr), alive('reading the network'):
             report = preflight_of_config(read_config(args))
     except (ValueError, TypeError, KeyError, RuntimeError, SyntaxError,
             OSError) as error:

@@ -1,7 +1,9 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """Train whatever a config describes: a search, a subnet, a plain model."""
 import logging
+import sys
 
+from _first_look import refuse_missing_data
 from _launch import build_runner, load_config, make_parser
 from mmengine.config import Config
 from mmengine.logging import print_log
@@ -114,6 +116,10 @@ def main() -> None:
         args.resume = args.resume or 'auto'
     if args.resume is not None:
         switch_on_resume(cfg, args.resume)
+    try:
+        refuse_missing_data(cfg)
+    except FileNotFoundError as error:
+        sys.exit(str(error))
     build_runner(cfg).train()
 
 
