@@ -151,7 +151,11 @@ def test_saved_search_is_exported_again(name, tmp_path):
     """By a search that takes up the saved state."""
     case, state = toys.EXPORTS[name], load(name, 'supernet.pt')
     net = toys.network(case)
-    search = toys.search_of(net, case, toys.EXPORT_SETTINGS)
+    settings = dict(toys.EXPORT_SETTINGS)
+    if name == 'export_cnn':
+        # Read by two layers that share a weight, which 0.1.0 left whole.
+        settings['units'] = {'last': dict(fixed=True)}
+    search = toys.search_of(net, case, settings)
     net.load_state_dict(state['model'])
     search.load_state_dict(state['search'])
     assert_equal(

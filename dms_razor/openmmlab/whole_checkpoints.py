@@ -49,7 +49,9 @@ def _removing_later(save: Callable) -> Callable:
 
     @wraps(save)
     def saving(hook: CheckpointHook, *args: Any, **kwargs: Any) -> Any:
-        backend = hook.file_backend
+        backend = getattr(hook, 'file_backend', None)
+        if backend is None:  # a validation alone: nothing was trained
+            return save(hook, *args, **kwargs)
         hook.file_backend = later = _Later(backend)
         try:
             result = save(hook, *args, **kwargs)

@@ -121,8 +121,14 @@ class OpCall:
 
 def reshape_site(op: str) -> Optional[Site]:
     """Where the operation that is being recorded stands, if it reshapes."""
-    # Above: the recorder's method, and what PyTorch calls it from.
-    return site_of(sys._getframe(3)) if op in CALLS else None
+    if op not in CALLS:
+        return None
+    frame = sys._getframe(1)
+    # Above: the recorder's methods, and modes that watch beside it.
+    while frame.f_code.co_name != '__torch_function__' or \
+            frame.f_back.f_code.co_name == '__torch_function__':
+        frame = frame.f_back
+    return site_of(frame.f_back)
 
 
 def version_of(tensor: Tensor) -> int:

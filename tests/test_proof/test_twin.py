@@ -63,7 +63,8 @@ def test_the_large_network_is_not_compared(monkeypatch):
     for name, network in dict(large=large, twin=twin).items():
         network.register_forward_hook(lambda *_, name=name: ran.append(name))
     trace(large, IMAGE, twin=twin)
-    assert ran.count('large') == 3, 'recorded, tried with gradients, counted'
+    # recorded, tried with gradients, watched for its memory, counted
+    assert ran.count('large') == 4
     assert ran.count('twin') > 7
 
 

@@ -70,7 +70,8 @@ def _product(recorder, call, total: int, a: Tensor, b: Tensor,
                 f'multiplies channels with a tensor that has none ({call.op})')
             result = (_scores if inner_a else _weighted)(recorder, a, b, shape)
     except NotUnderstood:
-        recorder.count(call, total)
+        axes = [x.reshape(-1) for x in (a, b) if max(x.shape[-2:]) > 1][:1]
+        recorder.count(call, total / prod(map(len, axes)), *axes)
         raise
     counted = a if inner_a and inner_b else core(compress(result))
     axes = [x.reshape(-1) for x in (counted, a, b) if x.numel() > 1][:1]

@@ -9,8 +9,17 @@ from torch import nn
 from tools.coverage.case import Case, NotCovered, images
 
 PACKAGES = ('torch', )
+
+
+class Nonsense(dict):
+    """Options that cannot be read."""
+
+    def items(self):
+        raise KeyError('nonsense')
+
+
 #: 'odd' has an option that leads to an error of Python's.
-OPTIONS = dict(counts=dict(check=False), odd=dict(nonsense=1))
+OPTIONS = dict(counts=dict(check=False), odd=dict(units=Nonsense(a={})))
 
 
 class Plain(nn.Module):

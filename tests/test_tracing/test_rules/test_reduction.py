@@ -67,7 +67,7 @@ def test_means_of_groups_of_channels():
     # c channels make one: they all stay, as any number of them could not.
     check(
         lambda net, x: net.out(x.view(len(x), 4, -1, 8, 8).mean(2)),
-        {'out': 8}, {'stem': 'go together'},
+        {'out': 8}, {'stem': 'pruning it changes what the network computes'},
         out=conv(4, 8))
 
 
