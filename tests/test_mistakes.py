@@ -114,8 +114,8 @@ BEFORE = {
                  'search the network that it was made from'),
     'lazy': (lambda: begin(model=nn.Sequential(nn.LazyLinear(4))), 'lazy',
              'Run the network once'),
-    'misspelt argument of trace': (lambda: trace(Small(), IMAGES, widht=True),
-                                   '"widht"', 'did you mean "width"'),
+    'misspelt argument of trace': (lambda: trace(Small(), IMAGES, widths=True),
+                                   '"widths"', 'did you mean "width"'),
 }
 DURING = {
     'model for an optimizer': (lambda out: SEARCH.attach(SEARCH.model),
