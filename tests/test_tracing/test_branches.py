@@ -2,7 +2,8 @@
 """Branches that another module's forward adds; the truth is a sliced copy."""
 import pytest
 import torch
-from equality import assert_true, keep_of, outputs, reasons
+from equality import (assert_true, difference, keep_of, outputs, randomise,
+                      reasons)
 from small_nets import IMAGES, conv, depths, widths
 from torch import nn
 from torch.nn import functional as F
@@ -294,3 +295,47 @@ def run_all(layers, x):
     for layer in layers:
         x = layer(x)
     return x
+
+
+class HandsOn(nn.Module):
+    """A branch that hands on what the next one reads (biases of T5)."""
+
+    def __init__(self, first):
+        super().__init__()
+        self.layer, self.first = nn.Linear(8, 8), first
+        self.bias = nn.Parameter(torch.rand(8))
+
+    def forward(self, x, bias=None):
+        if bias is None:
+            bias = self.bias * 2 if self.first else x.new_zeros(8)
+        return self.layer(x * bias), bias
+
+
+class Chain(nn.Module):
+    """Three of them on one stream."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.head = nn.Linear(5, 8), nn.Linear(8, 3)
+        self.parts = nn.ModuleList(HandsOn(n == 0) for n in range(3))
+
+    def forward(self, x):
+        x, bias = self.stem(x), None
+        for part in self.parts:
+            y, bias = part(x, bias)
+            x = x + y
+        return self.head(x)
+
+
+def test_what_a_branch_hands_on_is_not_lost():
+    """Each subnet of depth alone: the middle one may not go."""
+    net, x = randomise(Chain()).double().eval(), torch.randn(1, 5).double()
+    space = trace(net, x, check=False)
+    gone = {block.path for block in space.blocks}
+    assert gone and 'parts.1' not in gone
+    for unit, number in ((u, n) for n, u in enumerate(space.units)
+                         if u.kind == 'depth'):
+        for element in range(unit.size):
+            keep = torch.ones(space.layout.E, dtype=torch.bool)
+            keep[space.layout.slice_of(number).start + element] = False
+            assert difference(net, space, keep, x) < 1e-12
