@@ -158,8 +158,9 @@ class BranchFinder:
                 and self.times[call.path] == 1 and next(
                     self.modules[call.path].parameters(), None) is not None):
             return False
-        if any(node < call.first and max(self.readers[node]) >= call.last
-               for node in call.outputs[1:]):
+        if call.hands_on or any(
+                node < call.first and max(self.readers[node]) >= call.last
+                for node in call.outputs[1:]):
             # Handed on by it, and read behind it: nothing would be then.
             return False
         others = set(range(call.first, call.last)) - {call.outputs[0]}

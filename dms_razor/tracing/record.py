@@ -56,6 +56,7 @@ class ModuleCall:
     ``source`` holds the labels of its first argument, if it is an activation
     that is given by position. ``tensor_first``: it returns a tensor or a
     tuple that begins with one; ``length``: that of the tuple, else 0.
+    ``hands_on``: a parameter or buffer is among what it returns.
     """
     index: int
     path: str
@@ -67,6 +68,7 @@ class ModuleCall:
     returns_tensor: bool = False
     tensor_first: bool = False
     length: int = 0
+    hands_on: bool = False
     source: Optional[Tensor] = None
 
 

@@ -68,9 +68,8 @@ class Recorder(TorchFunctionMode):
         self.batch_size = 1  # samples in the example: costs are of one
         self.idle: Set[str] = set()  # layers without effect, see spared.py
         self._own = named_tensors(model)  # held, so that ids stay theirs
-        self._names: Dict[int, str] = {}
-        for name, tensor in self._own.items():
-            self._names.setdefault(id(tensor), name)
+        # Of several names the first.
+        self._names = {id(t): n for n, t in reversed(self._own.items())}
         self._values: Dict[int, Value] = {}
         self._hidden: Dict[int, Tensor] = {}
         self._given: Dict[int, Tensor] = {}  # words, and what is made of them
@@ -326,6 +325,7 @@ class Recorder(TorchFunctionMode):
             out[0] if isinstance(out, tuple) and out else out, Tensor)
         call.length = len(out) if isinstance(out, tuple) else 0
         call.outputs = self.nodes_of(out)
+        call.hands_on = any(map(self.name_of, tensors_of(out)))
 
     def leave_script(self, module: nn.Module, args, kwargs, out) -> None:
         """Forward hook of scripted modules, whose operations are not seen."""
