@@ -37,6 +37,12 @@ def repair(checker, builder, space: Space, problem) -> Space:
         # Its owner asks a removed block for something: no width is at fault.
         stages = space.layout.unit_of_element[removed].unique().tolist()
         return _fix(checker, builder, space, problem, stages)
+    blocks = _blocks_alone(checker, space, problem)
+    if blocks is not None:
+        return _fix(checker, builder, space, blocks, [
+            number
+            for number, unit in enumerate(space.units) if unit.kind == 'depth'
+        ])
     if _keep_two(checker, builder, space, problem) or _follow(
             builder, problem):
         return builder.build()
@@ -59,6 +65,22 @@ def _fix(checker, builder, space: Space, problem,
         else 'pruning it changes what the network computes ({})'
     return leave_alone(builder, space, _alike(builder, space, unit),
                        what.format(problem.reason))
+
+
+def _blocks_alone(checker, space: Space, problem):
+    """What fails if the same blocks are removed and no width is pruned.
+
+    What a removed branch does not return (the size of its image, which the
+    next one is told) is missed anywhere; the widths there are not at fault.
+
+    Returns:
+        Problem | None: None if nothing fails, or no block is removed.
+    """
+    blocks = torch.tensor([block.element for block in space.blocks],
+                          dtype=torch.long)
+    some = torch.ones_like(problem.selection)
+    some[blocks] = problem.selection[blocks]
+    return None if some.all() else checker.problem(space, some)
 
 
 def _alike(builder, space: Space, unit: int) -> List[int]:

@@ -214,3 +214,48 @@ def test_each_unit_is_told_the_problem_that_is_its_own():
     assert 'it wants twelve' in found['late']
     assert 'invalid for input' in found['sized.conv1']
     assert 'twelve' not in found['sized.conv1']
+
+
+class Told(nn.Module):
+    """Mixes an image given as tokens, and tells the next one its size."""
+
+    def __init__(self):
+        super().__init__()
+        self.into, self.out = nn.Linear(16, 12), nn.Linear(12, 16)
+        self.mix = nn.Conv2d(12, 12, 3, padding=1, groups=12)
+
+    def forward(self, x, size):
+        y = self.into(x).transpose(1, 2).unflatten(2, [*size])
+        y = self.mix(y)
+        return self.out(y.flatten(2).transpose(1, 2)), y.shape[2:]
+
+
+class Telling(nn.Module):
+    """MViT: widths of all that fails stayed, then those of the culprit."""
+
+    def __init__(self):
+        super().__init__()
+        self.norms = nn.ModuleList(nn.LayerNorm(16) for _ in range(3))
+        self.parts = nn.ModuleList(Told() for _ in range(3))
+
+    def forward(self, x):
+        size, x = x.shape[2:], x.flatten(2).transpose(1, 2)
+        for norm, part in zip(self.norms, self.parts):
+            y, size = part(norm(x), size)
+            x = x + y
+        return x.transpose(1, 2).unflatten(2, [*size])
+
+
+def test_what_a_removed_branch_does_not_tell_costs_no_width():
+    net = build(
+        lambda net, x: net.out(net.many(x)),
+        many=nn.Sequential(Telling(), conv(16, 16), Telling()),
+        **OUT)
+    space = assert_true(net, IMAGES, number=1)
+    parts = [f'many.{m}.parts.{n}' for m in (0, 2) for n in range(3)]
+    assert set(widths(space)) == {
+        'stem', 'many.1', 'out', *(f'{part}.into' for part in parts)
+    }
+    found = reasons(space)
+    for part in parts:
+        assert 'removing blocks fails' in found[part]
