@@ -121,7 +121,10 @@ class Portable(nn.Module):
                  inputs: Any,
                  forward: Optional[Callable] = None) -> None:
         super().__init__()
-        self.model = plain_copy(model).cpu().eval()
+        self.model = plain_copy(model).cpu()
+        # torch.onnx gives the mode of the whole to its parts afterwards, so
+        # that with eval() of the network alone BatchNorm would train again
+        self.eval()
         self.run, self.named = forward or run_model, None
         given = inputs
         if isinstance(inputs, Mapping):

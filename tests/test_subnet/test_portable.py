@@ -10,7 +10,8 @@ from torch import nn
 from toy_nets import make_search, plain_net
 
 from dms_razor import Search
-from dms_razor.subnet.portable import DeployError, Portable, write_portable
+from dms_razor.subnet.portable import (FORMATS, DeployError, Portable,
+                                       write_portable)
 
 
 @pytest.fixture
@@ -52,6 +53,29 @@ def test_what_is_written_is_the_network_as_it_is_now(export):
     assert export.model.training, 'it is left as it was'
     torch.testing.assert_close(found,
                                export.model.eval()(torch.zeros(1, 3, 8, 8)))
+
+
+@pytest.mark.parametrize('format', ['onnx', 'torchscript', 'pt2'])
+def test_batch_norm_keeps_the_statistics_it_has(tmp_path, format):
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(),
+        nn.Linear(144, 2))
+    model[1].running_mean.copy_(torch.arange(4.))
+    model[1].running_var.fill_(9.)
+    path = tmp_path / f'mine{FORMATS[format]}'
+    images = torch.randn(2, 3, 8, 8)
+    write_portable(model, images, path, format)
+    if format == 'onnx':
+        found, = onnxruntime.InferenceSession(
+            str(path),
+            providers=['CPUExecutionProvider']).run(None,
+                                                    dict(input=images.numpy()))
+        found = torch.from_numpy(found)
+    else:
+        found, = torch.jit.load(str(path))(images) \
+            if format == 'torchscript' else \
+            torch.export.load(path).module()(images)
+    torch.testing.assert_close(found, model.eval()(images))
 
 
 class Named(nn.Module):
