@@ -1,0 +1,63 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""The loops in examples/, in their short form, where their package is."""
+import importlib.util
+import json
+import re
+import runpy
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from sklearn.datasets import load_digits
+
+EXAMPLES = Path(__file__).resolve().parents[1] / 'examples'
+LOOPS = sorted(path.stem for path in EXAMPLES.glob('loop_*.py'))
+
+
+def test_they_are_all_here():
+    assert LOOPS == [
+        f'loop_{name}' for name in ('accelerate', 'lightning', 'plain', 'timm',
+                                    'transformers')
+    ]
+
+
+@pytest.mark.parametrize('loop', LOOPS)
+def test_a_loop_ends_with_a_trained_smaller_network(loop, tmp_path,
+                                                    monkeypatch, capsys):
+    package = loop.partition('_')[2]
+    if package != 'plain' and importlib.util.find_spec(package) is None:
+        pytest.skip(f'{package} is not installed: tools/check_recipes.sh runs '
+                    'this one in an environment that has it')
+    monkeypatch.syspath_prepend(EXAMPLES)
+    monkeypatch.setattr('sys.argv', [loop, '--short', '--out', str(tmp_path)])
+    runpy.run_path(str(EXAMPLES / f'{loop}.py'), run_name='__main__')
+    last = capsys.readouterr().out.strip().splitlines()[-1]
+    told, path = re.fullmatch(r'accuracy ([\d.]+)%, (.*\.onnx)', last).groups()
+    assert float(told) > 80
+    report = json.loads((tmp_path / 'subnet' / 'report.json').read_text())
+    macs = report['macs']
+    assert .95 * macs['supernet'] / 2 < macs['counted'] <= macs['supernet'] / 2
+    if package == 'plain':  # others see their images in another way
+        assert accuracy(path) == pytest.approx(float(told), abs=.06)
+
+
+def accuracy(path):
+    """Of the file in ONNX Runtime, on every third digit, in percent."""
+    images, labels = load_digits(return_X_y=True)
+    images = (images[::3] / 16).astype(np.float32).reshape(-1, 1, 8, 8)
+    session = onnxruntime.InferenceSession(
+        path, providers=['CPUExecutionProvider'])
+    logits, = session.run(None, dict(input=images))
+    return 100 * np.mean(logits.argmax(1) == labels[::3])
+
+
+def test_the_last_third_is_never_trained_on(monkeypatch):
+    monkeypatch.syspath_prepend(EXAMPLES)
+    names = runpy.run_path(str(EXAMPLES / '_digits.py'))
+    train, test = names['make_data']()
+    assert (len(train), len(test)) == (1198, 599)
+    images = torch.tensor(load_digits().images).float() / 16
+    assert torch.equal(test.tensors[0][:, 0], images[::3])
+    assert torch.equal(train.tensors[0][:2, 0], images[1:3])
