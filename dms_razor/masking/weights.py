@@ -22,7 +22,7 @@ MOVES = frozenset(
     'reshape_as squeeze unsqueeze expand expand_as movedim'.split())
 SUMS = frozenset('sum norm linalg_vector_norm'.split())
 STATISTICS = frozenset('mean var std var_mean std_mean'.split())
-READS = frozenset('matmul mm rmatmul'.split())
+READS = frozenset('matmul mm rmatmul einsum'.split())
 
 
 class WeightInterceptor(TorchFunctionMode):

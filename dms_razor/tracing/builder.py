@@ -59,7 +59,11 @@ class SpaceBuilder:
             set)  # class -> modules that fail
         # Modules that do not run on one channel, and what they touch.
         self.two_stay: Set[str] = set()
-        self.needed_twice: Set[int] = set()
+        self.needed_twice = {
+            n
+            for labels in self.facts.twice
+            for n in labels.tolist()
+        }
         self.matched: Set[str] = set()
         stay = spare(recorder, self.wanted, self.blocks)
         for path, reason in stay.items():

@@ -205,6 +205,8 @@ class Facts:
         self.numbers: Dict[str, Dict[str, Tensor]] = {}
         # Tensors that are used in a way that is not understood -> reason.
         self.whole: Dict[str, str] = {}
+        # Channels of which at least two have to stay.
+        self.twice: List[Tensor] = []
         # Rows of channels that keep equal counts, as bytes of their labels.
         self.parts: Set[bytes] = set()
         self._cuts: Dict[tuple, List[Tensor]] = {}

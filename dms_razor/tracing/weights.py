@@ -28,6 +28,8 @@ PLAIN = frozenset(
     'square rsqrt reciprocal clamp clamp_min'.split())
 #: Operations of a weight that is only turned round.
 TURNS = frozenset('t T mT transpose permute'.split())
+#: Products that may be a layer's.
+PRODUCTS = frozenset('matmul mm einsum'.split())
 #: Other operations that mix entries of a parameter.
 OTHERS = frozenset(
     'amax amin max min prod median logsumexp softmax log_softmax layer_norm '
@@ -103,7 +105,7 @@ class _Judge:
         """Whether an operation reads the parameter itself as a weight."""
         record = self.recorder.nodes[node]
         return bool(record.inputs) and (has(record.op, 'layer')
-                                        or record.op in ('matmul', 'mm'))
+                                        or record.op in PRODUCTS)
 
     def settle(self) -> Optional[str]:
         """Note how it is masked and cut; else say why it stays."""

@@ -3,6 +3,7 @@
 from . import attention  # noqa: F401  (they register themselves)
 from . import contraction  # noqa: F401
 from . import cutting  # noqa: F401
+from . import einsum  # noqa: F401
 from . import elementwise  # noqa: F401
 from . import movement  # noqa: F401
 from . import multihead  # noqa: F401

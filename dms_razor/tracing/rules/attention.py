@@ -41,8 +41,8 @@ def _rows(labels: Tensor, head: Optional[int], dim: int) -> Tensor:
                                                        labels.shape[dim])
 
 
-def _product(recorder, call, total: int, a: Tensor, b: Tensor,
-             shape: torch.Size) -> Tensor:
+def product(recorder, call, total: int, a: Tensor, b: Tensor,
+            shape: torch.Size) -> Tensor:
     """Labels of ``a @ b``; both at core size, contracted over -1 and -2.
 
     MACs follow the channels that are summed up, or that pass.
@@ -270,7 +270,7 @@ def matrix_product(recorder, call) -> List[Tensor]:
         f'({call.op})', call, total)
     left = align(recorder.core_of(a), out.dim())
     right = align(recorder.core_of(b), out.dim())
-    return [_product(recorder, call, total, left, right, out.shape)]
+    return [product(recorder, call, total, left, right, out.shape)]
 
 
 @register_rule('scaled_dot_product_attention')
@@ -289,12 +289,12 @@ def attention(recorder, call) -> List[Tensor]:
                     q.shape[-3] // tensor.shape[-3], -3)
     tokens = prod(q.shape[:-1]) * k.shape[-2]
     shape = torch.Size((*q.shape[:-1], k.shape[-2]))
-    scores = _product(recorder, call, tokens * q.shape[-1], labels[0],
-                      labels[1].transpose(-1, -2), shape)
+    scores = product(recorder, call, tokens * q.shape[-1], labels[0],
+                     labels[1].transpose(-1, -2), shape)
     if isinstance(mask, Tensor) and recorder.labels_of(mask) is not None:
         bias = align(recorder.core_of(mask), len(shape))
         recorder.variables.merge(*torch.broadcast_tensors(core(scores), bias))
     return [
-        _product(recorder, call, tokens * v.shape[-1], core(scores), labels[2],
-                 out.shape)
+        product(recorder, call, tokens * v.shape[-1], core(scores), labels[2],
+                out.shape)
     ]

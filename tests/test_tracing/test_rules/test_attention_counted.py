@@ -7,7 +7,7 @@ from torch import nn
 
 
 @pytest.mark.parametrize('product', [
-    lambda x, weight: torch.einsum('bchw,cd->bdhw', x, weight),
+    lambda x, weight: torch.einsum('bchw,cde->bdhw', x, weight[..., None]),
     lambda x, weight: torch.tensordot(x, weight, ([1], [0])).movedim(3, 1),
 ])
 def test_other_products(product):
