@@ -318,13 +318,15 @@ METRICS.register('memory')(
         'memory',
         'bytes of activations at the peak',
         lambda builder: builder.memory(),
-        on_demand=True))
+        on_demand=True,
+        activations=True))
 METRICS.register('traffic')(
     Metric(
         'traffic',
         'bytes of activations that are written',
         lambda builder: builder.traffic(),
-        on_demand=True))
+        on_demand=True,
+        activations=True))
 for _name, _size in dict(fp32=4, fp16=2, int8=1).items():
     METRICS.register(f'weights_{_name}')(
         Metric(

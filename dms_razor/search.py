@@ -18,6 +18,7 @@ from .core.budget import (FALL, HARDEN, TargetSchedule, check_shares,
 from .core.constraint import Constraint
 from .core.decision import Decision, decide, share_of_projection
 from .core.dropped import DroppedSteps
+from .core.latency import needed
 from .core.projection import project
 from .core.search_state import restore_search, saved_search
 from .errors import check_whole, refuse_beside, refuse_unknown
@@ -128,9 +129,10 @@ class Search:
         self.model, self.forward = model, forward
         self.metric = metric_asked(target, metric, constraints)
         self.fall, self.harden = check_shares(fall, harden)
+        asked = constraints or (self.metric, )
+        tracing.setdefault('metrics', needed(asked, latency_table))
         space = space or trace(model, forward=forward, **tracing)
-        self.space = space.limiting(
-            constraints or (self.metric, ), latency_table)
+        self.space = space.limiting(asked, latency_table)
         self.constraint = Constraint(self.space.resource, self.metric,
                                      constraint, loss_weight)
         check_counts(model, self.space)

@@ -1,12 +1,13 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """``trace``: the way in to tracing."""
 from dataclasses import replace
-from typing import Any, Callable, Mapping, Optional, Tuple
+from typing import Any, Callable, Iterable, Mapping, Optional, Tuple
 
 import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from .core.resource import METRICS, demanded
 from .counting import count_each
 from .errors import refuse_beside, refuse_unknown
 from .masking.copying import check_copy
@@ -36,6 +37,7 @@ def trace(model: nn.Module,
           twin: Optional[nn.Module] = None,
           train_inputs: Any = None,
           train_forward: Optional[Callable] = None,
+          metrics: Optional[Iterable[str]] = None,
           **options: Any) -> Space:
     """Find everything that can be pruned in a network.
 
@@ -58,6 +60,8 @@ def trace(model: nn.Module,
             checked in the place of ``model``, on ``probe_inputs`` if given.
         train_inputs (Any, optional): What training gives, with targets.
         train_forward (Callable, optional): As ``forward``, in training.
+        metrics (Iterable[str], optional): Which metrics will be asked for, of
+            those that take another run, such as 'memory'. By default all.
         **options: ``units``, ``only``, ``frozen``, ``width``, ``depth``,
             ``heads``, ``qk``, ``v``: what may be removed, see
             :class:`dms_razor.tracing.options.Options`.
@@ -76,7 +80,7 @@ def trace(model: nn.Module,
     refuse_wrapped(model)
     example_inputs = _readable(example_inputs)
     inputs, run = as_arguments(example_inputs, forward or run_model)
-    recorder = record(model, inputs, run)
+    recorder = record(model, inputs, run, metrics)
     recorder.batch_size = _samples(recorder, inputs, run, batch_size)
     training = TrainMode(recorder, train_forward or forward or run_model)
     training.record(example_inputs, train_inputs, train_forward)
@@ -169,16 +173,30 @@ def refuse_unreadable(model: nn.Module) -> None:
                 'network once on an example input before the search')
 
 
-def record(model: nn.Module, example_inputs: Tuple,
-           forward: Callable) -> Recorder:
-    """Run ``forward`` and record it, leaving no mark on the model."""
+def record(
+    model: nn.Module,
+    example_inputs: Tuple,
+    forward: Callable,
+    metrics: Optional[Iterable[str]] = ()) -> Recorder:
+    """Run ``forward`` and record it, leaving no mark on the model.
+
+    Args:
+        model (nn.Module): The network.
+        example_inputs (tuple): What it is run on.
+        forward (Callable): How.
+        metrics (Iterable[str], optional): As for :func:`trace`.
+    """
     refuse_unreadable(model)
     recorder = Recorder(model, RULES)
-    recorder.lifetimes = Lifetimes(recorder)
+    recorder.metrics = demanded(metrics)
+    lifetimes = Lifetimes(recorder)
+    watched = any(METRICS[name].activations for name in recorder.metrics)
     name = type(model).__name__
     try:
         with untouched(model), mode_reads(model) as recorder.asked:
-            recorder.run(recorder.lifetimes.noting(forward), example_inputs)
+            recorder.run(
+                lifetimes.noting(forward) if watched else forward,
+                example_inputs)
     except Exception as error:
         shapes = [
             tuple(x.shape) if isinstance(x, torch.Tensor) else type(x).__name__
@@ -194,7 +212,8 @@ def record(model: nn.Module, example_inputs: Tuple,
             'depends on its input, so that nothing can be compared. Give a '
             'forward that returns the features or scores of the network.')
     check_copy(model, example_inputs, forward)
-    recorder.lifetimes.watch(model, forward, example_inputs)
+    recorder.lifetimes = lifetimes.watch(
+        model, forward, example_inputs) if watched else lifetimes
     return recorder
 
 

@@ -14,7 +14,7 @@ part takes alone is not all of what it takes among the others.
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Dict, Iterable, List, Mapping, Optional, Union
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Set, Union
 
 import torch
 from torch import Tensor
@@ -176,6 +176,13 @@ def latency_of(resource: ResourceModel, path: Union[None, str, Path],
             'latency_table= has no effect: no budget is in latency. Give '
             "metric='latency', or constraints with one")
     return with_latency(resource, read_table(path), str(path))
+
+
+def needed(metrics: Iterable[str], latency_table: Union[None, str,
+                                                        Path]) -> Set[str]:
+    """What a trace has to know for a search that limits these metrics."""
+    by_time = latency_table is not None or 'latency' in metrics
+    return {*metrics, *(['traffic'] if by_time else [])}
 
 
 def with_latency(resource: ResourceModel, table: Mapping[str, Any],

@@ -98,6 +98,8 @@ class Metric:
             Defaults to True.
         on_demand (bool): Whether it is left out of the reports of searches
             that do not limit it. Defaults to False.
+        activations (bool): Whether its costs need to know when activations
+            are in memory, which takes another run. Defaults to False.
 
     Raises:
         ValueError: If not just one of ``costs`` and ``value`` is given.
@@ -109,11 +111,25 @@ class Metric:
     count: Optional[Callable] = None
     per_sample: bool = True
     on_demand: bool = False
+    activations: bool = False
 
     def __post_init__(self) -> None:
         if (self.costs is None) == (self.value is None):
             raise ValueError(f'the metric "{self.name}" needs either costs or '
                              'a value')
+
+
+def demanded(names: Optional[Iterable[str]] = None) -> List[str]:
+    """Metrics that a trace works out: of those that are dear these alone.
+
+    Args:
+        names (Iterable[str], optional): Names; all by default.
+    """
+    wanted = METRICS.keys() if names is None else set(names)
+    return [
+        name for name, metric in METRICS.items()
+        if not metric.activations or name in wanted
+    ]
 
 
 class Own(NamedTuple):
@@ -196,7 +212,9 @@ class ResourceModel:
         }:
             raise ValueError(f'this network has no costs in "{metric}", use '
                              f'one of {", ".join(self.metrics)}; a metric is '
-                             'registered before the network is traced')
+                             'registered before the network is traced, and '
+                             'one that follows activations is named then: '
+                             f'trace(…, metrics=["{metric}"])')
         return [cost for cost in self.costs if cost.metric == metric]
 
     def __call__(self,

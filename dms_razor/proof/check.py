@@ -15,20 +15,19 @@ from typing import Any, Callable, Dict, List, Optional, Tuple, Union
 import torch
 from torch import Tensor, nn
 
-from ..core.layout import Unit
 from ..space import Proof, Space
 from ..subnet.slicing import slice_model
+from ..tracing.recorder import Recorder
 from ..tracing.training import TrainMode
 from .compare import TOLERANCES, compare
 from .probe import Probe, Probes, strengths
 from .repair import leave_alone, repair
+from .trials import ATTENTION, rounds, trial, without
 
 #: At most this many repairs; a network needs one for each kind of module.
 MOST_REPAIRS = 64
 #: Subnets that a space is tried on; one more where there is attention.
 TRIALS = 3
-#: Kinds of units inside of an attention.
-ATTENTION = ('heads', 'qk', 'v')
 #: What an element must move of a slice's largest entry to be seen, over what
 #: rounding explains.
 SEEN = 100
@@ -80,7 +79,7 @@ def check_space(model: nn.Module,
             helps.
         ValueError: Nothing is left that can be pruned.
     """
-    checker = Checker(model, inputs, forward, probe_inputs)
+    checker = Checker(builder.recorder, inputs, forward, probe_inputs)
     unproved: Dict[str, str] = {}
     for _ in range(MOST_REPAIRS):
         problem = checker.first_problem(space)
@@ -115,7 +114,7 @@ def _check_training(training: TrainMode, checker: 'Checker', builder,
     """
     try:
         if training.checker is None:
-            training.checker = Checker(training.model, *training.probed(),
+            training.checker = Checker(checker.recorder, *training.probed(),
                                        training)
         other = training.checker
         problem = other.first_problem(space, checker.proved)
@@ -135,7 +134,7 @@ class Checker:
     """Compares masked with pruned copies of a network.
 
     Args:
-        model (nn.Module): The network.
+        recorder (Recorder): The recording of the network.
         inputs (tuple): Example inputs.
         forward (Callable): How it is run.
         probe_inputs (tuple, optional): Inputs to run it on, as they are.
@@ -149,14 +148,15 @@ class Checker:
     """
 
     def __init__(self,
-                 model: nn.Module,
+                 recorder: Recorder,
                  inputs: Tuple,
                  forward: Callable,
                  probe_inputs: Optional[Tuple] = None,
                  training: Optional[TrainMode] = None) -> None:
-        self.name, self.training = type(model).__name__, training
-        self.probes = Probes(model, inputs, forward, probe_inputs, training
-                             and training.mode)
+        self.recorder, self.training = recorder, training
+        self.name = type(recorder.model).__name__
+        self.probes = Probes(recorder.model, inputs, forward, probe_inputs,
+                             training and training.mode)
         self.probe: Optional[Probe] = next(iter(self.probes), None)
         self.same_twice = False  # not known yet, see repair.py
         self._begin()
@@ -228,7 +228,7 @@ class Checker:
                 return problem
             self.proved |= seen
             self.subnets += 1
-        return self._one_by_one(space)
+        return self._one_by_one(space) or self._without_blocks(space)
 
     def _trials(self, space: Space) -> range:
         """Which trials to make: see :func:`trial`."""
@@ -279,6 +279,15 @@ class Checker:
                 before = self._telling(self.probe.run(self.probe.network))
             self.proved[unit] = compare(before, self._telling(expected),
                                         self.probe.tolerance)[0] > self._least
+        return None
+
+    def _without_blocks(self, space: Space) -> Optional[Problem]:
+        """The same without one block of each kind, all others being there."""
+        for elements in rounds(space, self.recorder):
+            problem = self.problem(space, without(space, elements))
+            if problem is not None:
+                return problem
+            self.subnets += 1
         return None
 
     @property
@@ -337,32 +346,6 @@ class Checker:
             return Problem(None, reason, selection)
         self.error = max(self.error, error)
         return None
-
-
-def trial(space: Space, number: int) -> Tensor:
-    """A subnet to try, bool ``[E]``.
-
-    Numbers of channels are drawn for each unit alone: with equal shares code
-    that computes with channel counts would often come out right by chance.
-
-    Args:
-        space (Space): The space.
-        number (int): 0 keeps all blocks; 1 is the smallest network; 2 is
-            random; 3 prunes attentions alone, since with few channels in
-            front all tokens may look alike, and wrong heads then show nothing.
-    """
-    generator = torch.Generator().manual_seed(number)
-
-    def kept(unit: Unit) -> int:
-        most = max(unit.least, unit.most - (unit.most == unit.size))
-        drawn = torch.randint(unit.least, most + 1, (), generator=generator)
-        if number == 1:
-            return unit.least
-        whole = number == 0 and unit.kind == 'depth' or \
-            number == 3 and unit.kind not in ATTENTION
-        return unit.size if whole else int(drawn)
-
-    return space.draw(kept, generator)
 
 
 def _failing_module(subnet: nn.Module) -> str:

@@ -42,8 +42,9 @@ class CostBuilder:
     def build(self) -> ResourceModel:
         """The closed form of every metric that consists of costs."""
         costs = [
-            cost for metric in METRICS.values() if metric.costs is not None
-            for cost in metric.costs(self)
+            cost for name in self.recorder.metrics
+            if METRICS[name].costs is not None
+            for cost in METRICS[name].costs(self)
         ]
         return ResourceModel(self._axes, costs, self.layout)
 

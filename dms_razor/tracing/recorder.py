@@ -66,9 +66,9 @@ class Recorder(TorchFunctionMode):
         self.heads_before = len(self.facts.heads)  # those of the first
         self.modules = dict(model.named_modules())
         self.batch_size = 1  # samples in the example: costs are of one
+        self.metrics: List[str] = []  # what it costs is asked in
         self.idle: Set[str] = set()  # layers without effect, see spared.py
         self._own = named_tensors(model)  # held, so that ids stay theirs
-        # Of several names the first.
         self._names = {id(t): n for n, t in reversed(self._own.items())}
         self._values: Dict[int, Value] = {}
         self._hidden: Dict[int, Tensor] = {}
@@ -92,7 +92,7 @@ class Recorder(TorchFunctionMode):
         return tuple(v.node for v in known if v is not None)
 
     def name_of(self, tensor: Any) -> Optional[str]:
-        """Full name if ``tensor`` is a parameter or a buffer of the model."""
+        """Its (first) name if ``tensor`` is a parameter or a buffer."""
         return self._names.get(id(tensor))
 
     def own_name_of(self, tensor: Tensor) -> Optional[str]:

@@ -8,7 +8,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from dms_razor import Search
-from dms_razor.proof.check import Checker, check_space, trial
+from dms_razor.proof.check import Checker, check_space
+from dms_razor.proof.trials import trial
 from dms_razor.trace import record, run_model, trace
 from dms_razor.tracing.builder import SpaceBuilder
 from dms_razor.tracing.options import Options
@@ -25,7 +26,7 @@ def unchecked(net, **options):
 
 def checker(net):
     """A checker of the network on the images."""
-    return Checker(net, (IMAGES, ), run_model)
+    return Checker(record(net, (IMAGES, ), run_model), (IMAGES, ), run_model)
 
 
 HIDDEN = dict(

@@ -169,3 +169,50 @@ def test_what_is_found_is_looked_up(bench, tmp_path):
                                  (experiment, tmp_path / 'x', 'no file')):
         with pytest.raises(ExperimentError, match=message):
             Bench(found, made.images, made.store, made.machine, path)
+
+
+class Wide(nn.Module):
+    """Something to prune: two layers and a block that can go."""
+
+    def __init__(self, classes):
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8)
+        self.blocks = nn.Sequential(*[Branch(8) for _ in range(2)])
+        self.head = nn.Linear(8, classes)
+
+    def forward(self, x):
+        return self.head(
+            self.blocks(self.norm(self.stem(x)).relu()).mean((2, 3)))
+
+
+class Branch(nn.Module):
+    """A residual block."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(width, width,
+                                         1), nn.BatchNorm2d(width)
+
+    def forward(self, x):
+        return x + self.norm(self.conv(x))
+
+
+@pytest.mark.parametrize(
+    'method', sorted({*METHODS.keys()} - {'network', 'torch_pruning'}))
+def test_every_method_fills_the_budget(method, tmp_path):
+    """Those of other packages, and given networks, have tests of their own."""
+    pixels = torch.randint(0, 256, (40, 3, 4, 4), dtype=torch.uint8)
+    images = Images('x', (pixels, torch.arange(40) % 2),
+                    (pixels, torch.arange(40) % 2), 2, Data(size=4))
+    recipe = Recipe(steps=4, batch=20, lr=.1, schedule='constant')
+    options = dict(generations=1, population=4, least=.9) if method == 'evolution' \
+        else {}
+    experiment = Experiment(
+        Wide, [Row('a', method, options=options, after='none')],
+        budgets=['60%'],
+        search=recipe,
+        train=recipe)
+    record = Bench(experiment, images, Store(tmp_path),
+                   Machine()).run(Run('a', '60%', 0))
+    assert .9 < record['share_of_budget'] <= 1
+    assert sum(record['layers'].values()) < 8 + 2 * 8 + 2

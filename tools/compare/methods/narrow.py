@@ -49,8 +49,13 @@ def resource_only(job: Job) -> Found:
         search = job.search(supernet)
         ratios = search.preflight().resource_only
         search.bank.set_kept(
-            project(search.space.layout, search.resource, ratios,
-                    search.metric, search.target))
+            project(
+                search.space.layout,
+                search.resource,
+                ratios,
+                search.metric,
+                search.target,
+                ranks=search.bank.ranks))
         found = job.exported(search)
     search.close()
     found.clock = clock

@@ -1,0 +1,104 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""The subnets that a space is tried on."""
+from collections import Counter
+from typing import List, Set
+
+import torch
+from torch import Tensor
+
+from ..core.layout import Unit
+from ..space import Block, Space
+from ..tracing.recorder import Recorder
+
+#: Kinds of units inside of an attention.
+ATTENTION = ('heads', 'qk', 'v')
+
+
+def trial(space: Space, number: int) -> Tensor:
+    """A subnet to try, bool ``[E]``.
+
+    Numbers of channels are drawn for each unit alone: with equal shares code
+    that computes with channel counts would often come out right by chance.
+
+    Args:
+        space (Space): The space.
+        number (int): 0 keeps all blocks; 1 is the smallest network; 2 is
+            random; 3 prunes attentions alone, since with few channels in
+            front all tokens may look alike, and wrong heads then show nothing.
+    """
+    generator = torch.Generator().manual_seed(number)
+
+    def kept(unit: Unit) -> int:
+        most = max(unit.least, unit.most - (unit.most == unit.size))
+        drawn = torch.randint(unit.least, most + 1, (), generator=generator)
+        if number == 1:
+            return unit.least
+        whole = number == 0 and unit.kind == 'depth' or \
+            number == 3 and unit.kind not in ATTENTION
+        return unit.size if whole else int(drawn)
+
+    return space.draw(kept, generator)
+
+
+def without(space: Space, elements: List[int]) -> Tensor:
+    """The whole network without some blocks, bool ``[E]``.
+
+    What a block leaves to others, such as the position biases that the first
+    layer of T5 computes for all, is missed only where those others stay.
+    """
+    selection = torch.ones(space.layout.E, dtype=torch.bool)
+    selection[elements] = False
+    return selection
+
+
+def rounds(space: Space, recorder: Recorder) -> List[List[int]]:
+    """Blocks to remove while all others are there: one of each kind.
+
+    Args:
+        space (Space): The space.
+        recorder (Recorder): The recording that it was built from.
+
+    Returns:
+        list[list[int]]: Elements of blocks, of each stage one at most in a
+        list; none of a stage that may lose nothing.
+    """
+    found: List[List[int]] = []
+    known: Set[tuple] = set()
+    lists: Counter = Counter()
+    for block in space.blocks:
+        stage = int(space.layout.unit_of_element[block.element])
+        kind = stage, _kind(block, recorder)
+        if kind in known or space.units[stage].least == \
+                space.units[stage].size:
+            continue
+        known.add(kind)
+        if lists[stage] == len(found):
+            found.append([])
+        found[lists[stage]].append(block.element)
+        lists[stage] += 1
+    return found
+
+
+def _kind(block: Block, recorder: Recorder) -> tuple:
+    """What a block is: its modules, its operations, and what reads them
+    besides its result.
+
+    Blocks of one kind differ in sizes alone.
+    """
+    paths = tuple(f'{part.path}.' for part in block.stand_ins)
+    calls = {
+        call.index: call.outputs[:1]
+        for call in recorder.calls if f'{call.path}.'.startswith(paths)
+    }
+    own = [node for node in recorder.nodes if node.call in calls]
+    results = {node for outputs in calls.values() for node in outputs}
+    readers = Counter(recorder.nodes[reader].op for node in own
+                      for reader in recorder.readers[node.index]
+                      if recorder.nodes[reader].call not in calls
+                      and node.index not in results)
+    modules = tuple(
+        (type(recorder.modules[part.path]), part.zero, part.outputs)
+        for part in block.stand_ins)
+    return (modules, tuple(tail.fold for tail in block.tails),
+            frozenset(Counter(node.op for node in own).items()),
+            frozenset(readers.items()))

@@ -1,0 +1,99 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""Subnets in which what a block leaves to others is missed."""
+from dataclasses import replace
+
+import torch
+from small_nets import Block, build, conv
+from torch import nn
+from torch.nn import functional as F
+
+from dms_razor.proof import check
+from dms_razor.proof.trials import rounds, trial, without
+from dms_razor.trace import record, run_model, trace
+from dms_razor.tracing.branches import BranchFinder
+from dms_razor.tracing.builder import SpaceBuilder
+from dms_razor.tracing.options import Options
+
+
+class Layer(nn.Module):
+    """Reads a bias, or makes the one that all others read (as T5 does)."""
+
+    def __init__(self, makes):
+        super().__init__()
+        self.norm, self.layer = nn.LayerNorm(8), nn.Linear(8, 8)
+        self.bias = nn.Linear(8, 8) if makes else None
+
+    def forward(self, x, bias=None):
+        y = self.norm(x)
+        if self.bias is not None:
+            bias = self.bias(y)
+        elif bias is None:  # its maker has gone
+            bias = y.new_zeros(8)
+        return self.layer(y * bias), bias
+
+
+class Chain(nn.Module):
+    """Layers on one stream, which hand on what the first has made."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.head = nn.Linear(5, 8), nn.Linear(8, 3)
+        self.layers = nn.ModuleList(Layer(n == 0) for n in range(4))
+
+    def forward(self, x):
+        x, bias = self.stem(x), None
+        for layer in self.layers:
+            y, bias = layer(x, bias)
+            x = x + y
+        return self.head(x)
+
+
+class Smooth(Block):
+    """A block of another kind."""
+
+    def forward(self, x):
+        return self.act(x + self.norm(self.conv2(self.conv1(x).tanh())))
+
+
+goes = BranchFinder._goes
+
+
+def forgetful(finder, call, cone, stop):
+    """A finder that does not see what a module hands on."""
+    return goes(finder, replace(call, outputs=call.outputs[:1]), cone, stop)
+
+
+def test_the_proof_misses_what_a_block_hands_on(monkeypatch):
+    """No block of a random or of the smallest subnet need show it."""
+    monkeypatch.setattr(BranchFinder, '_goes', forgetful)
+    net, x = Chain(), torch.randn(1, 5)
+    names = {block.path for block in trace(net, x, check=False).blocks}
+    assert names >= {'layers.1', 'layers.2'}
+    monkeypatch.setattr(check, 'TRIALS', 1)  # it keeps all blocks
+    space = trace(net, x)
+    stays = {stay.module: stay.reason for stay in space.full_width}
+    assert not {block.path for block in space.blocks} & names, stays
+    assert 'removing blocks fails' in stays['layers.1']
+
+
+def test_one_block_of_each_kind_goes_alone():
+    """Three of four are of one kind, and each stage is a question."""
+    net = build(
+        lambda net, x: net.out(net.second(F.relu(net.down(net.first(x))))),
+        first=nn.Sequential(Block(), Smooth(), Block(), Block()),
+        down=conv(16, 16, stride=2),
+        second=nn.Sequential(Block(), Block()),
+        out=conv(16, 8))
+    images = torch.randn(1, 3, 8, 8)
+    recorder = record(net, (images, ), run_model)
+    space = SpaceBuilder(recorder, Options()).build()
+    element = {block.path: block.element for block in space.blocks}
+    assert rounds(space,
+                  recorder) == [[element['first.0'], element['second.0']],
+                                [element['first.1']]]
+    kept = without(space, [element['first.1']])
+    assert not kept[element['first.1']] and kept.sum() == len(kept) - 1
+    held = SpaceBuilder(recorder,
+                        Options(units=dict(first=dict(fixed=True)))).build()
+    assert rounds(held, recorder) == [[held.blocks[0].element]]
+    assert trial(space, 0)[[*element.values()]].all()
