@@ -109,7 +109,7 @@ NAMES: Dict[str, str] = {
     'tracing.rules.contraction.linear': 'tracing.rules.contraction:layer',
     'tracing.rules.contraction.transposed': 'tracing.rules.contraction:layer',
     'tracing.selfcheck.MOST_DOUBLE': 'proof.probe:MOST_DOUBLE',
-    'tracing.selfcheck.trial_keep': 'proof.check:trial',
+    'tracing.selfcheck.trial_keep': 'proof.trials:trial',
     'tracing.trace': 'trace:trace',
     'tracing.trace.run_model': 'network:run_model',
 }

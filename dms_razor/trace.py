@@ -53,15 +53,14 @@ def trace(model: nn.Module,
         forward (Callable, optional): Called as ``forward(model, *inputs)`` or
             ``forward(model, **inputs)`` to reach all layers.
         batch_size (int, optional): Samples in the example: found out.
-        check (bool): Whether pruned and masked copies are compared; what
-            differs, or cannot be proved, is fixed and named.
+        check (bool): Whether what cannot be proved, or is wrong, is fixed.
         probe_inputs (Any, optional): On what, instead of inputs drawn alike.
         twin (nn.Module, optional): A small network of the same code that is
             checked in the place of ``model``, on ``probe_inputs`` if given.
         train_inputs (Any, optional): What training gives, with targets.
         train_forward (Callable, optional): As ``forward``, in training.
-        metrics (Iterable[str], optional): Which metrics will be asked for, of
-            those that take another run, such as 'memory'. By default all.
+        metrics (Iterable[str], optional): Which of those that take another
+            run, such as 'memory', will be asked for. All by default.
         **options: ``units``, ``only``, ``frozen``, ``width``, ``depth``,
             ``heads``, ``qk``, ``v``: what may be removed, see
             :class:`dms_razor.tracing.options.Options`.
@@ -77,7 +76,6 @@ def trace(model: nn.Module,
     wanted = Options(**options)
     proof = dict(probe_inputs=probe_inputs, twin=twin)
     refuse_beside('check', None if check else False, **proof)
-    refuse_wrapped(model)
     example_inputs = _readable(example_inputs)
     inputs, run = as_arguments(example_inputs, forward or run_model)
     recorder = record(model, inputs, run, metrics)
@@ -88,8 +86,7 @@ def trace(model: nn.Module,
     builder = SpaceBuilder(recorder, wanted)
     space = _proved(builder, inputs, run, training, **proof) if check \
         else builder.build()
-    space.training = training.report()
-    return _describe(space, recorder, example_inputs, forward)
+    return _describe(space, training, example_inputs, forward)
 
 
 def _proved(builder: SpaceBuilder, inputs: Tuple, run: Callable,
@@ -124,9 +121,10 @@ def _readable(inputs: Any) -> Any:
     return inputs if isinstance(inputs, Mapping) else several(inputs)
 
 
-def _describe(space: Space, recorder: Recorder, inputs: Any,
+def _describe(space: Space, training: TrainMode, inputs: Any,
               forward: Optional[Callable]) -> Space:
     """Note what the space was traced on, and what that costs."""
+    recorder, space.training = training.first, training.report()
     space.example_inputs = inputs
     space.batch_size = recorder.batch_size
     first = tensors_of(inputs)[:1]
@@ -186,6 +184,7 @@ def record(
         forward (Callable): How.
         metrics (Iterable[str], optional): As for :func:`trace`.
     """
+    refuse_wrapped(model)
     refuse_unreadable(model)
     recorder = Recorder(model, RULES)
     recorder.metrics = demanded(metrics)

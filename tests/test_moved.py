@@ -44,6 +44,7 @@ GONE = {
     'dms_razor.subnet.costs.check_supernet',
     'dms_razor.subnet.counting.PRODUCTS',
     'dms_razor.tracing.selfcheck.TOLERANCE',
+    'dms_razor.tracing.selfcheck.TRIALS',
 }
 STILL_THERE = {
     name

@@ -22,12 +22,10 @@ from ..tracing.training import TrainMode
 from .compare import TOLERANCES, compare
 from .probe import Probe, Probes, strengths
 from .repair import leave_alone, repair
-from .trials import ATTENTION, rounds, trial, without
+from .trials import trial, trials
 
 #: At most this many repairs; a network needs one for each kind of module.
 MOST_REPAIRS = 64
-#: Subnets that a space is tried on; one more where there is attention.
-TRIALS = 3
 #: What an element must move of a slice's largest entry to be seen, over what
 #: rounding explains.
 SEEN = 100
@@ -217,9 +215,10 @@ class Checker:
             return None
         self.precision = probe.precision
         self.silence = 'pruning it changes nothing that is returned'
-        for number in self._trials(space):
-            selection = trial(space, number) if number else first
-            found = self._outputs(space, selection) if number else found
+        for selection in trials(space, self.recorder, self.training
+                                is not None):
+            if not torch.equal(selection, first):
+                found = self._outputs(space, selection)
             if isinstance(found, Problem):
                 return found
             seen, expected = self._seen(space, selection)
@@ -228,14 +227,7 @@ class Checker:
                 return problem
             self.proved |= seen
             self.subnets += 1
-        return self._one_by_one(space) or self._without_blocks(space)
-
-    def _trials(self, space: Space) -> range:
-        """Which trials to make: see :func:`trial`."""
-        if self.training is not None:  # widths, then blocks: the rest repeats
-            return range(1 + bool(space.blocks))
-        attends = any(unit.kind in ATTENTION for unit in space.units)
-        return range(TRIALS + attends)
+        return self._one_by_one(space)
 
     def _seen(self, space: Space,
               selection: Tensor) -> Tuple[Tensor, List[Tensor]]:
@@ -279,15 +271,6 @@ class Checker:
                 before = self._telling(self.probe.run(self.probe.network))
             self.proved[unit] = compare(before, self._telling(expected),
                                         self.probe.tolerance)[0] > self._least
-        return None
-
-    def _without_blocks(self, space: Space) -> Optional[Problem]:
-        """The same without one block of each kind, all others being there."""
-        for elements in rounds(space, self.recorder):
-            problem = self.problem(space, without(space, elements))
-            if problem is not None:
-                return problem
-            self.subnets += 1
         return None
 
     @property

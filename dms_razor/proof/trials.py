@@ -1,7 +1,7 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """The subnets that a space is tried on."""
 from collections import Counter
-from typing import List, Set
+from typing import List, Optional, Set
 
 import torch
 from torch import Tensor
@@ -14,7 +14,9 @@ from ..tracing.recorder import Recorder
 ATTENTION = ('heads', 'qk', 'v')
 
 
-def trial(space: Space, number: int) -> Tensor:
+def trial(space: Space,
+          number: int,
+          gone: Optional[List[int]] = None) -> Tensor:
     """A subnet to try, bool ``[E]``.
 
     Numbers of channels are drawn for each unit alone: with equal shares code
@@ -25,6 +27,8 @@ def trial(space: Space, number: int) -> Tensor:
         number (int): 0 keeps all blocks; 1 is the smallest network; 2 is
             random; 3 prunes attentions alone, since with few channels in
             front all tokens may look alike, and wrong heads then show nothing.
+        gone (list[int], optional): Elements of the blocks that go, those of
+            all others stay.
     """
     generator = torch.Generator().manual_seed(number)
 
@@ -33,22 +37,42 @@ def trial(space: Space, number: int) -> Tensor:
         drawn = torch.randint(unit.least, most + 1, (), generator=generator)
         if number == 1:
             return unit.least
-        whole = number == 0 and unit.kind == 'depth' or \
+        whole = unit.kind == 'depth' and (number == 0 or gone is not None) or \
             number == 3 and unit.kind not in ATTENTION
         return unit.size if whole else int(drawn)
 
-    return space.draw(kept, generator)
+    selection = space.draw(kept, generator)
+    if gone is not None:
+        selection[gone] = False
+    return selection
 
 
-def without(space: Space, elements: List[int]) -> Tensor:
-    """The whole network without some blocks, bool ``[E]``.
+def trials(space: Space, recorder: Recorder, training: bool) -> List[Tensor]:
+    """The subnets that a space is tried on, each bool ``[E]``.
 
     What a block leaves to others, such as the position biases that the first
-    layer of T5 computes for all, is missed only where those others stay.
+    layer of T5 computes for all, is missed only where those others stay: so a
+    block of each kind goes while all others are there.
+
+    Args:
+        space (Space): The space.
+        recorder (Recorder): The recording that it was built from.
+        training (bool): For train mode, where a part of them will do.
     """
-    selection = torch.ones(space.layout.E, dtype=torch.bool)
-    selection[elements] = False
-    return selection
+    lists = rounds(space, recorder)
+    blocks = [trial(space, 2, gone) for gone in lists[:1]]
+    for gone in lists[1:]:
+        whole = torch.ones(space.layout.E, dtype=torch.bool)
+        whole[gone] = False
+        blocks.append(whole)
+    if training:
+        return [trial(space, 0), *blocks]
+    attends = any(unit.kind in ATTENTION for unit in space.units)
+    return [
+        trial(space, 0),
+        trial(space, 1), *(blocks or [trial(space, 2)]),
+        *([trial(space, 3)] if attends else [])
+    ]
 
 
 def rounds(space: Space, recorder: Recorder) -> List[List[int]]:

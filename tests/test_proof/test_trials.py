@@ -7,8 +7,7 @@ from small_nets import Block, build, conv
 from torch import nn
 from torch.nn import functional as F
 
-from dms_razor.proof import check
-from dms_razor.proof.trials import rounds, trial, without
+from dms_razor.proof.trials import rounds, trial, trials
 from dms_razor.trace import record, run_model, trace
 from dms_razor.tracing.branches import BranchFinder
 from dms_razor.tracing.builder import SpaceBuilder
@@ -69,7 +68,6 @@ def test_the_proof_misses_what_a_block_hands_on(monkeypatch):
     net, x = Chain(), torch.randn(1, 5)
     names = {block.path for block in trace(net, x, check=False).blocks}
     assert names >= {'layers.1', 'layers.2'}
-    monkeypatch.setattr(check, 'TRIALS', 1)  # it keeps all blocks
     space = trace(net, x)
     stays = {stay.module: stay.reason for stay in space.full_width}
     assert not {block.path for block in space.blocks} & names, stays
@@ -91,8 +89,10 @@ def test_one_block_of_each_kind_goes_alone():
     assert rounds(space,
                   recorder) == [[element['first.0'], element['second.0']],
                                 [element['first.1']]]
-    kept = without(space, [element['first.1']])
+    *_, mixed, kept = trials(space, recorder, training=False)
     assert not kept[element['first.1']] and kept.sum() == len(kept) - 1
+    assert [path for path, e in element.items() if not mixed[e]] == \
+        ['first.0', 'second.0']
     held = SpaceBuilder(recorder,
                         Options(units=dict(first=dict(fixed=True)))).build()
     assert rounds(held, recorder) == [[held.blocks[0].element]]

@@ -176,9 +176,9 @@ class Wide(nn.Module):
 
     def __init__(self, classes):
         super().__init__()
-        self.stem, self.norm = nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8)
-        self.blocks = nn.Sequential(*[Branch(8) for _ in range(2)])
-        self.head = nn.Linear(8, classes)
+        self.stem, self.norm = nn.Conv2d(3, 24, 1), nn.BatchNorm2d(24)
+        self.blocks = nn.Sequential(*[Branch(24) for _ in range(2)])
+        self.head = nn.Linear(24, classes)
 
     def forward(self, x):
         return self.head(
@@ -205,8 +205,9 @@ def test_every_method_fills_the_budget(method, tmp_path):
     images = Images('x', (pixels, torch.arange(40) % 2),
                     (pixels, torch.arange(40) % 2), 2, Data(size=4))
     recipe = Recipe(steps=4, batch=20, lr=.1, schedule='constant')
-    options = dict(generations=1, population=4, least=.9) if method == 'evolution' \
-        else {}
+    evolution = dict(
+        population=4, generations=1, batches=1, statistics=1, least=.8)
+    options = evolution if method == 'evolution' else {}
     experiment = Experiment(
         Wide, [Row('a', method, options=options, after='none')],
         budgets=['60%'],
@@ -215,4 +216,4 @@ def test_every_method_fills_the_budget(method, tmp_path):
     record = Bench(experiment, images, Store(tmp_path),
                    Machine()).run(Run('a', '60%', 0))
     assert .9 < record['share_of_budget'] <= 1
-    assert sum(record['layers'].values()) < 8 + 2 * 8 + 2
+    assert sum(record['layers'].values()) < 24 + 2 * 24 + 2
