@@ -226,8 +226,9 @@ class Recorder(TorchFunctionMode):
                 and not call.changed:
             return out  # nothing new: a dropout that is off, x.contiguous()
         if any(self.name_of(t) is not None for t in outs):
-            # Of buffers alone: a counter, a lazily filled cache.
-            if any(self.value(t) is not None for t in tensors):
+            # Of buffers alone (a counter, a cache), or for spectral_norm.
+            ok = call.op == 'normalize' and all(map(self.is_constant, tensors))
+            if not ok and any(self.value(t) is not None for t in tensors):
                 self.fix(
                     tensors, f'{self.where} writes them into a buffer '
                     f'({call.op})')
@@ -334,8 +335,7 @@ class Recorder(TorchFunctionMode):
         path = self._paths.get(id(module), type(module).__name__)
         self.touched |= {n for n in self._own if n.startswith(f'{path}.')}
         reason = f'what the scripted module "{path}" does is not seen'
-        tensors = tensors_of((args, kwargs))
-        self.fix(tensors, reason)
+        self.fix(tensors := tensors_of((args, kwargs)), reason)
         node = self.new_node('script', tensors)
         variable = self.variables.new_fixed(reason)
         for tensor in tensors_of(out):

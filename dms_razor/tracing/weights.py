@@ -9,6 +9,7 @@ read before that: zeros say nothing in a norm or a sum, and where they do (a
 mean, a variance) the statistics are taken of the kept entries, see
 :mod:`dms_razor.masking.weights`.
 """
+from math import prod
 from typing import Dict, List, Optional, Set
 
 import numpy as np
@@ -21,11 +22,13 @@ from .rules.table import has
 SUMS = frozenset('weight_norm norm linalg_vector_norm sum normalize'.split())
 #: Operations that mix entries and whose masked form is known.
 STATISTICS = frozenset('mean var std var_mean std_mean batch_norm'.split())
+#: Products with vectors: they mix all entries, and zeros say nothing.
+VECTORS = frozenset('mv dot vdot'.split())
 #: Operations that mix nothing and make 0 of 0.
 PLAIN = frozenset(
-    't T mT transpose permute view reshape flatten unflatten contiguous clone '
-    'to float double half bfloat16 type_as mul div neg tanh relu abs sqrt '
-    'square rsqrt reciprocal clamp clamp_min'.split())
+    't T mT H transpose permute view reshape flatten unflatten contiguous '
+    'clone to float double half bfloat16 type_as mul div neg tanh relu abs '
+    'sqrt square rsqrt reciprocal clamp clamp_min'.split())
 #: Operations of a weight that is only turned round.
 TURNS = frozenset('t T mT transpose permute'.split())
 #: Products that may be a layer's.
@@ -97,7 +100,7 @@ class _Judge:
             ]
         if {n.op for n in self.nodes} <= TURNS:
             known |= {n for n in used if self._reads(n)}
-        if not known.issuperset(used):
+        if not known.issuperset(n for n in used if not self._ends(n)):
             return f'{self.where} is computed from what is used elsewhere too'
         return None
 
@@ -106,6 +109,16 @@ class _Judge:
         record = self.recorder.nodes[node]
         return bool(record.inputs) and (has(record.op, 'layer')
                                         or record.op in PRODUCTS)
+
+    def _ends(self, node: int) -> bool:
+        """Whether nothing reads what a product leads to but a buffer.
+
+        Such as the steps in which ``spectral_norm`` finds its vectors.
+        """
+        record = self.recorder.nodes[node]
+        return record.constant and record.op in PLAIN | VECTORS and \
+            node not in self.weight.chain and all(
+                map(self._ends, self.recorder.readers[node]))
 
     def settle(self) -> Optional[str]:
         """Note how it is masked and cut; else say why it stays."""
@@ -121,9 +134,9 @@ class _Judge:
                      weight.module if n.call >= 0 else not weight.module
                      for n in self.nodes)
         own = inside and weight.name.rpartition('.')[0] == weight.module
-        weight.rows = out is None
+        weight.rows = out is None or bool(ops & VECTORS)
         weight.how = 'early' if self._before() else 'statistics' \
-            if own and ops - PLAIN - SUMS else 'plain'
+            if own and ops - PLAIN - SUMS - VECTORS else 'plain'
         if mixed & OTHERS or not own and mixed & STATISTICS or (
                 weight.rows and mixed & STATISTICS):
             return f'{self.where} mixes its entries ({", ".join(mixed)}) in ' \
@@ -135,7 +148,18 @@ class _Judge:
                 return reason
         for name in weight.names:
             facts.read_how[name] = weight
+        self._cost()
         return None
+
+    def _cost(self) -> None:
+        """Products that compute the weight cost less where it is cut."""
+        made, read = self.weight.made, self.weight.read
+        for operation in self.recorder.operations:
+            if operation.node in self.weight.chain and \
+                    operation.op in VECTORS:
+                axes = (made, read) if operation.op == 'mv' else (made, )
+                operation.axes = axes
+                operation.coefficient /= prod(map(len, axes))
 
     def _before(self) -> bool:
         """Whether it is computed before the layer is called (by a hook)."""
@@ -152,10 +176,13 @@ class _Judge:
         held = self.classes[small.reshape(-1).numpy()].tolist()
         for owners, labels in ((out, self.weight.made), (inner,
                                                          self.weight.read)):
-            if owners is not None and [owners.get(c) for c in held] == list(
-                    range(len(labels))) and max(small.shape) == len(held):
+            times, rest = divmod(len(held), len(labels))
+            if owners is not None and not rest and max(
+                    small.shape) == len(held) and [
+                        owners.get(c) for c in held
+                    ] == [n for n in range(len(labels)) for _ in range(times)]:
                 axis = list(small.shape).index(len(held))
-                self.facts.axis(name, axis, labels)
+                self.facts.axis(name, axis, labels.repeat_interleave(times))
                 return None
         return f'{self.where} is computed with "{name}" in a way that is ' \
             'not understood'

@@ -2,15 +2,17 @@
 """Weights that are computed, or read by another module than their own."""
 import pytest
 import torch
-from equality import assert_true, difference, reasons
+from equality import assert_counts, assert_true, difference, keeps, reasons
 from small_nets import IMAGES, widths
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations
+from torch.nn.utils import spectral_norm as old_spectral_norm
 from torch.nn.utils import weight_norm as old_weight_norm
 from trained_nets import assert_true_in_training
 
 from dms_razor.subnet import build_subnet, export_subnet
+from dms_razor.subnet.slicing import slice_model
 from dms_razor.trace import trace
 
 TOKENS = torch.randn(2, 9, 16, generator=torch.Generator().manual_seed(5))
@@ -111,6 +113,58 @@ def test_weight_norm(norm, tmp_path):
     assert done.model[5].out_channels == done.manifest.units[-1]['kept']
     built = build_subnet(make(), done.path, done.path / 'subnet.pth')
     assert torch.equal(built(IMAGES), done.model(IMAGES))
+
+
+class Asking(nn.Module):
+    """Features are centred while they train: so train mode is recorded."""
+
+    def forward(self, x):
+        return x - x.mean((2, 3), keepdim=True) if self.training else x
+
+
+def spectral(norm, ask=False):
+    """Convolutions, one of them transposed, and a linear layer with it."""
+    torch.manual_seed(0)
+    return nn.Sequential(
+        norm(nn.Conv2d(3, 12, 3)), nn.BatchNorm2d(12), nn.ReLU(),
+        norm(nn.ConvTranspose2d(12, 8, 2)), nn.Tanh(),
+        norm(nn.Conv2d(8, 16, 2), n_power_iterations=2),
+        Asking() if ask else nn.Tanh(), nn.AdaptiveMaxPool2d(1), nn.Flatten(),
+        norm(nn.Linear(16, 6)), nn.ReLU(), nn.Linear(6, 5))
+
+
+@pytest.mark.parametrize('ask', [False, True])
+@pytest.mark.parametrize('norm',
+                         [parametrizations.spectral_norm, old_spectral_norm])
+def test_spectral_norm(norm, ask, tmp_path):
+    net, images = spectral(norm, ask).double(), IMAGES[:1].double()
+    space = trace(spectral(norm, ask), IMAGES[:1])
+    assert widths(space) == {
+        '0': (12, 1),
+        '3': (8, 1),
+        '5': (16, 1),
+        '9': (6, 1)
+    }
+    assert set(reasons(space)) == {'11'}
+    for keep in keeps(space, 2):
+        assert difference(net, space, keep, images) < 1e-12
+        assert_counts(slice_model(net, space, keep), space, keep, images)
+    assert_true_in_training(spectral(norm, ask))
+    done = export_subnet(
+        tmp_path / 'subnet', spectral(norm, ask), space, keep, picture=False)
+    built = build_subnet(
+        spectral(norm, ask), done.path, done.path / 'subnet.pth').eval()
+    assert torch.equal(built(IMAGES), done.model.eval()(IMAGES))
+
+
+def test_spectral_norm_of_a_grouped_convolution_stays():
+    norm = parametrizations.spectral_norm
+    net = nn.Sequential(
+        nn.Conv2d(3, 12, 3), norm(nn.Conv2d(12, 8, 3, groups=2)), nn.ReLU(),
+        nn.Conv2d(8, 6, 1), nn.Flatten(), nn.Linear(96, 5))
+    space = assert_true(net, IMAGES[:1])
+    assert widths(space) == {'3': (6, 1)}
+    assert 'in a way that is not understood' in reasons(space)['0']
 
 
 @pytest.mark.parametrize('dim', [1, None])

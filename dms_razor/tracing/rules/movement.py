@@ -14,10 +14,10 @@ from .table import register_rule
 SAME = ('contiguous clone detach to type type_as float half double bfloat16 '
         'cpu cuda data alias requires_grad positive').split()
 RESHAPE = 'view reshape view_as reshape_as flatten unflatten'.split()
-MOVE = ('permute transpose t T mT movedim squeeze unsqueeze repeat tile '
-        'repeat_interleave flip pixel_shuffle pixel_unshuffle '
-        'native_channel_shuffle channel_shuffle tril triu diagonal '
-        'atleast_1d rot90').split()
+MOVE = ('permute transpose t T mT H mH adjoint movedim squeeze unsqueeze '
+        'repeat tile repeat_interleave flip pixel_shuffle pixel_unshuffle '
+        'native_channel_shuffle channel_shuffle tril triu diagonal atleast_1d '
+        'rot90').split()
 EXPAND = 'expand expand_as broadcast_to'.split()
 JOIN = 'cat stack hstack vstack'.split()
 

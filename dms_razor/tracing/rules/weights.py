@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from .table import register_rule
+from .unknown import not_known
 
 
 @dataclass(frozen=True)
@@ -98,3 +99,21 @@ def weight_norm(recorder, call) -> List[Tensor]:
     g = v.reshape(-1)[:1] if g is None else g  # one length of all entries
     recorder.variables.merge(*torch.broadcast_tensors(v, g))
     return [v]
+
+
+@register_rule('mv', 'dot', 'vdot')
+def matrix_and_vector(recorder, call) -> List[Tensor]:
+    """Products of parameters with a vector, as in ``spectral_norm``.
+
+    The entries of a vector are told by those of the first row that they meet,
+    and rows by their first entry, so that nothing is merged in the matrix.
+    """
+    if not all(map(recorder.is_constant, call.tensors)):
+        return not_known(recorder, call)
+    first, second = map(recorder.labels_of, call.tensors)
+    if recorder.first is None:  # steps of training cost nothing
+        recorder.count(call, first.numel())
+    rows = first.reshape(-1, len(second))
+    recorder.variables.merge(rows[0], second)
+    return [(rows[:, 0] if call.op == 'mv' else torch.zeros(
+        (), dtype=torch.long))]

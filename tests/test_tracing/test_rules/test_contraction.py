@@ -278,15 +278,6 @@ def test_standardised_weights_of_another_layer_stay():
         **OUT)
 
 
-def test_layers_with_a_spectral_norm_stay():
-    layer = torch.nn.utils.parametrizations.spectral_norm(conv(16, 16))
-    space = assert_true(
-        build(lambda net, x: net.out(net.layer(x)), layer=layer, **OUT),
-        IMAGES)
-    assert widths(space) == {'out': (8, 1)}
-    assert all('uses mv' in reasons(space)[name] for name in ('stem', 'layer'))
-
-
 class Kernel(nn.Module):
     """A layer of one's own with a parameter of one's own name."""
 
