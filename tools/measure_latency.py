@@ -22,6 +22,7 @@ from torch import nn
 
 from dms_razor.openmmlab.from_config import space_of_config
 from dms_razor.space import Space
+from dms_razor.timing.bench import Here
 from dms_razor.timing.clock import BACKENDS, Setting, TimingError
 from dms_razor.timing.measure import GRID, measure
 from dms_razor.trace import trace
@@ -92,10 +93,9 @@ def main() -> None:
         table = measure(
             model,
             space,
-            Setting(args.backend, args.threads),
+            Here(Setting(args.backend, args.threads), args.rounds),
             args.out,
             grid=GRID,
-            rounds=args.rounds,
             held_out=args.held_out,
             progress=tell)
     except (TimingError, ValueError, RuntimeError, ImportError, AttributeError,

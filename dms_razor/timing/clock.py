@@ -1,21 +1,18 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """How long a module runs, in PyTorch or in ONNX Runtime."""
 import io
-import platform
-import statistics
-import time
 import warnings
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, Sequence, Tuple
 
 import torch
 from torch import Tensor, nn
 
 from ..network import tensors_of
+from .on_device import machine, session_of
 
 BACKENDS = ('torch', 'onnxruntime')
-_SHORTEST = 2e-3  # seconds that one figure should take at least
 
 
 class TimingError(RuntimeError):
@@ -53,8 +50,7 @@ class Setting:
             asdict(self),
             device='cpu',
             precision='fp32',
-            machine=platform.machine(),
-            processor=platform.processor() or platform.machine(),
+            **machine(),
             versions=versions)
 
 
@@ -100,10 +96,25 @@ def runner(model: nn.Module, inputs: Sequence[Tensor], setting: Setting,
                 forward(model, *inputs)
 
         return run
-    runtime = _runtime()
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads = setting.threads
-    options.inter_op_num_threads, options.log_severity_level = 1, 3
+    _runtime()
+    content, feed = exported(model, inputs, forward)
+    try:
+        session = session_of(content, setting.threads, 'CPUExecutionProvider')
+    except Exception as error:
+        raise _cannot(model, error) from error
+    return lambda: session.run(None, feed)
+
+
+def exported(model: nn.Module, inputs: Sequence[Tensor],
+             forward: Callable) -> Tuple[bytes, Dict[str, Any]]:
+    """A network as the content of an ONNX file, and its inputs by name.
+
+    Args:
+        model, inputs, forward: As for :func:`runner`.
+
+    Raises:
+        TimingError: It cannot be exported.
+    """
     file, by_tracing = io.BytesIO(), {}
     if tuple(map(int, torch.__version__.split('.')[:2])) >= (2, 5):
         by_tracing = dict(dynamo=False)  # needs no other package
@@ -118,15 +129,16 @@ def runner(model: nn.Module, inputs: Sequence[Tensor], setting: Setting,
                 input_names=names,
                 opset_version=17,
                 **by_tracing)
-        session = runtime.InferenceSession(
-            file.getvalue(), options, providers=['CPUExecutionProvider'])
+        feed = {name: x.numpy() for name, x in zip(names, inputs)}
     except Exception as error:
-        raise TimingError(
-            f'{type(model).__name__} cannot be run by ONNX Runtime '
-            f"({type(error).__name__}: {error}); use the backend 'torch'"
-        ) from error
-    feed = {name: x.numpy() for name, x in zip(names, inputs)}
-    return lambda: session.run(None, feed)
+        raise _cannot(model, error) from error
+    return file.getvalue(), feed
+
+
+def _cannot(model: nn.Module, error: Exception) -> TimingError:
+    return TimingError(
+        f'{type(model).__name__} cannot be run by ONNX Runtime '
+        f"({type(error).__name__}: {error}); use the backend 'torch'")
 
 
 @contextmanager
@@ -138,47 +150,3 @@ def threads(setting: Setting) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def interleaved(runs: Sequence[Callable[[], Any]],
-                rounds: int,
-                warmup: int = 2) -> List[Dict[str, float]]:
-    """Time and spread of several functions that take turns.
-
-    So a busy machine is equally busy for all. The slower half of the figures
-    is clipped. What takes less than some milliseconds is called several times
-    for one figure.
-
-    Args:
-        runs (Sequence[Callable]): The functions.
-        rounds (int): Figures of each.
-        warmup (int): Calls before them.
-
-    Returns:
-        list[dict]: ``ms``, the median of the faster half, and ``spread``, half
-        of its range over it.
-    """
-    times: List[List[float]] = [[] for _ in runs]
-    numbers = []
-    for run in runs:
-        for _ in range(warmup):
-            once = _seconds(run, 1)
-        numbers.append(max(1, int(_SHORTEST / max(once, 1e-7))))
-    for _ in range(rounds):
-        for run, number, found in zip(runs, numbers, times):
-            found.append(1e3 * _seconds(run, number))
-    return [_summed_up(found) for found in times]
-
-
-def _seconds(run: Callable[[], Any], number: int) -> float:
-    start = time.perf_counter()
-    for _ in range(number):
-        run()
-    return (time.perf_counter() - start) / number
-
-
-def _summed_up(times: List[float]) -> Dict[str, float]:
-    """Median and spread of the faster half: others only ever slow it down."""
-    times = sorted(times)[:(len(times) + 1) // 2]
-    middle = statistics.median(times)
-    return dict(ms=middle, spread=(times[-1] - times[0]) / 2 / middle)

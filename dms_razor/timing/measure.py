@@ -2,6 +2,8 @@
 """A table of latencies: parts of one network, and some whole subnets of it."""
 import itertools
 import json
+import math
+from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
 
@@ -11,11 +13,12 @@ from torch import Tensor, nn
 from ..core.latency import (COEFFICIENTS, FORMAT, Latency, LatencyError,
                             checksum, layers_of)
 from ..core.layout import Unit
+from ..core.steps import probed_widths
 from ..network import as_arguments, run_model
 from ..space import Space
 from ..subnet.files import write_text
 from ..subnet.slicing import plain_copy, slice_model
-from .clock import Setting, interleaved, runner, threads
+from .bench import Job
 from .parts import COPIES, Part, parts_of
 
 GRID = (.125, .25, .5, .75, 1.)
@@ -25,14 +28,14 @@ SAVE_EVERY = 20  # points; a run that is killed loses no more
 def measure(
     model: nn.Module,
     space: Space,
-    setting: Setting,
+    bench: Any,
     path: Union[str, Path],
     forward: Optional[Callable] = None,
     *,
     grid: Sequence[float] = GRID,
-    rounds: int = 9,
     whole: int = 9,
     held_out: int = 0,
+    steps: int = 3,
     progress: Callable[[int, int], None] = lambda done, of: None
 ) -> Dict[str, Any]:
     """Measure what a network's parts take, and write the table.
@@ -42,14 +45,15 @@ def measure(
     Args:
         model (nn.Module): The supernet, not masked.
         space (Space): Its space.
-        setting (Setting): Backend and threads.
+        bench (Here | Elsewhere): What times; see :mod:`.bench`.
         path (str | Path): File of the table.
         forward (callable, optional): ``forward(model, *inputs)``.
         grid (Sequence[float]): Shares of widths, ascending, the last 1.
-        rounds (int): Figures of which a time is the median.
         whole (int): Whole subnets to which the sum is fitted; 3 to 10.
         held_out (int): Further whole subnets that are measured to see how good
             the table is, and take no part in the fit.
+        steps (int): Layers, the largest, that are measured at neighbouring
+            widths too: see :mod:`dms_razor.core.steps`.
         progress (callable): Told how many points are done, and of how many.
 
     Raises:
@@ -65,20 +69,23 @@ def measure(
             format=FORMAT,
             version=1,
             layers=layers_of(space.resource),
-            setting=setting.describe(),
+            setting=bench.describe(),
             input=[list(x.shape) for x in inputs if isinstance(x, Tensor)],
             grid=list(grid)))
-    with threads(setting):
-        _measure_parts(table, parts, setting, path, rounds, progress)
-        fitted = spread_subnets(space, whole)
-        others = spread_subnets(space, held_out + 1, seed=1)[1:]
-        times = measure_whole(plain, space, fitted + others, setting, inputs,
-                              forward, rounds)
+
+    def save() -> None:
+        write_text(path, json.dumps(table, indent=1) + '\n')
+
+    measure_parts(table, parts, bench, save, progress)
+    measure_steps(table, parts, bench, steps, save)
+    fitted = spread_subnets(space, whole)
+    others = held_out_subnets(space, held_out)
+    times = bench(whole_jobs(plain, space, fitted + others, inputs, forward))
     _fit(table, space, fitted, times[:whole])
     if others:
         table['held_out'] = _compare(table, space, others, times[whole:])
     table['checksum'] = checksum(table)
-    write_text(path, json.dumps(table, indent=1) + '\n')
+    save()
     return table
 
 
@@ -100,33 +107,65 @@ def _begun(path: Path, head: Dict[str, Any]) -> Dict[str, Any]:
     return {**found, 'coefficients': None}
 
 
-def _measure_parts(table: Dict[str, Any], parts: Dict[str, Part],
-                   setting: Setting, path: Union[str, Path], rounds: int,
-                   progress: Callable[[int, int], None]) -> None:
+def measure_parts(table: Dict[str, Any], parts: Dict[str, Part], bench: Any,
+                  save: Callable[[], None], progress: Callable[[int, int],
+                                                               None]) -> None:
     """Fill in the points that are missing, and save now and then."""
-    points = table['points']
+    points = table.setdefault('points', {})
     todo = [(part, point) for part in dict.fromkeys(parts.values())
             for point in part.points(table['grid'])]
-    nothing, = interleaved(
-        [runner(nn.Identity(), [torch.zeros(1)], setting, run_model)], rounds)
+    nothing, = bench(
+        [Job('nothing', lambda: (nn.Identity(), [torch.zeros(1)], run_model))])
     for number, (part, point) in enumerate(todo):
         known = points.setdefault(part.key, {})
         name = f'{point[0]:g} {point[1]:g}'
         if name not in known:
-            module, x = part.build(*point)
-            found, = interleaved([runner(module, [x], setting, run_model)],
-                                 rounds)
+            found, = bench([part_job(part, point, name)])
             known[name] = [
                 max(0., found['ms'] - nothing['ms']) / COPIES, found['spread']
             ]
             if number % SAVE_EVERY == 0:
-                write_text(path, json.dumps(table, indent=1) + '\n')
+                save()
         progress(number + 1, len(todo))
     table['parts'] = {
         name: _values(points, part, table['grid'])
         for name, part in parts.items()
     }
-    write_text(path, json.dumps(table, indent=1) + '\n')
+    save()
+
+
+def part_job(part: Part, point: Tuple[float, float], name: str) -> Job:
+    """A layer alone, at shares of its widths."""
+
+    def build() -> Tuple:
+        module, x = part.build(*point)
+        return module, [x], run_model
+
+    return Job(f'{part.key} at {name}', build)
+
+
+def measure_steps(table: Dict[str, Any], parts: Dict[str, Part], bench: Any,
+                  number: int, save: Callable[[], None]) -> None:
+    """The largest layers at neighbouring widths, which take turns."""
+    macs: Dict[Part, float] = {}
+    for name, part in parts.items():
+        moves = part.moves[0] if part.depthwise else part.moves[1]
+        if moves and probed_widths(part.widths[1]):
+            macs[part] = macs.get(part, 0.) + math.prod(table['layers'][name])
+    known = table.setdefault('steps', {})
+    for part in sorted(macs, key=macs.get, reverse=True)[:number]:
+        if part.key not in known:
+            full = part.widths[1]
+            widths = probed_widths(full)
+            found = bench([
+                part_job(part, (w / full, 1.) if part.depthwise else
+                         (1., w / full), f'{w} channels') for w in widths
+            ])
+            known[part.key] = {
+                str(w): each['ms']
+                for w, each in zip(widths, found)
+            }
+            save()
 
 
 def _values(points: Dict[str, Any], part: Part,
@@ -160,23 +199,30 @@ def spread_subnets(space: Space, number: int, seed: int = 0) -> List[Tensor]:
     return chosen
 
 
-def measure_whole(plain: nn.Module, space: Space, chosen: Sequence[Tensor],
-                  setting: Setting, inputs: Tuple, forward: Callable,
-                  rounds: int) -> List[Dict[str, float]]:
-    """Time and spread of whole subnets, taking turns.
+def held_out_subnets(space: Space, number: int) -> List[Tensor]:
+    """Others than the first of :func:`spread_subnets`."""
+    return spread_subnets(space, number + 1, seed=1)[1:]
+
+
+def whole_jobs(plain: nn.Module, space: Space, chosen: Sequence[Tensor],
+               inputs: Tuple, forward: Callable) -> List[Job]:
+    """Whole subnets to time.
 
     Args:
         plain (nn.Module): The supernet, in eval mode.
         space (Space): Its space.
         chosen (Sequence[Tensor]): Selections, bool ``[E]``.
-        setting, inputs, forward, rounds: As for :func:`.clock.runner` and
-            :func:`.clock.interleaved`.
+        inputs, forward: What they are called with, and how.
     """
-    return interleaved([
-        runner(
-            slice_model(plain_copy(plain), space, selection).eval(), inputs,
-            setting, forward) for selection in chosen
-    ], rounds)
+
+    def build(selection: Tensor) -> Tuple:
+        subnet = slice_model(plain_copy(plain), space, selection)
+        return subnet.eval(), inputs, forward
+
+    return [
+        Job(f'subnet {number}', partial(build, selection))
+        for number, selection in enumerate(chosen)
+    ]
 
 
 def _fit(table: Dict[str, Any], space: Space, chosen: Sequence[Tensor],

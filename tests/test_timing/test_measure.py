@@ -8,7 +8,9 @@ from toy_nets import make_search, plain_data, plain_net, train
 
 from dms_razor.core.latency import LatencyError
 from dms_razor.counting import count_macs
+from dms_razor.timing import bench
 from dms_razor.timing import measure as module
+from dms_razor.timing.bench import Here
 from dms_razor.timing.clock import Setting
 from dms_razor.timing.measure import measure, not_negative, spread_subnets
 from dms_razor.trace import trace
@@ -26,14 +28,14 @@ def truth(model, inputs):
 def device(monkeypatch):
     """What was timed, in turn; networks as (number of modules, MACs)."""
     timed = []
-    monkeypatch.setattr(module, 'runner', lambda model, inputs, *_:
+    monkeypatch.setattr(bench, 'runner', lambda model, inputs, *_:
                         (model, inputs))
 
     def interleaved(runs, rounds):
         timed.extend(runs)
         return [dict(ms=truth(*run), spread=0.) for run in runs]
 
-    monkeypatch.setattr(module, 'interleaved', interleaved)
+    monkeypatch.setattr(bench, 'interleaved', interleaved)
     return timed
 
 
@@ -44,7 +46,12 @@ def space():
 
 def make(space, path, **settings):
     return measure(
-        plain_net(), space, Setting('torch', 1), path, grid=GRID, **settings)
+        plain_net(),
+        space,
+        Here(Setting('torch', 1)),
+        path,
+        grid=GRID,
+        **settings)
 
 
 def test_the_table_predicts_other_subnets(device, space, tmp_path):
@@ -104,7 +111,7 @@ def test_a_file_of_something_else_is_not_overwritten(device, space, tmp_path):
     make(space, path, whole=3)
     before = path.read_text()
     with pytest.raises(LatencyError, match='its setting differ'):
-        measure(plain_net(), space, Setting('torch', 2), path, grid=GRID)
+        measure(plain_net(), space, Here(Setting('torch', 2)), path, grid=GRID)
     other = trace(plain_net(), torch.zeros(1, 3, 16, 16), check=False)
     with pytest.raises(LatencyError, match='layers and input differ'):
         make(other, path)

@@ -1,0 +1,118 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""In what steps a width pays on a device.
+
+Kernels work on blocks of channels, 8 or 16 at a time. Where a block is not
+full it takes the time of a full one, so that channels between two multiples
+are lost for nothing. Whether a device is like that shows at neighbouring
+widths: of the time that a narrower layer would save on a straight line between
+two multiples of d, hardly anything is there.
+"""
+from typing import Any, Dict, List, Mapping, Optional, Tuple
+
+from .budget import AUTO
+from .latency import LatencyError, read_table
+
+DIVISORS = (2, 4, 8, 16, 32)
+#: What counts as a step: so much of the time of a straight line is saved.
+SAVED = .25
+#: Where nothing was measured: the block of channels of the common kernels, as
+#: the vendors write it. ONNX Runtime's convolutions on x86 work on 8 channels
+#: (16 with AVX-512), tensor cores in half precision on multiples of 8.
+ADVICE = dict(cpu=8, cuda=8)
+_OFFSETS = (0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32)
+
+
+def probed_widths(full: int) -> List[int]:
+    """Neighbouring widths at which steps show; none for narrow layers.
+
+    Args:
+        full (int): Channels of the layer, which none of them exceeds.
+    """
+    block = 32 if full >= 64 else 16
+    if full < 2 * block:
+        return []
+    base = full // 32 * 32 - block
+    return [base + offset for offset in _OFFSETS if offset <= block]
+
+
+def saved(times: Mapping[int, float], divisor: int) -> Optional[float]:
+    """Share of a straight line's saving that is there between multiples.
+
+    Args:
+        times (Mapping[int, float]): Milliseconds by width.
+        divisor (int): Whose multiples the line joins.
+
+    Returns:
+        float | None: About 1 on a device without steps, 0 with steps of this
+        size; None where the time does not grow or no two multiples are known.
+    """
+    real = line = 0.
+    for width, ms in times.items():
+        low, left = width - width % divisor, width % divisor
+        high = low + divisor
+        if left and low in times and high in times:
+            real += times[high] - ms
+            line += (times[high] - times[low]) * (1 - left / divisor)
+    return real / line if line > 0 else None
+
+
+def divisor_of(table: Mapping[str, Any]) -> Tuple[int, str]:
+    """Of what widths should be multiples, and why.
+
+    The largest step that the measured layers show, each counted in shares of
+    its own time; without measurements what is advised for the device.
+
+    Args:
+        table (Mapping): A table of latencies.
+    """
+    measured = table.get('steps')
+    device = table['setting']['device']
+    if not measured:
+        if device not in ADVICE:
+            raise LatencyError(
+                f"divisor='auto': the table shows no steps of {device!r}, and "
+                'there is no advice for it; give a number, such as 8')
+        return ADVICE[device], (f'advised for {device}; this table has no '
+                                'measurement of it')
+    found = 1
+    for divisor in DIVISORS:
+        shares = [
+            share for share in (saved({
+                int(w): ms
+                for w, ms in times.items()
+            }, divisor) for times in measured.values()) if share is not None
+        ]
+        if shares and sorted(shares)[len(shares) // 2] <= SAVED:
+            found = divisor
+    if found == 1:
+        return 1, f'no steps show in {len(measured)} layers of the table'
+    return found, (f'a step that {len(measured)} layers of the table show')
+
+
+def resolved(units: Optional[Dict[str, dict]],
+             table: Optional[str]) -> Optional[Dict[str, dict]]:
+    """Options of units with a number in the place of ``divisor='auto'``.
+
+    Args:
+        units (dict, optional): Name pattern -> options.
+        table (str, optional): File of a table of latencies.
+
+    Raises:
+        LatencyError: There is no table, or it is none.
+    """
+    if not isinstance(units, dict) or not any(
+            isinstance(options, dict) and options.get('divisor') == AUTO
+            for options in units.values()):
+        return units
+    if table is None:
+        raise LatencyError(
+            "divisor='auto' is worked out from measurements: search under a "
+            'latency, with latency_table=, or give a number, such as 8')
+    divisor, _ = divisor_of(read_table(table))
+    return {
+        pattern: {
+            **options,
+            **(dict(divisor=divisor) if options.get('divisor') == AUTO else {})
+        }
+        for pattern, options in units.items()
+    }

@@ -1,0 +1,54 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""Where networks are timed: on this machine, or on another one.
+
+A *bench* is called with jobs that take turns and returns the time and the
+spread of each. :class:`Here` runs them; :mod:`.remote` has those that write
+them down for another machine, and read what it found.
+"""
+from typing import Any, Callable, Dict, List, NamedTuple, Sequence, Tuple
+
+from torch import Tensor, nn
+
+from .clock import Setting, runner, threads
+from .on_device import interleaved
+
+
+class Job(NamedTuple):
+    """Something to time.
+
+    Attributes:
+        name (str): One of its own among all that are timed for a table.
+        build (callable): Gives the network in eval mode, its inputs and
+            ``forward(model, *inputs)``.
+    """
+    name: str
+    build: Callable[[], Tuple[nn.Module, Sequence[Tensor], Callable]]
+
+
+class Here:
+    """Times jobs on this machine.
+
+    Args:
+        setting (Setting): Backend and threads.
+        rounds (int): Figures of which a time is taken.
+    """
+
+    def __init__(self, setting: Setting, rounds: int = 9) -> None:
+        self.setting, self.rounds = setting, rounds
+
+    def describe(self) -> Dict[str, Any]:
+        """The setting and the machine, as plain data."""
+        return self.setting.describe()
+
+    def __call__(self, jobs: Sequence[Job]) -> List[Dict[str, float]]:
+        """``ms`` and ``spread`` of each job.
+
+        Raises:
+            TimingError: The backend cannot run one of them.
+        """
+        runs = []
+        with threads(self.setting):
+            for job in jobs:
+                model, inputs, forward = job.build()
+                runs.append(runner(model, inputs, self.setting, forward))
+            return interleaved(runs, self.rounds)
