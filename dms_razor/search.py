@@ -21,6 +21,7 @@ from .core.dropped import DroppedSteps
 from .core.latency import needed
 from .core.projection import project
 from .core.search_state import restore_search, saved_search
+from .core.steps import resolved
 from .errors import check_whole, refuse_beside, refuse_unknown
 from .masking.attach import attach, make_bank, refuse_masked, unmask
 from .masking.optimizers import Drive
@@ -29,6 +30,7 @@ from .preflight import Preflight, preflight
 from .space import Space
 from .subnet.checks import check_counts
 from .subnet.export import Export, export_subnet
+from .timing.gate import choose
 from .trace import trace
 from .tracing.options import Options
 from .watch import (Progress, Status, Watchers, WriterLog, soft_and_hard,
@@ -120,6 +122,7 @@ class Search:
                  bank: Optional[Bank] = None,
                  **tracing: Any) -> None:
         refuse_unknown('Search', tracing, Search, trace, Options)
+        tracing = resolved(tracing, latency_table)
         tracing = refuse_beside(
             'space', space, example_inputs=example_inputs, **tracing)
         learning = dict(importance=importance, decay=decay, selector=selector)
@@ -355,13 +358,14 @@ class Search:
         """Write the network that meets the target; the search can go on.
 
         ``out_dir`` appears whole; ``target`` may be another budget than the
-        search's; the rest: :func:`dms_razor.subnet.export_subnet`.
+        search's; the rest: :func:`dms_razor.timing.gate.choose` and
+        :func:`dms_razor.subnet.export_subnet`.
 
         Raises:
             RuntimeError: If losses were made and the ratios never updated.
             TargetError: If no network of the space meets the target.
         """
-        refuse_unknown('export', kwargs, Search.export, export_subnet)
+        refuse_unknown('export', kwargs, Search.export, export_subnet, choose)
         if self._gave_loss and self.bank.updates == 0:
             raise RuntimeError(
                 'this search has given losses and made no step. Call search.'
@@ -371,14 +375,12 @@ class Search:
         return export_subnet(
             out_dir,
             self.model,
-            self.space,
-            self.keep(self.project(budget)),
             target=budget,
             metric=self.metric,
             limits=self.limits and self.limits.upto(budget),
             forward=self.forward,
             decision=self.decision() if searched else None,
-            **kwargs)
+            **choose(self, budget, **kwargs))
 
     def status(self) -> Status:
         """Where the search stands and who decides; print it."""

@@ -27,6 +27,14 @@ def main() -> None:
         help='let the retrain config start from the searched weights')
     parser.add_argument(
         '--no-picture', action='store_true', help='do not draw the structure')
+    parser.add_argument(
+        '--no-measure',
+        action='store_true',
+        help='do not measure a latency that was limited')
+    parser.add_argument(
+        '--divisor',
+        type=lambda text: text if text == 'auto' else int(text),
+        help="let widths be multiples of it, or 'auto'")
     args = parser.parse_args()
     out_dir = args.out_dir or Path(args.checkpoint).parent / 'subnet'
     try:
@@ -37,7 +45,9 @@ def main() -> None:
             args.target,
             retrain=retrain_config(
                 cfg, args.retrain_base, from_search=args.finetune),
-            picture=not args.no_picture)
+            picture=not args.no_picture,
+            measure=not args.no_measure,
+            divisor=args.divisor)
     except (ValueError, TypeError, KeyError, RuntimeError, SyntaxError,
             OSError) as error:
         sys.exit(f'{type(error).__name__}: {error}')

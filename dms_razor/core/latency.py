@@ -14,7 +14,8 @@ part takes alone is not all of what it takes among the others.
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Dict, Iterable, List, Mapping, Optional, Set, Union
+from typing import (Any, Dict, Iterable, List, Mapping, Optional, Set, Tuple,
+                    Union)
 
 import torch
 from torch import Tensor
@@ -118,6 +119,8 @@ class Latency:
         ]
         rest = [cost for n, cost in enumerate(costs) if n not in measured]
         traffic = [c for c in resource.costs if c.metric == 'traffic']
+        self.table = table
+        self._names = [costs[n].name for n in measured]
         self._number = len(measured), len(rest), len(traffic)
         rows = [*shares, *masks, *rest, *traffic]
         with device:
@@ -141,12 +144,31 @@ class Latency:
             counts (Tensor): float64 ``[..., U]``.
             used_masks (Tensor): The masks that occur, float64 ``[..., K]``.
         """
+        times, rest, traffic = self._rows(counts, used_masks)
+        sums = [x.sum(-1) for x in (times, rest, traffic)]
+        return torch.stack([torch.ones_like(sums[0]), *sums], -1)
+
+    def _rows(self, counts: Tensor, used_masks: Tensor) -> Tuple[Tensor, ...]:
+        """Time of each part, and amounts of the rest and of the traffic."""
         parts, rest, traffic = self._number
         first, second, masks, rest, traffic = self._tables.rows(
             counts, used_masks).split([parts] * 3 + [rest, traffic], -1)
-        times = self._surfaces(first, second) * masks
-        sums = [x.sum(-1) for x in (times, rest, traffic)]
-        return torch.stack([torch.ones_like(sums[0]), *sums], -1)
+        return self._surfaces(first, second) * masks, rest, traffic
+
+    def by_layer(self, counts: Tensor, used_masks: Tensor) -> Dict[str, float]:
+        """Milliseconds of each part in its network, and of ``''``, the rest.
+
+        Args:
+            counts (Tensor): float64 ``[U]``.
+            used_masks (Tensor): The masks that occur, float64 ``[K]``.
+        """
+        times, _, _ = self._rows(counts, used_masks)
+        scaled = (times * self._coefficients[1]).tolist()
+        found = dict.fromkeys(self._names, 0.)
+        for name, ms in zip(self._names, scaled):
+            found[name] += ms
+        whole = float(self.value(counts, used_masks))
+        return {**found, '': whole - sum(scaled)}
 
     def value(self, counts: Tensor, used_masks: Tensor) -> Tensor:
         """Milliseconds, float64 ``[...]``."""
@@ -204,6 +226,31 @@ def with_latency(resource: ResourceModel, table: Mapping[str, Any],
             f'{origin!r} was measured for another network or another input '
             f'size: {len(differ)} of its layers differ, the first is '
             f'"{differ[0].partition(" ")[2]}". Measure this one: {COMMAND}')
+    return resource.plus('latency',
+                         lambda model, device: Latency(model, table, device))
+
+
+def latency_table(resource: ResourceModel) -> Optional[Latency]:
+    """The table that a network's latency is reckoned with; None without."""
+    if 'latency' not in resource.metrics or METRICS['latency'] is not BUILT_IN:
+        return None
+    return resource.tables('latency', torch.device('cpu'))
+
+
+def scaled(resource: ResourceModel, factor: float) -> ResourceModel:
+    """The resource with a table on which everything takes longer.
+
+    Args:
+        resource (ResourceModel): With a table.
+        factor (float): How much longer.
+    """
+    table = latency_table(resource).table
+    table = dict(
+        table,
+        coefficients={
+            name: factor * value
+            for name, value in table['coefficients'].items()
+        })
     return resource.plus('latency',
                          lambda model, device: Latency(model, table, device))
 

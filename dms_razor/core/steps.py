@@ -7,10 +7,13 @@ are lost for nothing. Whether a device is like that shows at neighbouring
 widths: of the time that a narrower layer would save on a straight line between
 two multiples of d, hardly anything is there.
 """
-from typing import Any, Dict, List, Mapping, Optional, Tuple
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Dict, List, Mapping, Optional, Tuple, Union
 
 from .budget import AUTO
 from .latency import LatencyError, read_table
+from .layout import Layout, Unit
 
 DIVISORS = (2, 4, 8, 16, 32)
 #: What counts as a step: so much of the time of a straight line is saved.
@@ -89,30 +92,84 @@ def divisor_of(table: Mapping[str, Any]) -> Tuple[int, str]:
     return found, (f'a step that {len(measured)} layers of the table show')
 
 
-def resolved(units: Optional[Dict[str, dict]],
-             table: Optional[str]) -> Optional[Dict[str, dict]]:
-    """Options of units with a number in the place of ``divisor='auto'``.
+def resolved_divisor(divisor: Any,
+                     table: Optional[Mapping[str, Any]]) -> Tuple[int, str]:
+    """A divisor as a number, and whose wish it is.
 
     Args:
-        units (dict, optional): Name pattern -> options.
-        table (str, optional): File of a table of latencies.
+        divisor (int | str): A whole number from 1 on, or 'auto'.
+        table (Mapping, optional): What 'auto' is worked out from.
+
+    Raises:
+        LatencyError: There is no table.
+        ValueError: It is something else.
+    """
+    if divisor == AUTO:
+        if table is None:
+            raise LatencyError(
+                "divisor='auto' is worked out from measurements: search under "
+                'a latency, with latency_table=, or give a number, such as 8')
+        return divisor_of(table)
+    if type(divisor) is not int or divisor < 1:
+        raise ValueError(f"divisor={divisor!r} is neither 'auto' nor a "
+                         'positive whole number')
+    return divisor, 'as was asked for'
+
+
+def rounded(layout: Layout, divisor: int) -> Layout:
+    """A layout whose widths keep multiples, or everything.
+
+    Counts are in channels of a group. Of a unit no multiple of whose counts
+    is allowed, what is allowed stays.
+
+    Args:
+        layout (Layout): The units.
+        divisor (int): Whole.
+    """
+    return Layout([_rounded(unit, divisor) for unit in layout.units])
+
+
+def _rounded(unit: Unit, divisor: int) -> Unit:
+    if unit.kind in ('depth', 'heads'):
+        return unit
+    kept = tuple(n for n in unit.allowed
+                 if n * unit.step % divisor == 0 or n == unit.size)
+    if not kept or kept == (unit.size, ):
+        return unit
+    return replace(unit, choices=kept, least=kept[0], most=kept[-1])
+
+
+def resolved(tracing: Dict[str, Any], table: Union[None, str,
+                                                   Path]) -> Dict[str, Any]:
+    """Settings of a trace with a number in the place of ``divisor='auto'``.
+
+    Args:
+        tracing (dict): ``units``, name pattern -> options, and others.
+        table (str | Path, optional): File of a table of latencies.
 
     Raises:
         LatencyError: There is no table, or it is none.
     """
-    if not isinstance(units, dict) or not any(
-            isinstance(options, dict) and options.get('divisor') == AUTO
-            for options in units.values()):
-        return units
-    if table is None:
-        raise LatencyError(
-            "divisor='auto' is worked out from measurements: search under a "
-            'latency, with latency_table=, or give a number, such as 8')
-    divisor, _ = divisor_of(read_table(table))
-    return {
-        pattern: {
-            **options,
-            **(dict(divisor=divisor) if options.get('divisor') == AUTO else {})
-        }
-        for pattern, options in units.items()
-    }
+    units = tracing.get('units')
+    if not isinstance(units, dict) or not any(map(_automatic, units.values())):
+        return tracing
+    divisor, _ = resolved_divisor(AUTO, table and read_table(table))
+    return with_divisor(tracing, divisor)
+
+
+def with_divisor(tracing: Dict[str, Any], divisor: int) -> Dict[str, Any]:
+    """The same with this number in the place of every 'auto'."""
+    units = tracing.get('units')
+    if not isinstance(units, dict):
+        return tracing
+    return dict(
+        tracing,
+        units={
+            pattern:
+            dict(options, divisor=divisor) if _automatic(options) else options
+            for pattern, options in units.items()
+        })
+
+
+def _automatic(options: Any) -> bool:
+    return isinstance(options, dict) and options.get('divisor') == AUTO

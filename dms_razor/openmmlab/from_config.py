@@ -9,6 +9,7 @@ from mmengine.runner.checkpoint import _load_checkpoint
 from mmrazor.registry import MODELS
 from torch import nn
 
+from ..core.steps import with_divisor
 from ..preflight import Preflight, PreflightError, preflight
 from ..space import Space
 from .algorithm import DMS, build_architecture, build_part, with_preprocessor
@@ -72,6 +73,8 @@ def space_of_config(cfg: Config) -> Tuple[nn.Module, Space]:
     mutator = build_part(search.get('mutator'), 'DMSMutator')
     mutator.input_shape = search.get('input_shape') or mutator.input_shape \
         or input_shape_from_config(cfg)
+    # what the device shows is not known yet
+    mutator.search_args = with_divisor(mutator.search_args, 1)
     found = mutator.prepare_from_supernet(network)
     return found.close(), found.space
 

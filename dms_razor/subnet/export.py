@@ -10,12 +10,13 @@
 | report.md, report.json | what was asked, searched and counted |
 | report.html | the same to look at, in one file |
 | structure.png | supernet and subnet, layer by layer |
+| latency.png | predicted and measured times, if they were limited |
 """
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
-from typing import (Any, Callable, Dict, Iterable, Mapping, Optional, Tuple,
-                    Union)
+from typing import (Any, Callable, Dict, Iterable, Mapping, Optional, Sequence,
+                    Tuple, Union)
 
 from torch import Tensor, nn
 
@@ -28,6 +29,7 @@ from ..space import Space
 from .checks import check_counts, check_finite
 from .even import even_share
 from .files import whole_folder, write_text
+from .latency_picture import draw_latency
 from .manifest import Manifest, describe_subnet
 from .page import STYLE, fragment, write_page
 from .picture import draw_structure
@@ -35,10 +37,11 @@ from .portable import FORMATS, write_portable
 from .report import Report, amount, compare_layers
 from .slicing import plain_copy, slice_model
 from .statistics import recalibrate, training_norms
+from .timed import Timed
 from .weights import save_weights
 
 FILES = ('subnet.json', 'subnet.pth', 'retrain.py', 'base.py', 'report.md',
-         'report.json', 'report.html', 'structure.png')
+         'report.json', 'report.html', 'structure.png', 'latency.png')
 """Every file that an export may hold."""
 
 
@@ -109,6 +112,8 @@ def export_subnet(out_dir: Union[str, Path],
                   bn_forward: Optional[Callable] = None,
                   decision: Optional[Decision] = None,
                   scores: Optional[Dict[str, Any]] = None,
+                  timed: Optional[Timed] = None,
+                  notes: Sequence[str] = (),
                   picture: bool = True) -> Export:
     """Cut out a subnet, check it, and write it down, whole or not at all.
 
@@ -128,7 +133,10 @@ def export_subnet(out_dir: Union[str, Path],
             are else the supernet's, are taken from: see :func:`recalibrate`.
         decision (Decision, optional): Who decided, for the report.
         scores (dict, optional): What is known of its accuracy, by name.
-        picture (bool): Whether to draw structure.png, with matplotlib.
+        timed (Timed, optional): What it takes on a device.
+        notes (Sequence[str]): What else the report says.
+        picture (bool): Whether to draw structure.png and, of what was timed,
+            latency.png, with matplotlib.
 
     Raises:
         SubnetError: ``selection`` is no network of the space, costs or
@@ -144,6 +152,9 @@ def export_subnet(out_dir: Union[str, Path],
     subnet, report = _cut(model, space, selection, inputs, forward, metric,
                           limits)
     report.decision, report.scores = decision, scores or {}
+    report.latency = timed
+    report.manifest.measured = timed.figures() if timed else {}
+    report.notes += notes
     picture = picture and _can_draw(report)
     _take_statistics(subnet, report, bn_data, bn_batches, bn_forward)
     check_finite(subnet)
@@ -169,6 +180,8 @@ def _write(out_dir: Union[str, Path], subnet: nn.Module, report: Report,
             write_text(folder / name, text)
         if picture:
             draw_structure(report.to_dict(), folder / 'structure.png')
+        if picture and report.latency:
+            draw_latency(report.to_dict(), folder / 'latency.png')
         write_page(folder)
 
 

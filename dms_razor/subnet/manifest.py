@@ -33,7 +33,7 @@ from .slicing import get_width, inside, removed_blocks, stand_ins
 FORMAT = 'dms_razor.subnet'
 VERSION = 1
 #: What a file lacks where there is none of it.
-OPTIONAL = ('others', 'branches', 'limits')
+OPTIONAL = ('others', 'branches', 'limits', 'measured')
 
 
 @dataclass
@@ -70,6 +70,9 @@ class Manifest:
             in the file where there is none.
         limits (dict): Where several metrics were limited, each limit; not in
             the file where there is none.
+        measured (dict): Under a latency that was measured, milliseconds:
+            ``limit``, ``predicted``, ``measured`` and its ``spread``; not in
+            the file where there is none.
     """
     model: Dict[str, Any]
     inputs: Any
@@ -84,6 +87,7 @@ class Manifest:
     others: Dict[str, Dict[str, float]] = field(default_factory=dict)
     branches: Dict[str, List[int]] = field(default_factory=dict)
     limits: Dict[str, float] = field(default_factory=dict)
+    measured: Dict[str, float] = field(default_factory=dict)
 
     @property
     def stand_ins(self) -> List[StandIn]:
@@ -227,7 +231,8 @@ class Manifest:
             modules=modules,
             receives=_below(self.receives, prefix),
             branches=_below(self.branches, prefix),
-            others={})
+            others={},
+            measured={})
 
 
 def describe_subnet(supernet: nn.Module,

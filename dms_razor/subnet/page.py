@@ -16,6 +16,7 @@ from ..core.resource import METRICS
 from ..errors import SubnetError
 from .files import write_text
 from .summary import decided, doubts, limits_of, share, summarise
+from .timed import HEAD, rows, told, where
 
 STYLE = '''
 :root { --ink: #1b2733; --soft: #5a6b7b; --line: #d5dde4; --bar: #2a6f97;
@@ -59,7 +60,8 @@ NAMES = {
     'base.py': 'what that config inherits',
     'report.md': 'this report as text',
     'report.json': 'this report as data',
-    'structure.png': 'widths of supernet and subnet, layer by layer'
+    'structure.png': 'widths of supernet and subnet, layer by layer',
+    'latency.png': 'predicted and measured time, and where it goes'
 }
 """What each file of an export is."""
 
@@ -109,9 +111,12 @@ def page_of(report: Dict[str, Any], folder: Path) -> str:
     }
     parts = [
         f'<h1>{escape(_title(report))}</h1>',
-        fragment(report), *_section('Accuracy', _scores(report)),
-        *_section('Layers',
-                  _picture(folder) + _layers(report)),
+        fragment(report), *_section('Latency', _latency(report, folder)),
+        *_section('Accuracy', _scores(report)), *_section(
+            'Layers',
+            _picture(folder / 'structure.png',
+                     'Output channels of supernet and subnet, layer by layer')
+            + _layers(report)),
         *_section('Removed blocks', _listed(report['removed'])),
         *_section('At full width', _full_width(report)),
         *_section('Files', _files(files)), *_section('What next', _next(files))
@@ -217,13 +222,23 @@ def _scores(report: Dict[str, Any]) -> str:
     return _table(('', 'score'), report['scores'].items())
 
 
-def _picture(folder: Path) -> str:
-    picture = folder / 'structure.png'
+def _latency(report: Dict[str, Any], folder: Path) -> str:
+    timed = report.get('latency')
+    if not timed:
+        return ''
+    kind = ' class="doubt"' if timed['tried'] else ''
+    return (f'<p{kind}>{escape(told(timed))}</p>\n'
+            f'{_table(HEAD, rows(timed))}\n'
+            f'<p class="soft">{escape(where(timed))}</p>\n' + _picture(
+                folder / 'latency.png', 'Predicted and measured time, and the '
+                'share of time and of MACs of each layer'))
+
+
+def _picture(picture: Path, text: str) -> str:
     if not picture.exists():
         return ''
     data = base64.b64encode(picture.read_bytes()).decode()
-    return ('<p><img alt="Output channels of supernet and subnet, layer by '
-            f'layer" src="data:image/png;base64,{data}"></p>\n')
+    return (f'<p><img alt="{text}" src="data:image/png;base64,{data}"></p>\n')
 
 
 def _layers(report: Dict[str, Any]) -> str:

@@ -13,6 +13,7 @@ from ..counting import Count
 from .manifest import Manifest
 from .slicing import inside
 from .summary import summarise
+from .timed import HEAD, Timed, rows, told, where
 
 WIDTHS = (('in_channels', 'out_channels'), ('in_features', 'out_features'))
 """Attributes of standard layers that give their input and output width."""
@@ -117,6 +118,7 @@ class Report:
         decision (Decision, optional): Who decided the structure.
         even (float, optional): Share of the widths that the even cut keeps.
         scores (dict): What is known of its accuracy, by name.
+        latency (Timed, optional): Under a latency, predicted and measured.
     """
     manifest: Manifest
     layers: List[Layer]
@@ -126,6 +128,7 @@ class Report:
     decision: Optional[Decision] = None
     even: Optional[float] = None
     scores: Dict[str, Any] = field(default_factory=dict)
+    latency: Optional[Timed] = None
 
     def cost(self, metric: str) -> float:
         """What the subnet costs, counted where it can be."""
@@ -142,7 +145,8 @@ class Report:
             ``others`` (the same of other metrics, if there are any),
             ``counter``, ``units`` (name, kind, kept and total per group),
             ``layers``, ``removed``, ``full_width``, ``notes``, ``even``,
-            ``scores`` and, of a search, ``decision``.
+            ``scores`` and, of a search, ``decision``; under a latency also
+            ``latency``, see :class:`.timed.Timed`.
         """
         manifest = self.manifest
         target = manifest.target
@@ -168,6 +172,7 @@ class Report:
             notes=self.notes,
             even=self.even,
             scores=self.scores,
+            **(dict(latency=self.latency.to_dict()) if self.latency else {}),
             **(dict(
                 decision=self.decision.to_dict()) if self.decision else {}))
 
@@ -184,8 +189,8 @@ class Report:
         return '\n\n'.join([
             '# Searched subnet',
             self.summary(),
-            self._costs(), *self._known(), *self.notes, *self._decided(),
-            '## Layers',
+            self._costs(), *self._timed(), *self._known(), *self.notes,
+            *self._decided(), '## Layers',
             self._layers(), '## Removed blocks',
             self._removed(), '## At full width',
             table(
@@ -218,6 +223,12 @@ class Report:
                      'exported network, convolutions, linear layers and '
                      f'matrix products, for {share}an input of '
                      f'{first_shape(manifest.inputs)}.')
+
+    def _timed(self) -> List[str]:
+        if self.latency is None:
+            return []
+        timed = self.latency.to_dict()
+        return [told(timed), table(HEAD, rows(timed)), where(timed)]
 
     def _known(self) -> List[str]:
         rows = [(name, str(score)) for name, score in self.scores.items()]

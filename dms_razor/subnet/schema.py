@@ -114,6 +114,8 @@ def check(content: Dict[str, Any], origin: str) -> None:
                 f'branches.{path}', 'it is not [zero, outputs]')
         for name, limit in _entries(content.get('limits', {}), 'limits'):
             _number(limit, f'limits.{name}')
+        for name, value in _entries(content.get('measured', {}), 'measured'):
+            _number(value, f'measured.{name}')
     except _Wrong as error:
         raise SubnetError(
             f'{origin} is no sound manifest: {error}. It was edited or '

@@ -14,6 +14,8 @@ from ...errors import check_number
 from ...network import named_tensors
 from ...subnet.export import FILES
 from ...subnet.files import check_destination
+from ...subnet.timed import told
+from ...timing.gate import TOLERANCE
 from ..calibration import predict, training_loader
 from ..retrain import retrain_config
 from .search import dms_of
@@ -50,6 +52,12 @@ class ExportSubnetHook(Hook):
             BatchNorm statistics anew, for a subnet that is used or finetuned
             as it is; 0 leaves those of the supernet. Defaults to 20.
         picture (bool): Whether to draw the structure. Defaults to True.
+        measure (bool): Whether a latency that was limited is measured, on
+            this machine. Defaults to True.
+        tolerance (float): Share that predicted and measured latency may
+            differ by before a correction is tried. Defaults to 0.05.
+        divisor (int | str, optional): Widths become multiples of it, with
+            ``'auto'`` of what the table of latencies shows.
     """
 
     # After StructureLogHook and before CheckpointHook.
@@ -62,7 +70,10 @@ class ExportSubnetHook(Hook):
                  retrain_overrides: Optional[dict] = None,
                  finetune: bool = False,
                  bn_batches: int = 20,
-                 picture: bool = True) -> None:
+                 picture: bool = True,
+                 measure: bool = True,
+                 tolerance: float = TOLERANCE,
+                 divisor: Union[None, int, str] = None) -> None:
         check_number('bn_batches of ExportSubnetHook', bn_batches, whole=True)
         self.out_dir = out_dir
         self.budgets = tuple(budgets)
@@ -71,6 +82,7 @@ class ExportSubnetHook(Hook):
             overrides=retrain_overrides,
             from_search=finetune)
         self.bn_batches, self.picture = bn_batches, picture
+        self.gate = dict(measure=measure, tolerance=tolerance, divisor=divisor)
         self._retrain = None
         self._amounts: Dict[Budget, float] = {}
 
@@ -151,6 +163,7 @@ class ExportSubnetHook(Hook):
                 target,
                 retrain=self._retrain,
                 picture=self.picture,
+                **self.gate,
                 **statistics)
         costs = {
             metric: (cost.get('counted', cost['searched']), cost['supernet'])
@@ -159,6 +172,8 @@ class ExportSubnetHook(Hook):
         runner.logger.info(f'Exported to {export.path}: ' + ', '.join(
             f'{cost:,} {metric} ({cost / whole:.1%})'
             for metric, (cost, whole) in costs.items()))
+        if export.report.latency:
+            runner.logger.info(told(export.report.latency.to_dict()))
 
 
 @contextmanager
