@@ -6,7 +6,16 @@
         --input 1 3 224 224 --backend onnxruntime --threads 2
 
 Writes the table that `latency_table='latency.json'` and `metric='latency'`
-need. Stopped and started again, it goes on where it was. A table belongs to
+need. Stopped and started again, it goes on where it was.
+
+For a device on which only Python, NumPy and ONNX Runtime are:
+
+    python tools/measure_latency.py my_search.py --write-parts parts
+    python parts/measure_parts.py --out times.json           # there
+    python tools/measure_latency.py my_search.py --read-parts times.json
+        --out latency.json
+
+A table belongs to
 the network, its input size and the units of its search; measure anew when one
 of them changes.
 """
@@ -14,17 +23,19 @@ import argparse
 import importlib
 import sys
 from pathlib import Path
-from typing import Tuple
+from typing import Any, Dict, Tuple, Union
 
 import torch
 from _launch import at_least, read_config
 from torch import nn
 
+from dms_razor.core.steps import ADVICE, divisor_of
 from dms_razor.openmmlab.from_config import space_of_config
 from dms_razor.space import Space
 from dms_razor.timing.bench import Here
 from dms_razor.timing.clock import BACKENDS, Setting, TimingError
-from dms_razor.timing.measure import GRID, measure
+from dms_razor.timing.measure import measure
+from dms_razor.timing.remote import Elsewhere, write_parts
 from dms_razor.trace import trace
 
 
@@ -44,15 +55,25 @@ def parse_args() -> argparse.Namespace:
         nargs='+',
         metavar='SIZE',
         help='with --model: shape of its input')
-    parser.add_argument('--out', required=True, help='file of the table')
-    parser.add_argument('--backend', choices=BACKENDS, default='onnxruntime')
+    parser.add_argument('--out', help='file of the table')
     parser.add_argument(
-        '--threads', type=at_least(1, 'at least 1 thread'), default=1)
+        '--write-parts',
+        metavar='FOLDER',
+        help='measure nothing; write what another device has to run')
+    parser.add_argument(
+        '--read-parts',
+        metavar='FILE',
+        help='make the table of what another device has found')
+    parser.add_argument(
+        '--backend', choices=BACKENDS, help='onnxruntime unless given')
+    parser.add_argument(
+        '--threads',
+        type=at_least(1, 'at least 1 thread'),
+        help='1 unless given')
     parser.add_argument(
         '--rounds',
         type=at_least(3, 'at least 3 figures'),
-        default=9,
-        help='figures of which a time is taken')
+        help='figures of which a time is taken, 9 unless given')
     parser.add_argument(
         '--held-out',
         type=at_least(0, 'a number of subnets'),
@@ -64,7 +85,24 @@ def parse_args() -> argparse.Namespace:
         parser.error('give either a config or --model MODULE:FUNCTION')
     if (args.model is None) != (args.input is None):
         parser.error('--model and --input belong together')
+    elsewhere = args.write_parts or args.read_parts
+    if (args.write_parts is None) == (args.out is None):
+        parser.error('give one of --out FILE and --write-parts FOLDER')
+    if elsewhere and (args.backend or args.threads or args.rounds
+                      or args.write_parts and args.read_parts):
+        parser.error('--backend, --threads and --rounds are given where it is '
+                     'measured, to measure_parts.py; --write-parts comes '
+                     'before --read-parts')
     return args
+
+
+def bench(args: argparse.Namespace) -> Union[Here, Elsewhere]:
+    """Where it is timed."""
+    if args.read_parts:
+        return Elsewhere(args.read_parts)
+    return Here(
+        Setting(args.backend or 'onnxruntime', args.threads or 1), args.rounds
+        or 9)
 
 
 def network(args: argparse.Namespace) -> Tuple[nn.Module, Space]:
@@ -90,19 +128,27 @@ def main() -> None:
     args = parse_args()
     try:
         model, space = network(args)
-        table = measure(
-            model,
-            space,
-            Here(Setting(args.backend, args.threads), args.rounds),
-            args.out,
-            grid=GRID,
-            held_out=args.held_out,
-            progress=tell)
+        settings = dict(held_out=args.held_out, progress=tell)
+        if args.write_parts:
+            write_parts(model, space, args.write_parts, **settings)
+            print(f'{args.write_parts}: take it to the device and run '
+                  'measure_parts.py there; it needs NumPy and ONNX Runtime')
+            return
+        table = measure(model, space, bench(args), args.out, **settings)
     except (TimingError, ValueError, RuntimeError, ImportError, AttributeError,
             OSError) as error:
         sys.exit(f'{type(error).__name__}: {error}')
-    fit = table['fit']
-    print(f'{args.out}: the whole network takes {fit["measured"][0]:.3g} ms; '
+    report(args.out, table)
+
+
+def report(out: str, table: Dict[str, Any]) -> None:
+    """Where it was measured, and how good the table is."""
+    fit, setting = table['fit'], table['setting']
+    print(f'{out}: {setting["backend"]} on {setting["device"]}, '
+          f'{setting["processor"]}, threads: {setting["threads"]}')
+    if table['steps'] or setting['device'] in ADVICE:
+        print('Widths pay in steps of {} ({})'.format(*divisor_of(table)))
+    print(f'{out}: the whole network takes {fit["measured"][0]:.3g} ms; '
           f'{len(fit["measured"])} subnets, each predicted without itself, '
           f'are off by {fit["median_error"]:.1%} (median), at most '
           f'{fit["largest_error"]:.1%}')

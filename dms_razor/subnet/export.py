@@ -133,10 +133,8 @@ def export_subnet(out_dir: Union[str, Path],
             are else the supernet's, are taken from: see :func:`recalibrate`.
         decision (Decision, optional): Who decided, for the report.
         scores (dict, optional): What is known of its accuracy, by name.
-        timed (Timed, optional): What it takes on a device.
-        notes (Sequence[str]): What else the report says.
-        picture (bool): Whether to draw structure.png and, of what was timed,
-            latency.png, with matplotlib.
+        timed, notes: What it takes on a device, and what else is reported.
+        picture (bool): Whether to draw with matplotlib.
 
     Raises:
         SubnetError: ``selection`` is no network of the space, costs or
@@ -144,17 +142,12 @@ def export_subnet(out_dir: Union[str, Path],
         ValueError: There is no such metric.
     """
     limits = limits or ({} if target is None else {metric: target})
-    for name in limits or (metric, ):
-        METRICS.find(name)
     selection = space.checked(selection)
     metric = _binding(space, selection, limits, metric)
     texts = {} if retrain is None else retrain.files()
     subnet, report = _cut(model, space, selection, inputs, forward, metric,
                           limits)
-    report.decision, report.scores = decision, scores or {}
-    report.latency = timed
-    report.manifest.measured = timed.figures() if timed else {}
-    report.notes += notes
+    _know(report, decision, scores, timed, notes)
     picture = picture and _can_draw(report)
     _take_statistics(subnet, report, bn_data, bn_batches, bn_forward)
     check_finite(subnet)
@@ -163,6 +156,16 @@ def export_subnet(out_dir: Union[str, Path],
     inputs = space.example_inputs if inputs is None else inputs
     return Export(
         Path(out_dir), subnet, report.manifest, report, inputs, forward)
+
+
+def _know(report: Report, decision: Optional[Decision],
+          scores: Optional[Dict[str, Any]], timed: Optional[Timed],
+          notes: Sequence[str]) -> None:
+    """What the caller knows of a subnet."""
+    report.decision, report.scores = decision, scores or {}
+    report.latency = timed
+    report.manifest.measured = timed.figures() if timed else {}
+    report.notes += notes
 
 
 def _write(out_dir: Union[str, Path], subnet: nn.Module, report: Report,
@@ -188,6 +191,8 @@ def _write(out_dir: Union[str, Path], subnet: nn.Module, report: Report,
 def _binding(space: Space, selection: Tensor, limits: Mapping[str, float],
              metric: str) -> str:
     """The metric whose limit the subnet comes nearest to."""
+    for name in limits or (metric, ):
+        METRICS.find(name)
     return max(
         limits,
         key=lambda name: space.cost(selection, name) / limits[name],

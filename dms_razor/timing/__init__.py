@@ -6,5 +6,6 @@
 * :mod:`.bench`: where networks are timed;
 * :mod:`.parts`: the layers of a network, alone and at other widths;
 * :mod:`.measure`: a table of latencies for :mod:`dms_razor.core.latency`;
+* :mod:`.remote`: the same of a device with ONNX Runtime alone;
 * :mod:`.gate`: what an export takes, measured beside what was promised.
 """

@@ -20,9 +20,11 @@ class Job(NamedTuple):
         name (str): One of its own among all that are timed for a table.
         build (callable): Gives the network in eval mode, its inputs and
             ``forward(model, *inputs)``.
+        trained (bool): Whether its weights are a network's own.
     """
     name: str
     build: Callable[[], Tuple[nn.Module, Sequence[Tensor], Callable]]
+    trained: bool = False
 
 
 class Here:

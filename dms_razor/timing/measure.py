@@ -1,5 +1,6 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """A table of latencies: parts of one network, and some whole subnets of it."""
+import hashlib
 import itertools
 import json
 import math
@@ -60,9 +61,6 @@ def measure(
         LatencyError: The file is another network's or setting's.
         TimingError: The backend cannot run something.
     """
-    inputs, forward = as_arguments(space.example_inputs, forward or run_model)
-    plain = plain_copy(model).eval()
-    parts = parts_of(plain, space, inputs, forward)
     table = _begun(
         Path(path),
         dict(
@@ -70,23 +68,58 @@ def measure(
             version=1,
             layers=layers_of(space.resource),
             setting=bench.describe(),
-            input=[list(x.shape) for x in inputs if isinstance(x, Tensor)],
+            input=[
+                list(x.shape)
+                for x in as_arguments(space.example_inputs, run_model)[0]
+                if isinstance(x, Tensor)
+            ],
             grid=list(grid)))
 
     def save() -> None:
         write_text(path, json.dumps(table, indent=1) + '\n')
 
-    measure_parts(table, parts, bench, save, progress)
-    measure_steps(table, parts, bench, steps, save)
-    fitted = spread_subnets(space, whole)
-    others = held_out_subnets(space, held_out)
-    times = bench(whole_jobs(plain, space, fitted + others, inputs, forward))
+    fitted, others, times = gather(table, model, space, bench, forward, whole,
+                                   held_out, steps, save, progress)
     _fit(table, space, fitted, times[:whole])
     if others:
         table['held_out'] = _compare(table, space, others, times[whole:])
     table['checksum'] = checksum(table)
     save()
     return table
+
+
+def gather(
+    table: Dict[str, Any],
+    model: nn.Module,
+    space: Space,
+    bench: Any,
+    forward: Optional[Callable],
+    whole: int,
+    held_out: int,
+    steps: int,
+    save: Callable[[], None],
+    progress: Callable[[int, int], None] = lambda done, of: None
+) -> Tuple[List[Tensor], List[Tensor], List[Dict[str, float]]]:
+    """Have everything timed that a table needs.
+
+    Args:
+        table (dict): Its beginning; takes the times of parts and steps.
+        save (callable): Called now and then.
+        model, space, bench, forward, whole, held_out, steps, progress: As for
+            :func:`measure`.
+
+    Returns:
+        tuple: Whole subnets for the fit, those held out, and times of both.
+    """
+    inputs, forward = as_arguments(space.example_inputs, forward or run_model)
+    plain = plain_copy(model).eval()
+    parts = parts_of(plain, space, inputs, forward)
+    measure_parts(table, parts, bench, save, progress)
+    measure_steps(table, parts, bench, steps, save)
+    fitted = spread_subnets(space, whole)
+    others = spread_subnets(space, held_out + 1, seed=1)[1:]
+    jobs = whole_jobs(plain, space, fitted + others, inputs, forward)
+    return fitted, others, bench(jobs)
 
 
 def _begun(path: Path, head: Dict[str, Any]) -> Dict[str, Any]:
@@ -199,11 +232,6 @@ def spread_subnets(space: Space, number: int, seed: int = 0) -> List[Tensor]:
     return chosen
 
 
-def held_out_subnets(space: Space, number: int) -> List[Tensor]:
-    """Others than the first of :func:`spread_subnets`."""
-    return spread_subnets(space, number + 1, seed=1)[1:]
-
-
 def whole_jobs(plain: nn.Module, space: Space, chosen: Sequence[Tensor],
                inputs: Tuple, forward: Callable) -> List[Job]:
     """Whole subnets to time.
@@ -219,9 +247,15 @@ def whole_jobs(plain: nn.Module, space: Space, chosen: Sequence[Tensor],
         subnet = slice_model(plain_copy(plain), space, selection)
         return subnet.eval(), inputs, forward
 
+    def name(selection: Tensor) -> str:
+        # of another network nothing may pass for one of this
+        text = json.dumps([layers, selection.tolist()])
+        return f'subnet {hashlib.sha256(text.encode()).hexdigest()[:16]}'
+
+    layers = layers_of(space.resource)
     return [
-        Job(f'subnet {number}', partial(build, selection))
-        for number, selection in enumerate(chosen)
+        Job(name(selection), partial(build, selection), True)
+        for selection in chosen
     ]
 
 
