@@ -1,8 +1,7 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """Differentiable Model Scaling of any ``nn.Module`` in any training loop.
 
-:class:`Search` ties tracer, bank, resource model and export together. Nothing
-of OpenMMLab is needed; the OpenMMLab algorithm uses the same class.
+:class:`Search` ties all parts together; the OpenMMLab algorithm uses it too.
 """
 from contextlib import contextmanager
 from pathlib import Path
@@ -357,9 +356,8 @@ class Search:
                **kwargs: Any) -> Export:
         """Write the network that meets the target; the search can go on.
 
-        ``out_dir`` appears whole; ``target`` may be another budget than the
-        search's; the rest: :func:`dms_razor.timing.gate.choose` and
-        :func:`dms_razor.subnet.export_subnet`.
+        ``out_dir`` appears whole, ``target`` may be another budget; the rest:
+        :func:`.timing.gate.choose`, :func:`dms_razor.subnet.export_subnet`.
 
         Raises:
             RuntimeError: If losses were made and the ratios never updated.

@@ -131,9 +131,7 @@ def export_subnet(out_dir: Union[str, Path],
         retrain (RetrainConfig, optional): What makes retrain.py, if any.
         bn_data, bn_batches, bn_forward: What the BatchNorm statistics, which
             are else the supernet's, are taken from: see :func:`recalibrate`.
-        decision (Decision, optional): Who decided, for the report.
-        scores (dict, optional): What is known of its accuracy, by name.
-        timed, notes: What it takes on a device, and what else is reported.
+        decision, scores, timed, notes: What :class:`.Report` has of them.
         picture (bool): Whether to draw with matplotlib.
 
     Raises:
@@ -142,6 +140,8 @@ def export_subnet(out_dir: Union[str, Path],
         ValueError: There is no such metric.
     """
     limits = limits or ({} if target is None else {metric: target})
+    for name in limits or (metric, ):
+        METRICS.find(name)
     selection = space.checked(selection)
     metric = _binding(space, selection, limits, metric)
     texts = {} if retrain is None else retrain.files()
@@ -191,8 +191,6 @@ def _write(out_dir: Union[str, Path], subnet: nn.Module, report: Report,
 def _binding(space: Space, selection: Tensor, limits: Mapping[str, float],
              metric: str) -> str:
     """The metric whose limit the subnet comes nearest to."""
-    for name in limits or (metric, ):
-        METRICS.find(name)
     return max(
         limits,
         key=lambda name: space.cost(selection, name) / limits[name],
