@@ -138,8 +138,7 @@ class Search:
         self.constraint = Constraint(self.space.resource, self.metric,
                                      constraint, loss_weight)
         check_counts(model, self.space)
-        self.learning = dict(
-            decay=learning.get('decay'), seed=learning.get('seed'))
+        self.learning = {k: learning.get(k) for k in ('decay', 'seed')}
         self.bank = make_bank(model, self.space, bank, self.constraint.weight,
                               **learning)
         drive = dict(lr=self.bank.lr, loss_weight=self.constraint.weight)
