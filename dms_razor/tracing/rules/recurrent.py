@@ -6,7 +6,7 @@ channels of the state; the state is read by the layer itself in the next step
 and by the layer above. All layers and directions of one module have one
 ``hidden_size`` and keep equal counts, each of its own channels.
 """
-from typing import List, Optional
+from typing import List, Optional, Tuple
 
 import torch
 from torch import Tensor
@@ -50,6 +50,37 @@ def _state(recorder, call, gates: int, read: Tensor,
     return state
 
 
+def _projected(recorder, call, read: Tensor,
+               weights: List[Tensor]) -> Tuple[Tensor, Tensor]:
+    """Labels of what an LSTM's state is projected to, ``[P]``, and of the
+    state, ``[H]``, which stays: PyTorch takes equal sizes for no projection.
+
+    Args:
+        recorder (Recorder): The recorder.
+        call (OpCall): The operation.
+        read (Tensor): Labels of what it reads, ``[C]``.
+        weights (list[Tensor]): As for :func:`_state`; the projection last.
+    """
+    facts, hidden = recorder.facts, weights[-1].shape[1]
+    names = [recorder.name_of(w) for w in (*weights[:2], weights[-1])]
+    made = facts.outputs(names[2], recorder.path, len(weights[-1]))
+    facts.axis(names[2], 0, made)
+    state = facts.outputs(names[2], recorder.path, hidden, axis=1)
+    recorder.variables.fix(
+        state, f'{recorder.where} has a hidden_size that has to stay larger '
+        'than its proj_size')
+    facts.axis(names[2], 1, state, reads=True)
+    steps = call.tensors[0].shape[:-1].numel()
+    for name, vector in zip(names, (read, made)):
+        facts.axis(name, 1, vector, reads=True)
+        recorder.count(call, 4 * steps * hidden, vector)
+    for name in names:
+        facts.read_as[name].add(name)
+    recorder.count(call, steps * hidden, made)
+    facts.numbers.setdefault(recorder.path, {}).update(proj_size=made)
+    return made, state
+
+
 def _require_own(recorder, call, weights: List[Tensor]) -> int:
     """Refuse weights of others; MACs of all steps of the batch."""
     macs = call.tensors[0].shape[:-1].numel() * sum(
@@ -77,34 +108,38 @@ def recurrent(recorder, call) -> List[Tensor]:
     x = call.args[0]
     given, weights, biases, layers = call.args[1 + packed:5 + packed]
     ways = 1 + bool(call.args[7 + packed])
-    each = 4 if biases else 2
-    macs = _require_own(recorder, call, weights)
-    recorder.require(
-        len(weights) == each * layers * ways,
-        f'projects its state in {call.op} (proj_size)', call, macs)
+    _require_own(recorder, call, weights)
+    each, plain = len(weights) // (layers * ways), 4 if biases else 2
     gates, read = GATES[call.op], channel_vector(recorder, x, -1)
-    facts, states, first = recorder.facts, [], read
+    facts, states, inner, first = recorder.facts, [], [], read
     for layer in range(layers):
         below = []
         for way in range(ways):
             start = each * (layer * ways + way)
-            below.append(
-                _state(recorder, call, gates, read,
-                       weights[start:start + each]))
+            own = weights[start:start + each]
+            made, state = _projected(recorder, call, read,
+                                     own) if each > plain else 2 * (_state(
+                                         recorder, call, gates, read, own), )
+            below.append(made)
+            inner.append(state)
         states += below
         read = torch.cat(below)
+    size = 'proj_size' if each > plain else 'hidden_size'
     if len(states) > 1:
         facts.partitions.append(
             Partition(
                 torch.stack(states), recorder.path,
-                f'{recorder.where} has one hidden_size'))
-    facts.numbers[recorder.path].update(hidden_size=states[0])
+                f'{recorder.where} has one {size}'))
+    facts.numbers[recorder.path][size] = states[0]
     facts.numbers[recorder.path].setdefault('input_size', first)
-    rows = torch.stack(states)[:, None]
+    rows = [torch.stack(own)[:, None] for own in (states, inner)]
     given = list(given) if isinstance(given, (tuple, list)) else [given]
-    _begin(recorder, given, [rows] * len(given))
+    _begin(recorder, given, rows[:len(given)])
     out, *last = call.outs
-    kept = [rows if state.dim() == 3 else rows[:, 0] for state in last]
+    kept = [
+        own if state.dim() == 3 else own[:, 0]
+        for state, own in zip(last, rows)
+    ]
     return [
         expand_vector(read,
                       out.dim() - 1, out.shape),

@@ -118,12 +118,30 @@ def test_cells_in_a_loop(kind):
     check(Loop(kind(8, 6)), 6, 6)
 
 
-def test_a_state_that_is_projected_stays():
-    net = randomise(Net(nn.LSTM(8, 6, proj_size=4, batch_first=True),
-                        4)).double().eval()
-    net.more = nn.Linear(4, 4).double()
-    with pytest.raises(ValueError, match='projects its state'):
-        trace(net, STEPS)
+@pytest.mark.parametrize(
+    'settings', [
+        dict(),
+        dict(bias=False, num_layers=2),
+        dict(num_layers=2, bidirectional=True),
+    ],
+    ids=str)
+def test_what_a_state_is_projected_to(settings):
+    """The state stays: of equal sizes PyTorch would see no projection."""
+    torch.manual_seed(0)
+    layer = nn.LSTM(8, 6, proj_size=5, batch_first=True, **settings)
+    ways = 1 + settings.get('bidirectional', False)
+    net = randomise(Net(layer, 5 * ways)).double().eval()
+    space = trace(net, STEPS)
+    groups = settings.get('num_layers', 1) * ways
+    assert [(u.size, u.groups) for u in space.units] == [(8, 1), (5, groups)]
+    for keep in keeps(space, 3):
+        assert difference(net, space, keep, STEPS) < 1e-12
+        subnet = slice_model(net, space, keep)
+        assert_counts(subnet, space, keep, STEPS)
+        rnn = subnet.layer
+        assert rnn.hidden_size == 6 == rnn.weight_hr_l0.shape[1]
+        assert rnn.proj_size == rnn.weight_hh_l0.shape[1] == len(
+            rnn.weight_hr_l0)
 
 
 def test_gates_by_hand():
