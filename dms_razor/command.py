@@ -39,6 +39,9 @@ COMMANDS: Dict[str, Command] = {
     Command('train', 'SUBNET/retrain.py', 'train the subnet, or any config'),
     'test':
     Command('test', 'CONFIG CHECKPOINT', 'evaluate a network'),
+    'sweep':
+    Command('sweep', 'CONFIG CHECKPOINT --budgets 75% 50% 25%',
+            'several budgets from one search, each trained, one curve'),
     'compare':
     Command('compare', 'EXPERIMENT --data FOLDER',
             'networks, methods and budgets over seeds, as tables'),

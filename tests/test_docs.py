@@ -248,6 +248,25 @@ def test_watched_and_evaluated_as_printed(names, capsys):
     torch.testing.assert_close(outputs[1], plain(names['images']))
 
 
+def test_a_sweep_as_printed(pretrained, capsys):
+    trained = []
+    pretrained.update(
+        train=trained.append, accuracy=lambda model: len(trained) / 10)
+    pretrained['search'] = Search(
+        pretrained['model'], pretrained['images'][:1], target='40%')
+    code, = python_blocks('docs/en/sweep.md')
+    exec(code, pretrained)
+    assert [point.scores for point in pretrained['found'].points] == [{
+        'top-1 (%)':
+        score
+    } for score in (10., 20., 30.)]
+    whole = pretrained['search'].resource.supernet('macs')
+    for model, budget in zip(trained, (.75, .5, .4)):
+        macs = count_macs(model, torch.zeros(1, 3, 8, 8)).total
+        assert .97 * budget < macs / whole <= budget
+    assert '| 40% | ' in capsys.readouterr().out
+
+
 def test_a_subnet_is_deployed(names):
     names['search'].bank.ratios[:] = .3
     exec(python_blocks('docs/en/subnet.md')[2], names)

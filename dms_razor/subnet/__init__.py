@@ -15,12 +15,14 @@ from .portable import write_portable
 from .report import Report
 from .slicing import slice_model
 from .statistics import recalibrate
+from .sweeps import sweep
 from .weights import load_weights, read_weights
 
 __all__ = [
     'apply_manifest', 'build_subnet', 'Count', 'count_macs', 'count_params',
     'Export', 'export_subnet', 'load_weights', 'Manifest', 'read_weights',
-    'recalibrate', 'Report', 'slice_model', 'SubnetError', 'write_portable'
+    'recalibrate', 'Report', 'slice_model', 'SubnetError', 'sweep',
+    'write_portable'
 ]
 
 __getattr__ = moved_names(__name__)
