@@ -22,11 +22,16 @@ from torch import Tensor, nn
 
 from dms_razor.masking import attach, unmask
 from dms_razor.network import tensors_of
+from dms_razor.proof.noise import EqualNoise
+from dms_razor.proof.precision import double_network, double_precision
 from dms_razor.subnet import apply_manifest, export_subnet, load_weights
 from dms_razor.trace import trace
+from dms_razor.tracing.modes import as_trained
 
 #: Largest difference over largest output that counts as equal.
 BOUND = 1e-4
+#: The same in train mode, where both compute in float64.
+TRAIN_BOUND = 1e-6
 #: Above this, rounding is told from error in float64.
 SHARP = 1e-5
 _DRAWS = 10
@@ -49,6 +54,8 @@ class Row:
         problem (str): What went wrong; empty if nothing did.
         seconds (float): How long it took.
         precision (str): Of the comparison, 'float32' or 'float64'.
+        train_difference (float, optional): As ``difference``, in train mode,
+            in float64, on two samples, with the same random numbers.
     """
     name: str
     units: Dict[str, int] = field(default_factory=dict)
@@ -61,12 +68,15 @@ class Row:
     problem: str = ''
     seconds: float = 0.
     precision: str = 'float32'
+    train_difference: Optional[float] = None
 
     @property
     def equal(self) -> bool:
         """Whether supernet and subnet compute the same."""
         return not self.problem and self.difference is not None \
-            and self.difference < BOUND
+            and self.difference < BOUND and (
+                self.train_difference is None
+                or self.train_difference < TRAIN_BOUND)
 
 
 class Pooled(nn.Module):
@@ -213,6 +223,8 @@ def _fill(row: Row, model: nn.Module, inputs: Tensor, seed: int) -> None:
         row.difference = _difference(
             _masked(model, space, selection, inputs), fresh, inputs)
         fresh, inputs = fresh.float(), inputs.float()
+    row.train_difference = _in_train_mode(model, fresh, space, selection,
+                                          inputs)
     if not row.equal:
         row.problem = 'supernet and subnet differ'
         return
@@ -255,6 +267,25 @@ def _difference(expected: Tensor, model: nn.Module, inputs: Tensor) -> float:
     if not (bool(torch.isfinite(expected).all()) and bool(largest > 0)):
         raise ValueError('the supernet returns nothing finite to compare')
     return float((expected - model.eval()(inputs)).abs().max() / largest)
+
+
+def _in_train_mode(model: nn.Module, subnet: nn.Module, space,
+                   selection: Tensor, inputs: Tensor) -> float:
+    """Largest difference over the largest output, in float64."""
+    inputs = torch.cat([inputs, inputs.flip(-1)]).double()
+
+    def run(network: nn.Module, masks: Optional[Tensor] = None) -> Tensor:
+        network = double_network(copy.deepcopy(network))
+        if masks is not None:
+            attach(network, space, lambda: masks)
+        with as_trained(network), EqualNoise(), double_precision():
+            return network(inputs)
+
+    expected = run(model, selection.double())
+    if not (bool(expected.isfinite().all()) and bool(expected.any())):
+        raise ValueError('in train mode the supernet returns nothing finite')
+    found = run(subnet)
+    return float((expected - found).abs().max() / expected.abs().max())
 
 
 def _train_step(model: nn.Module, inputs: Tensor) -> None:

@@ -33,8 +33,9 @@ def _units(row: Row) -> str:
     return ', '.join(f'{row.units[k]} {k}' for k in KINDS if k in row.units)
 
 
-def _difference(row: Row) -> str:
-    return '–' if row.difference is None else f'{row.difference:.1e}'
+def _difference(row: Row, name: str = 'difference') -> str:
+    value = getattr(row, name)
+    return '–' if value is None else f'{value:.1e}'
 
 
 def markdown(rows: List[Row]) -> str:
@@ -49,8 +50,9 @@ def markdown(rows: List[Row]) -> str:
         'mmpretrain registers are searched and exported with equal outputs; '
         f'{many} of them have more than 80 % of their parameters inside '
         f'units.{few}', _EXPLANATION,
-        table(('backbone', *COLUMNS),
-              [cells(row) for row in rows]), 'Not in the table: ' +
+        table(('backbone', *COLUMNS, 'in train mode'),
+              [(*cells(row), _difference(row, 'train_difference'))
+               for row in rows]), 'Not in the table: ' +
         '; '.join(f'{name}, {reason}'
                   for name, reason in NO_NETWORK.items()) + '.',
         '## What stays, and why', '\n'.join(stays(rows)))
@@ -100,10 +102,11 @@ zeros. All ratios are drawn at random at once; the subnet is exported, built
 again from the manifest without tracing, compared with the masked supernet
 (largest difference over largest output; in float64 where float32 differs by
 more than 1e-5, since a sharp softmax amplifies rounding) and trained for one
-step. The MACs that torch.utils.flop_counter counts on the subnet are those of
-the closed form, else the export refuses. "In units" is the share of the
-parameters that some subnet lacks, "in width units" the same without removing
-blocks.'''
+step. "In train mode" is the same difference between both as they train, on two
+samples in float64; dropout draws alike. The MACs that
+torch.utils.flop_counter counts on the subnet are those of the closed form, else
+the export refuses. "In units" is the share of the parameters that some subnet
+lacks, "in width units" the same without removing blocks.'''
 
 #: Why the last layer stays; goes without saying.
 OUTPUT = 'output of the network'

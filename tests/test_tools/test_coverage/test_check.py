@@ -14,6 +14,7 @@ from tools.coverage.check import (Pooled, check_network, randomise,
 def test_fast_rows_are_equal(name):
     row = check_network(name, *build_case(name))
     assert not row.problem and row.equal and row.difference < 1e-5
+    assert row.train_difference < 1e-9
     assert row.share > .99 and row.width_share > .9
     assert list(row.fixed) == ['output of the network']
 
@@ -37,6 +38,31 @@ def test_a_network_that_cannot_be_pruned_truly_names_what_stays():
     assert row.equal and any('first' in module
                              for modules in row.fixed.values()
                              for module in modules)
+
+
+class Slow(nn.Module):
+    """In training it counts its channels, which nobody has seen."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 4, 1)
+
+    def forward(self, x):
+        x = self.first(x)
+        if self.training and x.shape[0] == 2:
+            x = x * (x.shape[1] / 8)
+        return self.last(x)
+
+
+def test_a_difference_in_train_mode_alone_is_seen(monkeypatch):
+    image = torch.randn(1, 3, 4, 4)
+    net = Pooled(Slow(), image)
+    assert check_network('slow', net, image).equal  # the proof fixes it
+    monkeypatch.setattr('tools.coverage.check.trace',
+                        lambda *args: trace(*args, check=False))
+    row = check_network('slow', net, image)
+    assert row.difference < 1e-6 and row.train_difference > 1e-2
+    assert row.problem == 'supernet and subnet differ'
 
 
 def test_a_failure_is_in_the_row_not_raised():

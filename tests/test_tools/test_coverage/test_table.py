@@ -10,14 +10,20 @@ from tools.coverage.table import line, markdown, reasons
 
 def test_the_page_and_the_line():
     rows = [
-        Row('A', dict(width=2, heads=1), 30, 1000000, .9, .5, 1e-7,
-            {'output of the network': ['head']}),
+        Row('A',
+            dict(width=2, heads=1),
+            30,
+            1000000,
+            .9,
+            .5,
+            1e-7, {'output of the network': ['head']},
+            train_difference=2e-15),
         Row('B', difference=2e-1, problem='supernet and subnet differ')
     ]
     page = markdown(rows)
     assert '1 of the 2 backbones' in page and 'Less is' not in page
-    assert '| A | 2 width, 1 heads | 30 | 1.00 M | 90.0% | 50.0% | 1.0e-07 |' \
-        in page
+    assert '| A | 2 width, 1 heads | 30 | 1.00 M | 90.0% | 50.0% | ' \
+        '1.0e-07 | 2.0e-15 |' in page
     assert '- **B**\n  - supernet and subnet differ\n' in page
     assert 'PROBLEM' in line(rows[1]) and 'PROBLEM' not in line(rows[0])
     rows.append(Row('C', share=.7, difference=1e-7))
