@@ -7,6 +7,7 @@ import runpy
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -51,6 +52,29 @@ def accuracy(path):
         path, providers=['CPUExecutionProvider'])
     logits, = session.run(None, dict(input=images))
     return 100 * np.mean(logits.argmax(1) == labels[::3])
+
+
+def test_int8_of_a_file(tmp_path, monkeypatch, capsys):
+    """Weights of a byte, and what the digits say is nearly as before."""
+    monkeypatch.syspath_prepend(EXAMPLES)
+    monkeypatch.setattr('sys.argv',
+                        ['plain', '--short', '--out',
+                         str(tmp_path)])
+    runpy.run_path(str(EXAMPLES / 'loop_plain.py'), run_name='__main__')
+    path = tmp_path / 'subnet' / 'subnet.onnx'
+    monkeypatch.setattr('sys.argv', ['quantize', str(path)])
+    runpy.run_path(str(EXAMPLES / 'quantize_onnx.py'), run_name='__main__')
+    small = path.with_name('subnet_int8.onnx')
+    weights = [
+        tensor for tensor in onnx.load(small).graph.initializer
+        if len(tensor.dims) == 4
+    ]
+    assert len(weights) == 4
+    assert {tensor.data_type for tensor in weights} == {onnx.TensorProto.INT8}
+    assert small.stat().st_size < .5 * path.stat().st_size
+    assert accuracy(str(small)) > accuracy(str(path)) - 5
+    told = capsys.readouterr().out.splitlines()[-1]
+    assert told.endswith(f'accuracy {accuracy(str(small)):.1f}%')
 
 
 def test_the_last_third_is_never_trained_on(monkeypatch):

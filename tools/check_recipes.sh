@@ -18,6 +18,8 @@ fi
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
 failed=()
+# networks this small gain nothing from more
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 for loop in examples/loop_*.py; do
     name=$(basename "$loop" .py)
     if PYTHONPATH=. "$VENV/bin/python" "$loop" --short --out "$out/$name" \
