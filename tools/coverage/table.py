@@ -104,9 +104,9 @@ again from the manifest without tracing, compared with the masked supernet
 more than 1e-5, since a sharp softmax amplifies rounding) and trained for one
 step. "In train mode" is the same difference between both as they train, on two
 samples in float64; dropout draws alike. The MACs that
-torch.utils.flop_counter counts on the subnet are those of the closed form, else
-the export refuses. "In units" is the share of the parameters that some subnet
-lacks, "in width units" the same without removing blocks.'''
+torch.utils.flop_counter counts on the subnet are those of the closed form,
+else the export refuses. "In units" is the share of the parameters that some
+subnet lacks, "in width units" the same without removing blocks.'''
 
 #: Why the last layer stays; goes without saying.
 OUTPUT = 'output of the network'
