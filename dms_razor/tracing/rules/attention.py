@@ -250,6 +250,19 @@ def layer_with_bias(recorder, call) -> List[Tensor]:
     return outs
 
 
+def _rows_of_table(recorder, call, table: Tensor, macs: int) -> List[Tensor]:
+    """``picks @ table``: rows that are picked by a tensor without channels.
+
+    Those of one column are mixed, so they are one channel.
+    """
+    labels = core(compress(recorder.core_of(table)))
+    first = labels.narrow(-2, 0, 1)
+    recorder.variables.merge(*torch.broadcast_tensors(first, labels))
+    recorder.count(call, macs / first.numel(), first.reshape(-1))
+    out = call.outs[0]
+    return [align(first, out.dim()).expand(out.shape)]
+
+
 @register_rule('matmul', 'bmm', 'mm', 'rmatmul')
 def matrix_product(recorder, call) -> List[Tensor]:
     """A product of two activations (or of one and a parameter)."""
@@ -263,6 +276,9 @@ def matrix_product(recorder, call) -> List[Tensor]:
         held = weight_of(recorder, b)
         if held is not None:
             return _layer(recorder, call, a, held, total)
+    if b.dim() > 2 and recorder.labels_of(a) is None and recorder.is_constant(
+            b):
+        return _rows_of_table(recorder, call, b, total)
     recorder.require(
         min(a.dim(), b.dim(), out.dim()) > 1
         and all(recorder.name_of(t) is None for t in (a, b)),
