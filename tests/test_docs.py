@@ -15,7 +15,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS
 from torch import nn
 
-from dms_razor import Search
+from dms_razor import Search, subnet
 from dms_razor.baselines import METHODS
 from dms_razor.counting import count_macs
 from dms_razor.masking import unmask
@@ -352,15 +352,29 @@ def test_commands_name_what_is_there(page):
                 assert flag in text or flag[2:].replace('-', '_') in text, flag
 
 
+#: A role of sphinx, with a title of its own or without.
+REFERENCE = re.compile(r'\{(?:mod|class|func|meth)\}'
+                       r'`(?:[^`<]*<)?~?([\w.]+)>?`')
+
+
+def found_under(name):
+    """The object of this name in a module of this package."""
+    module = name
+    while not any((REPO / f'{module.replace(".", "/")}{end}').exists()
+                  for end in ('.py', '/__init__.py')):
+        module = module.rpartition('.')[0]
+        assert module, f'{name} is no name of this package'
+    value = importlib.import_module(module)
+    for part in name[len(module) + 1:].split('.') if name != module else ():
+        value = getattr(value, part)
+    return value
+
+
 @pytest.mark.parametrize('page', PAGES, ids=named)
 def test_references_lead_somewhere(page):
     text = page.read_text(encoding='utf-8')
-    for kind, path in re.findall(r'{(mod|class|func|meth)}`~?([\w.]+)`', text):
-        if kind == 'mod':
-            importlib.import_module(path)
-        else:
-            module, _, name = path.rpartition('.')
-            assert hasattr(importlib.import_module(module), name), path
+    for name in REFERENCE.findall(text):
+        assert found_under(name) is not None, name
     for link in re.findall(r'\]\(([^)#:]+)\)', text):
         assert (page.parent / link).exists(), link
 
@@ -381,3 +395,13 @@ def test_every_module_has_its_place_in_the_reference():
             if name.startswith('dms_razor')} == ours | {'dms_razor.openmmlab'}
     for name in told:
         importlib.import_module(name)
+
+
+def test_what_one_calls_comes_first_and_is_there():
+    """Each name of the first page is an object, and Search is the first."""
+    page = (REPO / 'docs/en/api/index.md').read_text(encoding='utf-8')
+    found = REFERENCE.findall(page)
+    assert found[0] == 'dms_razor.search.Search' and len(found) > 40
+    assert all(found_under(name).__doc__ for name in found)
+    public = set(subnet.__all__) - {'Count', 'SubnetError'}
+    assert public <= {name.rpartition('.')[2] for name in found}
