@@ -211,8 +211,10 @@ def _follow_numbers(builder, path: str) -> bool:
     for owner, pieces in _pieces_of(builder, kind).items():
         sizes = [len(piece) for piece in pieces]
         for name, value in vars(builder.recorder.modules[owner]).items():
-            if isinstance(value, (list, tuple)) and list(value) == sizes:
-                for place, piece in enumerate(pieces):
+            times = len(sizes) // max(1, len(value)) if isinstance(
+                value, (list, tuple)) else 0
+            if times and sizes == list(value) * times:  # once a call
+                for place, piece in enumerate(pieces[:len(value)]):
                     builder.extra_attributes[owner][f'{name}.{place}'] = piece
                 new = True
     builder.followed.update(builder.extra_attributes)
@@ -238,7 +240,8 @@ def _follow_outputs(builder, path: str) -> bool:
     if path in builder.asked:
         return False
     builder.asked.add(path)
-    recorder, widths = builder.recorder, {}
+    recorder = builder.recorder
+    widths: Dict[int, List[Tensor]] = defaultdict(list)
     found = builder.extra_attributes
     before = sum(map(len, found.values()))
     for call, nodes in ((call, one.nodes) for one in recorder.passes
@@ -249,7 +252,9 @@ def _follow_outputs(builder, path: str) -> bool:
         labels = nodes[call.outputs[0]].labels[0]
         classes = torch.from_numpy(builder.finder.classes[labels.numpy()])
         vector = core(compress(classes)).reshape(-1)
-        widths[len(vector)] = vector
+        widths[len(vector)] = [
+            own for own in widths[len(vector)] if not torch.equal(own, vector)
+        ] + [vector]
         if call.path in builder.replacements or not len(
                 list(module.children())):
             continue  # a layer's own numbers follow its weight
@@ -261,8 +266,11 @@ def _follow_outputs(builder, path: str) -> bool:
         if isinstance(numbers, (list, tuple)) and numbers and all(
                 type(number) is int and number >= 8 for number in numbers):
             for place, number in enumerate(numbers):
-                if number in widths:
-                    found[path].setdefault(f'{name}.{place}', widths[number])
+                own, times = widths.get(number, []), numbers.count(number)
+                if own and (times == 1 or len(own) in (1, times)):
+                    turn = numbers[place:].count(number)
+                    found[path].setdefault(f'{name}.{place}',
+                                           own[-min(turn, len(own))])
     return sum(map(len, found.values())) > before
 
 

@@ -12,6 +12,8 @@ from ..tracing.recorder import Recorder
 
 #: Kinds of units inside of an attention.
 ATTENTION = ('heads', 'qk', 'v')
+#: Units with so many choices at most would often have the same count.
+FEW = 8
 
 
 def trial(space: Space,
@@ -21,6 +23,7 @@ def trial(space: Space,
 
     Numbers of channels are drawn for each unit alone: with equal shares code
     that computes with channel counts would often come out right by chance.
+    Units of few choices take turns in 2: none has the count of the next.
 
     Args:
         space (Space): The space.
@@ -31,8 +34,13 @@ def trial(space: Space,
             all others stay.
     """
     generator = torch.Generator().manual_seed(number)
+    turns: Counter = Counter()
 
     def kept(unit: Unit) -> int:
+        choices = unit.most - unit.least + 1
+        if number == 2 and unit.kind != 'depth' and choices <= FEW:
+            turns[choices] += 1
+            return unit.least + (turns[choices] - 1) % choices
         most = max(unit.least, unit.most - (unit.most == unit.size))
         drawn = torch.randint(unit.least, most + 1, (), generator=generator)
         if number == 1:

@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from dms_razor.proof.check import Checker
+from dms_razor.proof.trials import trial
 from dms_razor.trace import trace
 
 OUT = dict(out=conv(16, 8))
@@ -259,3 +260,43 @@ def test_what_a_removed_branch_does_not_tell_costs_no_width():
     found = reasons(space)
     for part in parts:
         assert 'removing blocks fails' in found[part]
+
+
+class Windows(nn.Module):
+    """Cuts its channels up by a list of its own, in which a number is twice."""
+
+    def __init__(self, sizes):
+        super().__init__()
+        self.sizes = sizes
+        self.convs = nn.ModuleList(conv(n, n, groups=n) for n in sizes)
+
+    def forward(self, x):
+        parts = torch.split(x, self.sizes, 1)
+        return torch.cat([c(x) for c, x in zip(self.convs, parts)], 1)
+
+
+def test_numbers_in_a_list_follow_the_pieces_in_their_places():
+    """Also if the module runs several times (as in CoaT)."""
+    net = build(
+        lambda net, x: net.out(net.cut(F.relu(net.cut(net.more(x))))),
+        more=conv(16, 32),
+        cut=Windows([8, 12, 12]),
+        out=conv(32, 8))
+    space = assert_true(net, IMAGES)
+    sizes = [unit.size for unit in space.units if unit.name != 'stem']
+    assert sizes.count(12) == 2 and 8 in sizes
+    places = [space.attributes['cut'][f'sizes.{n}'] for n in range(3)]
+    assert [len(place) for place in places] == [8, 12, 12]
+    assert not set(places[1].tolist()) & set(places[2].tolist())
+
+
+def test_units_of_few_choices_have_unlike_counts():
+    net = build(lambda net, x: net.out(net.more(x)), more=conv(16, 16), **OUT)
+    units = {'stem': dict(divisor=8), 'more': dict(divisor=8)}
+    space = trace(net, IMAGES, units=units, check=False)
+    kept = {
+        unit.name: int(rows.sum())
+        for unit, rows in zip(space.units, space.rows(trial(space, 2)))
+    }
+    assert kept['stem'] != kept['more'] and {1, 2
+                                             } == {kept['stem'], kept['more']}
