@@ -263,7 +263,7 @@ def test_what_a_removed_branch_does_not_tell_costs_no_width():
 
 
 class Windows(nn.Module):
-    """Cuts its channels up by a list of its own, in which a number is twice."""
+    """Cuts its channels up by a list in which a number stands twice."""
 
     def __init__(self, sizes):
         super().__init__()
