@@ -46,10 +46,10 @@ SEGMENTERS: Dict[str, Tuple[int, Dict[str, Any]]] = dict(
 #: Name -> frames, side.
 VIDEO: Dict[str, Tuple[int, int]] = dict(
     mc3_18=(4, 32),
-    mvit_v1_b=(16, 224),
+    mvit_v1_b=(8, 64),
     r2plus1d_18=(4, 32),
     r3d_18=(4, 32),
-    s3d=(16, 64),
+    s3d=(16, 224),
     swin3d_t=(4, 64),
 )
 DETECTORS = ('ssdlite320_mobilenet_v3_large', 'retinanet_resnet50_fpn',
@@ -76,7 +76,10 @@ def build(name: str) -> Case:
         return _detector(name)
     if name in VIDEO:
         frames, side = VIDEO[name]
-        return Case(get_model(name, weights=None), images(side, frames))
+        arguments = dict(spatial_size=(side, side), temporal_size=frames) \
+            if name.startswith('mvit') else {}
+        return Case(
+            get_model(name, weights=None, **arguments), images(side, frames))
     side, arguments = {**CLASSIFIERS, **SEGMENTERS}[name]
     if name in SEGMENTERS:
         arguments = dict(arguments, weights_backbone=None, num_classes=5)
