@@ -46,7 +46,7 @@ SEGMENTERS: Dict[str, Tuple[int, Dict[str, Any]]] = dict(
 #: Name -> frames, side.
 VIDEO: Dict[str, Tuple[int, int]] = dict(
     mc3_18=(4, 32),
-    mvit_v1_b=(8, 64),
+    mvit_v1_b=(16, 224),
     r2plus1d_18=(4, 32),
     r3d_18=(4, 32),
     s3d=(16, 224),
@@ -76,10 +76,7 @@ def build(name: str) -> Case:
         return _detector(name)
     if name in VIDEO:
         frames, side = VIDEO[name]
-        arguments = dict(spatial_size=(side, side), temporal_size=frames) \
-            if name.startswith('mvit') else {}
-        return Case(
-            get_model(name, weights=None, **arguments), images(side, frames))
+        return Case(get_model(name, weights=None), images(side, frames))
     side, arguments = {**CLASSIFIERS, **SEGMENTERS}[name]
     if name in SEGMENTERS:
         arguments = dict(arguments, weights_backbone=None, num_classes=5)
