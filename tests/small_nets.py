@@ -116,3 +116,34 @@ def check(middle, expected, stays=None, count=True, **layers):
     for module, reason in stays.items():
         assert reason in found[module], found[module]
     return space
+
+
+class HandsOn(nn.Module):
+    """A branch that hands on what the next one reads (biases of T5)."""
+
+    def __init__(self, first, bare):
+        super().__init__()
+        self.layer, self.first, self.bare = nn.Linear(8, 8), first, bare
+        self.bias = nn.Parameter(torch.rand(8))
+
+    def forward(self, x, bias=None):
+        if bias is None:
+            bias = self.bias if self.bare else self.bias * 2
+            bias = bias if self.first else x.new_zeros(8)
+        return self.layer(x * bias), bias
+
+
+class HandingOn(nn.Module):
+    """Three of them on one stream."""
+
+    def __init__(self, bare):
+        super().__init__()
+        self.stem, self.head = nn.Linear(5, 8), nn.Linear(8, 3)
+        self.parts = nn.ModuleList(HandsOn(n == 0, bare) for n in range(3))
+
+    def forward(self, x):
+        x, bias = self.stem(x), None
+        for part in self.parts:
+            y, bias = part(x, bias)
+            x = x + y
+        return self.head(x)

@@ -203,9 +203,10 @@ class Checker:
         return None
 
     def _first_problem(self, space: Space) -> Optional[Problem]:
-        probe, first = self.probe, trial(space, 0)
+        probe = self.probe
+        selections = trials(space, self.recorder, self.training is not None)
         # What does not even run shows at once, before all that is dear.
-        found = self._outputs(space, first)
+        found = self._outputs(space, selections[0])
         if isinstance(found, Problem):
             return found
         if probe.telling is None:
@@ -215,9 +216,8 @@ class Checker:
             return None
         self.precision = probe.precision
         self.silence = 'pruning it changes nothing that is returned'
-        for selection in trials(space, self.recorder, self.training
-                                is not None):
-            if not torch.equal(selection, first):
+        for number, selection in enumerate(selections):
+            if number:
                 found = self._outputs(space, selection)
             if isinstance(found, Problem):
                 return found

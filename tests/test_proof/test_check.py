@@ -224,6 +224,17 @@ def test_trials_are_unlike():
                 assert kept < unit.size
 
 
+def test_subnets_that_coincide_are_each_compared_with_themselves(monkeypatch):
+    """The first one came again behind another, and was given its outputs."""
+    net = build(lambda net, x: net.out(net.more(x)), more=conv(16, 16), **OUT)
+    _, space = unchecked(net)
+    first, other = trial(space, 0), trial(space, 1)
+    assert not torch.equal(first, other)
+    monkeypatch.setattr('dms_razor.proof.check.trials',
+                        lambda *args: [first, other, first])
+    assert checker(net).first_problem(space) is None
+
+
 def test_a_check_can_be_left_out():
     net = build(HIDDEN['mean'], more=conv(16, 16), **OUT)
     assert 'stem' in widths(trace(net, IMAGES, check=False))

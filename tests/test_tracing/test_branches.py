@@ -4,7 +4,7 @@ import pytest
 import torch
 from equality import (assert_true, difference, keep_of, outputs, randomise,
                       reasons)
-from small_nets import IMAGES, conv, depths, widths
+from small_nets import IMAGES, HandingOn, conv, depths, widths
 from torch import nn
 from torch.nn import functional as F
 from trained_nets import assert_true_in_training
@@ -297,41 +297,10 @@ def run_all(layers, x):
     return x
 
 
-class HandsOn(nn.Module):
-    """A branch that hands on what the next one reads (biases of T5)."""
-
-    def __init__(self, first, bare):
-        super().__init__()
-        self.layer, self.first, self.bare = nn.Linear(8, 8), first, bare
-        self.bias = nn.Parameter(torch.rand(8))
-
-    def forward(self, x, bias=None):
-        if bias is None:
-            bias = self.bias if self.bare else self.bias * 2
-            bias = bias if self.first else x.new_zeros(8)
-        return self.layer(x * bias), bias
-
-
-class Chain(nn.Module):
-    """Three of them on one stream."""
-
-    def __init__(self, bare):
-        super().__init__()
-        self.stem, self.head = nn.Linear(5, 8), nn.Linear(8, 3)
-        self.parts = nn.ModuleList(HandsOn(n == 0, bare) for n in range(3))
-
-    def forward(self, x):
-        x, bias = self.stem(x), None
-        for part in self.parts:
-            y, bias = part(x, bias)
-            x = x + y
-        return self.head(x)
-
-
 @pytest.mark.parametrize('bare', [False, True])
 def test_what_a_branch_hands_on_is_not_lost(bare):
     """Each subnet of depth alone: the middle one may not go."""
-    net, x = Chain(bare), torch.randn(1, 5).double()
+    net, x = HandingOn(bare), torch.randn(1, 5).double()
     net = randomise(net).double().eval()
     space = trace(net, x, check=False)
     gone = {block.path for block in space.blocks}
