@@ -106,8 +106,14 @@ def sweep(search: Any,
 
     Raises:
         TargetError: A budget cannot be read or reached; nothing was written.
-        ValueError: There is none, or two of them are the same.
+        ValueError: There is none, two of them are the same, or the search
+            limits several metrics.
     """
+    if search.limits is not None:
+        raise ValueError(
+            f'a sweep is along one metric, and this search limits '
+            f'{search.metric} at once: export it at its own limits, '
+            'search.export(folder), or sweep a search of one metric')
     amounts = {str(budget): search.budget(budget) for budget in budgets}
     if not amounts or len(set(amounts.values())) < len(budgets):
         raise ValueError(

@@ -126,3 +126,12 @@ def test_without_matplotlib_the_table_is_there(tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         'sweep.json', 'sweep.md'
     ]
+
+
+def test_a_search_of_several_limits_is_refused_before_anything(tmp_path):
+    """It had ended in a KeyError, with the first export written."""
+    limits = dict(macs='50%', params='60%')
+    search = make_search(plain_net(), target=None, constraints=limits)
+    with pytest.raises(ValueError, match='macs and params at once: export'):
+        sweep(search, tmp_path / 'sweep', ['80%', '50%'])
+    assert not (tmp_path / 'sweep').exists()
