@@ -16,9 +16,10 @@ from typing import (Any, Callable, Dict, Iterable, List, Optional, Sequence,
 import torch
 from torch import Tensor
 
-from .core.latency import latency_of
+from .core.latency import latency_of, read_table
 from .core.layout import Layout, Unit
 from .core.resource import ResourceModel
+from .core.steps import costly_widths
 from .errors import SubnetError
 
 
@@ -243,6 +244,10 @@ class Space:
         resource = self.resource
         if latency_table is not None or 'latency' in metrics:
             resource = latency_of(resource, latency_table, metrics)
+            advice = latency_table and costly_widths(
+                read_table(latency_table), self.layout)
+            if advice:
+                warnings.warn(advice, stacklevel=3)
         hidden = set(metrics) - set(resource.metrics)
         if hidden:
             resource = resource.showing(hidden)

@@ -29,7 +29,7 @@ import torch
 from _launch import at_least, read_config
 from torch import nn
 
-from dms_razor.core.steps import ADVICE, divisor_of
+from dms_razor.core.steps import ADVICE, costly_widths, divisor_of
 from dms_razor.openmmlab.from_config import space_of_config
 from dms_razor.space import Space
 from dms_razor.timing.bench import Here
@@ -138,16 +138,19 @@ def main() -> None:
     except (TimingError, ValueError, RuntimeError, ImportError, AttributeError,
             OSError) as error:
         sys.exit(f'{type(error).__name__}: {error}')
-    report(args.out, table)
+    report(args.out, table, space)
 
 
-def report(out: str, table: Dict[str, Any]) -> None:
+def report(out: str, table: Dict[str, Any], space: Space) -> None:
     """Where it was measured, and how good the table is."""
     fit, setting = table['fit'], table['setting']
     print(f'{out}: {setting["backend"]} on {setting["device"]}, '
           f'{setting["processor"]}, threads: {setting["threads"]}')
     if table['steps'] or setting['device'] in ADVICE:
         print('Widths pay in steps of {} ({})'.format(*divisor_of(table)))
+        advice = costly_widths(table, space.layout)
+        if advice:
+            print(f'Note: {advice}')
     print(f'{out}: the whole network takes {fit["measured"][0]:.3g} ms; '
           f'{len(fit["measured"])} subnets, each predicted without itself, '
           f'are off by {fit["median_error"]:.1%} (median), at most '

@@ -9,15 +9,21 @@ two multiples of d, hardly anything is there.
 """
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Tuple, Union
+from statistics import median
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 from .budget import AUTO
 from .latency import LatencyError, read_table
 from .layout import Layout, Unit
 
+#: In the name of a part: depth-wise convolutions have kernels of their own,
+#: with steps of their own.
+DEPTHWISE = 'depthwise=True'
 DIVISORS = (2, 4, 8, 16, 32)
 #: What counts as a step: so much of the time of a straight line is saved.
 SAVED = .25
+#: How much longer other widths take where that is worth a word.
+COSTLY = 1.5
 #: Where nothing was measured: the block of channels of the common kernels, as
 #: the vendors write it. ONNX Runtime's convolutions on x86 work on 8 channels
 #: (16 with AVX-512), tensor cores in half precision on multiples of 8.
@@ -41,6 +47,9 @@ def probed_widths(full: int) -> List[int]:
 def saved(times: Mapping[int, float], divisor: int) -> Optional[float]:
     """Share of a straight line's saving that is there between multiples.
 
+    Only halfway between them: whether the rest saves anything is a question
+    of smaller steps.
+
     Args:
         times (Mapping[int, float]): Milliseconds by width.
         divisor (int): Whose multiples the line joins.
@@ -51,11 +60,10 @@ def saved(times: Mapping[int, float], divisor: int) -> Optional[float]:
     """
     real = line = 0.
     for width, ms in times.items():
-        low, left = width - width % divisor, width % divisor
-        high = low + divisor
-        if left and low in times and high in times:
+        low, high = width - divisor // 2, width + divisor // 2
+        if low % divisor == 0 and low in times and high in times:
             real += times[high] - ms
-            line += (times[high] - times[low]) * (1 - left / divisor)
+            line += (times[high] - times[low]) / 2
     return real / line if line > 0 else None
 
 
@@ -63,7 +71,8 @@ def divisor_of(table: Mapping[str, Any]) -> Tuple[int, str]:
     """Of what widths should be multiples, and why.
 
     The largest step that the measured layers show, each counted in shares of
-    its own time; without measurements what is advised for the device.
+    its own time, depth-wise ones apart from the others; without measurements
+    what is advised for the device.
 
     Args:
         table (Mapping): A table of latencies.
@@ -77,19 +86,66 @@ def divisor_of(table: Mapping[str, Any]) -> Tuple[int, str]:
                 'there is no advice for it; give a number, such as 8')
         return ADVICE[device], (f'advised for {device}; this table has no '
                                 'measurement of it')
-    found = 1
-    for divisor in DIVISORS:
-        shares = [
-            share for share in (saved({
-                int(w): ms
-                for w, ms in times.items()
-            }, divisor) for times in measured.values()) if share is not None
-        ]
-        if shares and sorted(shares)[len(shares) // 2] <= SAVED:
-            found = divisor
+    kinds = [[{
+        int(width): ms
+        for width, ms in times.items()
+    } for key, times in measured.items() if (DEPTHWISE in key) is deep]
+             for deep in (False, True)]
+    found = max(_step_of(layers) for layers in kinds)
     if found == 1:
         return 1, f'no steps show in {len(measured)} layers of the table'
     return found, (f'a step that {len(measured)} layers of the table show')
+
+
+def costly_widths(table: Mapping[str, Any], layout: Layout) -> Optional[str]:
+    """What free widths cost in depth-wise layers, in words; None if nothing.
+
+    Where a kernel is there for blocks of channels alone, every other width
+    takes several times as long: a search in steps gets more for its budget.
+
+    Args:
+        table (Mapping): A table of latencies.
+        layout (Layout): The units that are searched.
+    """
+    layers = [{
+        int(width): ms
+        for width, ms in times.items()
+    } for key, times in table.get('steps', {}).items() if DEPTHWISE in key]
+    factors = {divisor: _factor(layers, divisor) for divisor in DIVISORS}
+    step = max((d for d in DIVISORS if factors[d] >= COSTLY), default=1)
+    free = next((unit.name for unit in layout.units
+                 if unit.kind == 'width' and any(n * unit.step % step
+                                                 for n in unit.allowed[:-1])),
+                None)
+    return free and (
+        f'depth-wise layers take up to {max(factors.values()):.1f} times as '
+        f'long on this device at widths that are no multiples of {step}, and '
+        f'"{free}" may have any: search in steps, with '
+        "units={'*': dict(divisor='auto')}")
+
+
+def _factor(layers: Sequence[Mapping[int, float]], divisor: int) -> float:
+    """How much longer widths halfway between multiples take than those."""
+    found = [
+        2 * ms / (times[width - divisor // 2] + times[width + divisor // 2])
+        for times in layers for width, ms in times.items()
+        if (width - divisor // 2) %
+        divisor == 0 and {width - divisor // 2, width +
+                          divisor // 2} <= times.keys()
+    ]
+    return median(found) if found else 1.
+
+
+def _step_of(layers: Sequence[Mapping[int, float]]) -> int:
+    """The largest step of the middle one of some layers, 1 for none."""
+    found = 1
+    for divisor in DIVISORS:
+        shares = sorted(
+            share for share in (saved(times, divisor) for times in layers)
+            if share is not None)
+        if shares and shares[len(shares) // 2] <= SAVED:
+            found = divisor
+    return found
 
 
 def resolved_divisor(divisor: Any,

@@ -235,7 +235,9 @@ class Checker:
         ``[U]``, in the very subnet that is compared, and its outputs."""
         probe, masks = self.probe, self.probe.masks(selection)
         seen = torch.zeros_like(self.proved)
-        if self.proved.all():
+        pruned = torch.zeros(space.layout.U).index_add_(
+            0, space.layout.unit_of_element.cpu(), (~selection).float()) > 0
+        if not (pruned & ~self.proved).any():
             return seen, probe.masked(space, masks)
         masks.requires_grad_()
         try:
@@ -243,10 +245,9 @@ class Checker:
             found = strengths(outputs, probe.telling, masks) > self._least
         except Exception:  # e.g. it hands its outputs to NumPy
             return seen, probe.masked(space, masks.detach())
-        moved, pruned = (
-            torch.zeros(space.layout.U).index_add_(
-                0, space.layout.unit_of_element.cpu(),
-                some.float().cpu()) > 0 for some in (found, ~selection))
+        moved = torch.zeros(space.layout.U).index_add_(
+            0, space.layout.unit_of_element.cpu(),
+            found.float().cpu()) > 0
         return moved & pruned, outputs
 
     def _one_by_one(self, space: Space) -> Optional[Problem]:

@@ -1,13 +1,14 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """The subnets that a space is tried on."""
 from collections import Counter
-from typing import List, Optional, Set
+from typing import List, Optional, Set, Tuple
 
 import torch
 from torch import Tensor
 
 from ..core.layout import Unit
 from ..space import Block, Space
+from ..tracing.record import Node
 from ..tracing.recorder import Recorder
 
 #: Kinds of units inside of an attention.
@@ -65,9 +66,12 @@ def trials(space: Space, recorder: Recorder, training: bool) -> List[Tensor]:
     Args:
         space (Space): The space.
         recorder (Recorder): The recording that it was built from.
-        training (bool): For train mode, where a part of them will do.
+        training (bool): For train mode, where a part of them will do: of
+            blocks whose inside is read as in eval mode, that proof counts.
     """
     lists = rounds(space, recorder)
+    if training:
+        lists[1:] = rounds(space, recorder, recorder.again)
     blocks = [trial(space, 2, gone) for gone in lists[:1]]
     for gone in lists[1:]:
         whole = torch.ones(space.layout.E, dtype=torch.bool)
@@ -83,12 +87,16 @@ def trials(space: Space, recorder: Recorder, training: bool) -> List[Tensor]:
     ]
 
 
-def rounds(space: Space, recorder: Recorder) -> List[List[int]]:
+def rounds(space: Space,
+           recorder: Recorder,
+           again: Optional[Recorder] = None) -> List[List[int]]:
     """Blocks to remove while all others are there: one of each kind.
 
     Args:
         space (Space): The space.
         recorder (Recorder): The recording that it was built from.
+        again (Recorder, optional): That in train mode: only blocks of which
+            others read something else there.
 
     Returns:
         list[list[int]]: Elements of blocks, of each stage one at most in a
@@ -99,7 +107,9 @@ def rounds(space: Space, recorder: Recorder) -> List[List[int]]:
     lists: Counter = Counter()
     for block in space.blocks:
         stage = int(space.layout.unit_of_element[block.element])
-        kind = stage, _kind(block, recorder)
+        kind = stage, _kind(block, again or recorder)
+        if again and _reads(block, again) == _reads(block, recorder):
+            continue
         if kind in known or space.units[stage].least == \
                 space.units[stage].size:
             continue
@@ -117,20 +127,36 @@ def _kind(block: Block, recorder: Recorder) -> tuple:
 
     Blocks of one kind differ in sizes alone.
     """
+    modules = tuple(
+        (type(recorder.modules[part.path]), part.zero, part.outputs)
+        for part in block.stand_ins)
+    own = Counter(node.op for node in _inside(block, recorder)[0])
+    return (modules, tuple(tail.fold for tail in block.tails),
+            frozenset(own.items()), _reads(block, recorder))
+
+
+def _inside(block: Block, recorder: Recorder) -> Tuple[List[Node], Set[int]]:
+    """The operations of a block, and the nodes that are its results."""
     paths = tuple(f'{part.path}.' for part in block.stand_ins)
     calls = {
         call.index: call.outputs[:1]
         for call in recorder.calls if f'{call.path}.'.startswith(paths)
     }
-    own = [node for node in recorder.nodes if node.call in calls]
-    results = {node for outputs in calls.values() for node in outputs}
+    return ([node for node in recorder.nodes if node.call in calls],
+            {node
+             for outputs in calls.values()
+             for node in outputs})
+
+
+def _reads(block: Block, recorder: Recorder) -> frozenset:
+    """What others do with a block's inside, besides its result."""
+    own, results = _inside(block, recorder)
+    calls = {node.call for node in own}
     readers = Counter(recorder.nodes[reader].op for node in own
                       for reader in recorder.readers[node.index]
                       if recorder.nodes[reader].call not in calls
                       and node.index not in results)
-    modules = tuple(
-        (type(recorder.modules[part.path]), part.zero, part.outputs)
-        for part in block.stand_ins)
-    return (modules, tuple(tail.fold for tail in block.tails),
-            frozenset(Counter(node.op for node in own).items()),
-            frozenset(readers.items()))
+    readers['returned'] = len({node.index
+                               for node in own}
+                              & set(recorder.output_nodes) - results)
+    return frozenset(readers.items())

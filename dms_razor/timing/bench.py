@@ -10,7 +10,7 @@ from typing import Any, Callable, Dict, List, NamedTuple, Sequence, Tuple
 from torch import Tensor, nn
 
 from .clock import Setting, runner, threads
-from .on_device import interleaved
+from .on_device import WHOLE_ROUNDS, interleaved
 
 
 class Job(NamedTuple):
@@ -32,7 +32,8 @@ class Here:
 
     Args:
         setting (Setting): Backend and threads.
-        rounds (int): Figures of which a time is taken.
+        rounds (int): Figures of which a time is taken; of whole networks
+            :data:`.on_device.WHOLE_ROUNDS` at least.
     """
 
     def __init__(self, setting: Setting, rounds: int = 9) -> None:
@@ -53,4 +54,5 @@ class Here:
             for job in jobs:
                 model, inputs, forward = job.build()
                 runs.append(runner(model, inputs, self.setting, forward))
-            return interleaved(runs, self.rounds)
+            whole = any(job.trained for job in jobs)
+            return interleaved(runs, max(self.rounds, whole * WHOLE_ROUNDS))

@@ -30,7 +30,6 @@ from .bench import Here
 from .clock import Setting, TimingError
 from .measure import whole_jobs
 
-ROUNDS = 15  # figures of which a time is taken, as there are few networks
 TOLERANCE = .05
 
 
@@ -224,9 +223,8 @@ def _measured(search: Any, chosen: Chosen,
     """Measure, and correct once if the table is too far off."""
     timed = chosen.timed
     setting = timed.setting
-    time = partial(
-        _times, search,
-        Here(Setting(setting['backend'], setting['threads']), ROUNDS))
+    time = partial(_times, search,
+                   Here(Setting(setting['backend'], setting['threads'])))
     found, = time([chosen.selection])
     timed.measured, timed.spread = found['ms'], found['spread']
     if within(timed.measured, timed.predicted, timed.tolerance):

@@ -20,6 +20,7 @@ from ..space import Space
 from ..subnet.files import write_text
 from ..subnet.slicing import plain_copy, slice_model
 from .bench import Job
+from .on_device import WHOLE
 from .parts import COPIES, Part, parts_of
 
 GRID = (.125, .25, .5, .75, 1.)
@@ -147,34 +148,32 @@ def measure_parts(table: Dict[str, Any], parts: Dict[str, Part], bench: Any,
     points = table.setdefault('points', {})
     todo = [(part, point) for part in dict.fromkeys(parts.values())
             for point in part.points(table['grid'])]
-    nothing, = bench(
-        [Job('nothing', lambda: (nn.Identity(), [torch.zeros(1)], run_model))])
     for number, (part, point) in enumerate(todo):
         known = points.setdefault(part.key, {})
-        name = f'{point[0]:g} {point[1]:g}'
+        name = '{} {}'.format(*point)
         if name not in known:
-            found, = bench([part_job(part, point, name)])
-            known[name] = [
-                max(0., found['ms'] - nothing['ms']) / COPIES, found['spread']
-            ]
+            several, one = bench(
+                [part_job(part, point, copies) for copies in (COPIES, 1)])
+            ms = max(0., several['ms'] - one['ms']) / (COPIES - 1)
+            known[name] = [ms, max(several['spread'], one['spread'])]
             if number % SAVE_EVERY == 0:
                 save()
         progress(number + 1, len(todo))
     table['parts'] = {
-        name: _values(points, part, table['grid'])
+        name: _values(points[part.key], part, table['grid']).tolist()
         for name, part in parts.items()
     }
     save()
 
 
-def part_job(part: Part, point: Tuple[float, float], name: str) -> Job:
-    """A layer alone, at shares of its widths."""
+def part_job(part: Part, point: Tuple[int, int], copies: int) -> Job:
+    """Copies of a layer alone, at other widths."""
 
     def build() -> Tuple:
-        module, x = part.build(*point)
+        module, x = part.build(*point, copies)
         return module, [x], run_model
 
-    return Job(f'{part.key} at {name}', build)
+    return Job('{} at {} {}, {} times'.format(part.key, *point, copies), build)
 
 
 def measure_steps(table: Dict[str, Any], parts: Dict[str, Part], bench: Any,
@@ -186,13 +185,14 @@ def measure_steps(table: Dict[str, Any], parts: Dict[str, Part], bench: Any,
         if moves and probed_widths(part.widths[1]):
             macs[part] = macs.get(part, 0.) + math.prod(table['layers'][name])
     known = table.setdefault('steps', {})
-    for part in sorted(macs, key=macs.get, reverse=True)[:number]:
+    order = sorted(macs, key=macs.get, reverse=True)
+    deep = [part for part in order if part.depthwise]
+    for part in dict.fromkeys([*order[:number], *deep[:number]]):
         if part.key not in known:
-            full = part.widths[1]
-            widths = probed_widths(full)
+            widths = probed_widths(part.widths[1])
             found = bench([
-                part_job(part, (w / full, 1.) if part.depthwise else
-                         (1., w / full), f'{w} channels') for w in widths
+                part_job(part, (w if part.depthwise else part.widths[0], w),
+                         COPIES) for w in widths
             ])
             known[part.key] = {
                 str(w): each['ms']
@@ -201,18 +201,40 @@ def measure_steps(table: Dict[str, Any], parts: Dict[str, Part], bench: Any,
             save()
 
 
-def _values(points: Dict[str, Any], part: Part,
-            grid: Sequence[float]) -> List[List[float]]:
-    """Milliseconds ``[n, n]``, also where a width does not move."""
-    known, asked = points[part.key], set(part.points(grid))
+def _values(known: Dict[str, List[float]], part: Part,
+            grid: Sequence[float]) -> Tensor:
+    """Milliseconds ``[n, n]`` at the shares of the grid.
 
-    def at(first: float, second: float) -> float:
-        first = first if part.moves[0] else 1.
-        second = second if part.moves[1] and not part.depthwise else 1.
-        assert (first, second) in asked
-        return known[f'{first:g} {second:g}'][0]
+    The widths that were measured are not quite those shares.
+    """
+    first = part.across(grid, 0)
+    second = [0] if part.depthwise else part.across(grid, 1)
+    times = torch.tensor([[known[f'{a} {b or a}'][0] for b in second]
+                          for a in first]).double()
+    for side, widths in enumerate((first, second)):
+        wanted = torch.tensor(grid).double() * part.widths[side]
+        times = resampled(times, widths, wanted).T
+    return times
 
-    return [[at(first, second) for second in grid] for first in grid]
+
+def resampled(rows: Tensor, at: Sequence[int], wanted: Tensor) -> Tensor:
+    """Rows of a function at other places, on straight lines, none below 0.
+
+    Args:
+        rows (Tensor): Its values, ``[n, ...]``.
+        at (Sequence[int]): Where they are, n places, ascending.
+        wanted (Tensor): Other places, ``[m]``; beyond the ends the lines of
+            the ends go on.
+    """
+    if len(at) == 1:
+        return rows.expand(len(wanted), -1)
+    places = torch.tensor(at).to(wanted)
+    cell = (torch.bucketize(wanted, places, right=True) - 1).clamp(
+        0,
+        len(at) - 2)
+    low, high = places[cell], places[cell + 1]
+    share = ((wanted - low) / (high - low))[:, None]
+    return (rows[cell] * (1 - share) + rows[cell + 1] * share).clamp(min=0)
 
 
 def spread_subnets(space: Space, number: int, seed: int = 0) -> List[Tensor]:
@@ -250,7 +272,7 @@ def whole_jobs(plain: nn.Module, space: Space, chosen: Sequence[Tensor],
     def name(selection: Tensor) -> str:
         # of another network nothing may pass for one of this
         text = json.dumps([layers, selection.tolist()])
-        return f'subnet {hashlib.sha256(text.encode()).hexdigest()[:16]}'
+        return f'{WHOLE}{hashlib.sha256(text.encode()).hexdigest()[:16]}'
 
     layers = layers_of(space.resource)
     return [

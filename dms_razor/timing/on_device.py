@@ -22,6 +22,9 @@ from typing import Any, Callable, Dict, List, Sequence
 import numpy as np
 
 PARTS, TIMES = 'dms_razor.parts', 'dms_razor.times'
+#: Figures of a whole network, at least: there are few of them, and the fit and
+#: its error hang on each.
+WHOLE, WHOLE_ROUNDS = 'subnet ', 30
 _SHORTEST = 2e-3  # seconds that one figure should take at least
 
 
@@ -161,7 +164,9 @@ def measure_parts(path: str,
                     _run(parts, plan['files'][name], threads, provider)
                     for name in group
                 ]
-                found['times'].update(zip(group, interleaved(runs, rounds)))
+                least = group[0].startswith(WHOLE) * WHOLE_ROUNDS
+                found['times'].update(
+                    zip(group, interleaved(runs, max(rounds, least))))
                 _write(out, found)
             print(
                 f'\r{number + 1:,} of {len(plan["groups"]):,}',

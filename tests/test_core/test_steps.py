@@ -7,8 +7,8 @@ import torch
 
 from dms_razor.core import Layout, Unit
 from dms_razor.core.latency import LatencyError, checksum
-from dms_razor.core.steps import (divisor_of, probed_widths, resolved,
-                                  resolved_divisor, rounded, saved)
+from dms_razor.core.steps import (costly_widths, divisor_of, probed_widths,
+                                  resolved, resolved_divisor, rounded, saved)
 
 TABLE = dict(format='dms_razor.latency', coefficients=dict(base=0.))
 
@@ -43,11 +43,24 @@ def test_widths_lie_in_the_layer():
 
 
 def test_by_hand():
-    """Of the 1.5 and .5 ms of the lines to 8 and 16, .3 and .1 are saved."""
-    assert saved({8: 1., 10: 2.7, 14: 2.9, 16: 3.}, 8) == \
-        pytest.approx((.3 + .1) / (1.5 + .5))
-    assert saved({8: 1., 10: 2.}, 8) is None
-    assert saved({8: 1., 10: 1., 16: 1.}, 8) is None
+    """Of the 1 and .5 ms of the lines to 8 and 16, .3 and .1 are saved."""
+    times = {8: 1., 9: 9., 12: 2.7, 16: 3., 20: 3.9, 24: 4.}
+    assert saved(times, 8) == pytest.approx((.3 + .1) / (1. + .5))
+    assert saved({8: 1., 12: 2.}, 8) is None
+    assert saved({8: 1., 12: 1., 16: 1.}, 8) is None
+    assert saved({8: 1., 9: 1.2, 10: 3.}, 8) is None
+
+
+@pytest.mark.parametrize('deep, step', [(True, 4), (False, 1)])
+def test_depthwise_kernels_of_their_own(deep, step):
+    """Widths that are no multiple of 4 take five times as long there, and
+    are the minority of the layers."""
+    table = with_steps(1)
+    table['steps'][f'a depthwise={deep} layer'] = {
+        str(w): w * (1. if w % 4 == 0 else 5.)
+        for w in probed_widths(512)
+    }
+    assert divisor_of(table)[0] == step
 
 
 @pytest.mark.parametrize('noise', [0., .01])
@@ -56,6 +69,30 @@ def test_steps_are_found(step, noise):
     found, why = divisor_of(with_steps(step, noise))
     assert found == step
     assert ('no steps show' if step == 1 else 'a step that 3 layers') in why
+
+
+def layout_of(**options):
+    return Layout([Unit('a', 'width', 64, **options), Unit('b', 'depth', 3)])
+
+
+def test_free_widths_of_depthwise_layers():
+    table = with_steps(1)
+    assert costly_widths(table, layout_of()) is None
+    table['steps']['a depthwise=True layer'] = {
+        str(w): (2. if w % 4 == 0 else 7.) + w / 1e5
+        for w in probed_widths(512)
+    }
+    found = costly_widths(table, layout_of())
+    assert 'up to 3.5 times as long' in found and 'no multiples of 4' in found
+    assert '"a" may have any' in found and "divisor='auto'" in found
+    assert costly_widths(table, layout_of(step=4)) is None
+    assert costly_widths(table,
+                         layout_of(choices=tuple(range(8, 65, 8)))) is None
+    table['steps']['a depthwise=True layer'] = {
+        str(w): (2. if w % 4 == 0 else 2.5) + w / 1e5
+        for w in probed_widths(512)
+    }
+    assert costly_widths(table, layout_of()) is None
 
 
 def test_advice_where_nothing_was_measured():

@@ -11,13 +11,14 @@ from dms_razor.timing.clock import Setting
 def test_jobs_are_built_and_take_turns(monkeypatch):
     seen = []
 
-    def job(name):
+    def job(name, trained=False):
 
         def forward(model, x):
             seen.append((name, torch.get_num_threads()))
             return model(x)
 
-        return Job(name, lambda: (nn.Identity(), [torch.zeros(1)], forward))
+        return Job(name, lambda: (nn.Identity(), [torch.zeros(1)], forward),
+                   trained)
 
     def interleaved(runs, rounds):
         for _ in range(rounds):
@@ -30,5 +31,8 @@ def test_jobs_are_built_and_take_turns(monkeypatch):
     here = Here(Setting('torch', 2), 3)
     assert len(here([job('a'), job('b')])) == 2
     assert seen == [('a', 2), ('b', 2)] * 3
+    del seen[:]
+    here([job('whole', True), job('other', True)])
+    assert seen == [('whole', 2), ('other', 2)] * 30
     assert torch.get_num_threads() == before
     assert here.describe() == Setting('torch', 2).describe()

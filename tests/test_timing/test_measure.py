@@ -12,7 +12,8 @@ from dms_razor.timing import bench
 from dms_razor.timing import measure as module
 from dms_razor.timing.bench import Here
 from dms_razor.timing.clock import Setting
-from dms_razor.timing.measure import measure, not_negative, spread_subnets
+from dms_razor.timing.measure import (measure, not_negative, resampled,
+                                      spread_subnets)
 from dms_razor.trace import trace
 
 GRID = (.25, .5, .75, 1.)
@@ -77,7 +78,7 @@ def test_equal_layers_are_measured_once(device, space, tmp_path):
     output do not move."""
     table = make(space, tmp_path / 'table.json', whole=3)
     assert sorted(len(p) for p in table['points'].values()) == [4, 4, 16]
-    assert len(device) == 1 + 24 + 3 and len(table['parts']) == 8
+    assert len(device) == 2 * 24 + 3 and len(table['parts']) == 8
 
 
 class Killed(BaseException):
@@ -94,13 +95,13 @@ def test_what_was_killed_goes_on(device, space, tmp_path, monkeypatch):
     path = tmp_path / 'table.json'
     with pytest.raises(Killed):
         make(space, path, progress=stop)
-    assert len(device) == 1 + 10
+    assert len(device) == 2 * 10
     with pytest.raises(LatencyError, match='not finished'):
         space.limiting(['latency'], path)
     seen = []
     make(space, path, whole=3, progress=lambda done, of: seen.append(of))
     assert seen == [24] * 24
-    assert len(device) == 1 + 10 + 1 + 14 + 3
+    assert len(device) == 2 * (10 + 14) + 3
     whole = json.loads(path.read_text())
     path.unlink()
     assert make(space, path, whole=3)['parts'] == whole['parts']
@@ -170,6 +171,16 @@ def test_coefficients_are_not_negative():
     found = not_negative(rows, values).tolist()
     assert found == pytest.approx(
         [float((1 / values).sum() / (1 / values).square().sum()), 0])
+
+
+def test_other_places_on_straight_lines():
+    """By hand; below 0 there is no time."""
+    rows = torch.tensor([[1., 0.], [3., 4.], [3., 8.]]).double()
+    wanted = torch.tensor([1., 2., 3., 6., 9.]).double()
+    assert resampled(rows, [2, 4, 8], wanted).tolist() == [[0, 0], [1, 0],
+                                                           [2, 2], [3, 6],
+                                                           [3, 9]]
+    assert resampled(rows[:1], [2], wanted[:2]).tolist() == [[1, 0], [1, 0]]
 
 
 def test_ranks():
