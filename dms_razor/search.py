@@ -22,7 +22,7 @@ from .core.projection import project
 from .core.search_state import restore_search, saved_search
 from .core.steps import resolved
 from .errors import check_whole, refuse_beside, refuse_unknown
-from .masking.attach import attach, make_bank, refuse_masked, unmask
+from .masking.attach import attach, is_masked, make_bank, refuse_masked, unmask
 from .masking.optimizers import Drive
 from .moved import moved_names
 from .preflight import Preflight, preflight
@@ -239,8 +239,7 @@ class Search:
 
     def _release(self) -> None:
         if self.attached:
-            self._handle.remove()
-        self._handle = None
+            self._handle = self._handle.remove()
 
     @property
     def attached(self) -> bool:
@@ -251,6 +250,8 @@ class Search:
         """Let every ``optimizer.step()``, also of a wrapper, update ratios
         once, closures included; not if a ``GradScaler`` skips it."""
         self._release()
+        if not is_masked(self.model, self.space):  # LoRA, put in since
+            self.attach_masks()
         self._handle = Drive(optimizer, self.step,
                              lambda: self.bank.drop_gradient())
         self._weights = self._handle.weights

@@ -10,7 +10,7 @@ from torch.nn.parameter import is_lazy
 from .core.resource import METRICS, demanded
 from .counting import count_each
 from .errors import refuse_beside, refuse_unknown
-from .masking.copying import check_copy
+from .masking.copying import check_copy, whole
 from .network import (as_arguments, describe_inputs, refuse_wrapped, run_model,
                       samples_of, several, tensors_of, untouched)
 from .proof.check import check_space
@@ -25,6 +25,7 @@ from .tracing.options import Options
 from .tracing.recorder import Recorder
 from .tracing.spared import idle_layers
 from .tracing.training import TrainMode
+from .tracing.tying import of_layers
 
 
 def trace(model: nn.Module,
@@ -41,15 +42,15 @@ def trace(model: nn.Module,
           **options: Any) -> Space:
     """Find everything that can be pruned in a network.
 
-    The network runs in eval mode and, where its code asks for the mode, once
-    more in train mode, on the example repeated to two samples: what runs in
-    training alone reads masks too, but costs no MACs. All is as before then.
+    It runs in eval mode and, where its code asks for the mode, in train mode,
+    on the example repeated to two samples: what runs in training alone reads
+    masks too, but costs no MACs. All is as before then.
 
     Args:
         model (nn.Module): Any network.
         example_inputs (Any): What one forward pass takes, of the shape MACs
             are counted for: a tensor, a tuple or list of arguments, or a
-            mapping of keyword arguments. A batch of one is enough.
+            mapping of keyword arguments; one sample is enough.
         forward (Callable, optional): Called as ``forward(model, *inputs)`` or
             ``forward(model, **inputs)`` to reach all layers.
         batch_size (int, optional): Samples in the example: found out.
@@ -57,12 +58,11 @@ def trace(model: nn.Module,
         probe_inputs (Any, optional): On what, instead of inputs drawn alike.
         twin (nn.Module, optional): A small network of the same code that is
             checked in the place of ``model``, on ``probe_inputs`` if given.
-        train_inputs (Any, optional): What training gives, with targets.
-        train_forward (Callable, optional): As ``forward``, in training.
+        train_inputs, train_forward (optional): The same of a training step.
         metrics (Iterable[str], optional): Which of those that take another
             run, such as 'memory', will be asked for. All by default.
         **options: ``units``, ``only``, ``frozen``, ``width``, ``depth``,
-            ``heads``, ``qk``, ``v``: what may be removed, see
+            ``heads``, ``qk``, ``v``, ``layers``: what may be removed, see
             :class:`dms_razor.tracing.options.Options`.
 
     Raises:
@@ -78,7 +78,7 @@ def trace(model: nn.Module,
     refuse_beside('check', None if check else False, **proof)
     example_inputs = _readable(example_inputs)
     inputs, run = as_arguments(example_inputs, forward or run_model)
-    recorder = record(model, inputs, run, metrics)
+    recorder = record(whole(model), inputs, run, metrics)
     recorder.batch_size = _samples(recorder, inputs, run, batch_size)
     training = TrainMode(recorder, train_forward or forward or run_model)
     training.record(example_inputs, train_inputs, train_forward)
@@ -86,7 +86,8 @@ def trace(model: nn.Module,
     builder = SpaceBuilder(recorder, wanted)
     space = _proved(builder, inputs, run, training, **proof) if check \
         else builder.build()
-    return _describe(space, training, example_inputs, forward)
+    return _describe(
+        of_layers(space, wanted.layers), training, example_inputs, forward)
 
 
 def _proved(builder: SpaceBuilder, inputs: Tuple, run: Callable,

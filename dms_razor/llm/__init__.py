@@ -10,8 +10,13 @@ from ..compat.shims import torchvision_schemas
 torchvision_schemas()  # transformers imports torchvision  # isort: split
 
 from .distillation import Distillation  # noqa: E402
+from .evaluation import blocks_of, perplexity  # noqa: E402
 from .folder import FamilyError, register, write_folder  # noqa: E402
+from .trainer import TrainerMixin  # noqa: E402
 
-__all__ = ['Distillation', 'FamilyError', 'register', 'write_folder']
+__all__ = [
+    'Distillation', 'FamilyError', 'TrainerMixin', 'blocks_of', 'perplexity',
+    'register', 'write_folder'
+]
 
 register()

@@ -1,13 +1,14 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """The original as the teacher, in search and finetuning (paper, section 4.5).
 """
+from contextlib import nullcontext
 from typing import Any, Mapping, Optional
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import check_number
+from ..errors import check_number, refuse_beside
 from ..search import Search
 
 
@@ -23,11 +24,14 @@ class Distillation:
 
     Without a teacher the searched network is its own, with its masks off;
     that needs weights that rest (``requires_grad_(False)``), and saves the
-    memory of a second copy.
+    memory of a second copy. Beneath LoRA they do, and the adapters are off
+    too then.
 
     Args:
         search (Search, optional): The search; not needed with a teacher.
         teacher (nn.Module, optional): The original; set to eval mode.
+        adapters (PeftModel, optional): What ``get_peft_model`` made of the
+            network, if adapters are all that trains.
         temperature (float): τ. Defaults to 2.
 
     Raises:
@@ -38,9 +42,12 @@ class Distillation:
     def __init__(self,
                  search: Optional[Search] = None,
                  teacher: Optional[nn.Module] = None,
-                 temperature: float = 2.) -> None:
+                 temperature: float = 2.,
+                 adapters: Optional[nn.Module] = None) -> None:
         check_number('temperature', temperature, 0, above=True)
+        refuse_beside('teacher', teacher, adapters=adapters)
         self.search, self.temperature = search, temperature
+        self.adapters = adapters
         self.teacher = None if teacher is None else teacher.eval()
         if teacher is not None:
             return
@@ -49,13 +56,15 @@ class Distillation:
                              'of a network that is its own teacher')
         moving = [
             name for name, parameter in search.model.named_parameters()
-            if parameter.requires_grad
+            if parameter.requires_grad and (
+                adapters is None or 'lora_' not in name)
         ]
         if moving:
             raise ValueError(
                 f'the weights of this network are trained ({moving[0]} and '
                 f'{len(moving) - 1} more), so that it does not stay its own '
-                'teacher: give teacher=, a copy of the original')
+                'teacher: give teacher=, a copy of the original, or, if all '
+                'of them are of LoRA, adapters=, the model of get_peft_model')
 
     @torch.no_grad()
     def logits(self, batch: Mapping[str, Any]) -> Tensor:
@@ -68,7 +77,9 @@ class Distillation:
         try:
             for module, _ in flags:
                 module.training = False
-            with self.search.masks('off'):
+            off = nullcontext() if self.adapters is None else \
+                self.adapters.disable_adapter()
+            with self.search.masks('off'), off:
                 return model(**given).logits
         finally:
             for module, flag in flags:

@@ -2,7 +2,9 @@
 """A searched language model as a folder that Hugging Face loads.
 
 Layers that are all alike make a plain model of the family, if that takes their
-numbers, which needs no code of ours. Layers of sizes of their own make one of
+numbers, which needs no code of ours. That of Llama wants a hidden size that
+its heads divide; where they do not, a plain Mistral is written, which is the
+same network without that wish. Layers of sizes of their own make one of
 :mod:`dms_razor.llm.modeling`, which ``import dms_razor.llm`` registers;
 ``code=True`` puts that file into the folder instead, for
 ``trust_remote_code=True``. Removed layers are gone, the others are numbered
@@ -99,7 +101,10 @@ def _settings(model: nn.Module, layers: List[int], sizes: List[Dict[str, int]],
     family = model.config.model_type
     config = _config(model, layers, sizes[0])
     kind = getattr(transformers, FAMILIES[family][1])
-    if not all(one == sizes[0] for one in sizes) or not _is_valid(config):
+    alike = all(one == sizes[0] for one in sizes)
+    if alike and family == 'llama' and not _is_valid(config):
+        kind, config = _as_mistral(kind, config)
+    if not alike or not _is_valid(config):
         config_class, kind = SIZED[family]
         settings = config.to_dict()
         settings.pop('model_type', None)
@@ -203,6 +208,20 @@ def _is_valid(config: Any) -> bool:
     except Exception:  # of the package that checks it, by version
         return False
     return True
+
+
+def _as_mistral(kind: type, config: Any) -> Tuple[type, Any]:
+    """A Llama's configuration as that of a Mistral, if it is one."""
+    biases = getattr(config, 'attention_bias',
+                     False), getattr(config, 'mlp_bias', False)
+    if any(biases) or not hasattr(transformers, 'MistralConfig'):
+        return kind, config
+    numbers = config.to_dict()
+    for name in ('model_type', 'architectures', 'attention_bias', 'mlp_bias',
+                 'pretraining_tp'):
+        numbers.pop(name, None)
+    return transformers.MistralForCausalLM, transformers.MistralConfig(
+        **numbers, sliding_window=None)
 
 
 def _renumbered(state: Dict[str, Tensor],

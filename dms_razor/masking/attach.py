@@ -6,10 +6,11 @@ from typing import Any, Callable, Dict, List, Optional, Set, Union
 import torch
 from torch import Tensor, nn
 
+from ..adapters.low_rank import is_adapted
 from ..core.bank import Bank
 from ..core.budget import AUTO
 from ..space import MaskSite, Space
-from .layers import InputMask, LayerMasks, MaskedLayer, masked_type
+from .layers import OWN, InputMask, LayerMasks, MaskedLayer, masked_type
 
 
 class MaskReader:
@@ -80,6 +81,41 @@ def _add_site(site: MaskSite, own: LayerMasks) -> None:
         own.computed.add(site.tensor)
 
 
+def _put_around(path: str, masks: LayerMasks,
+                hooked: Dict[str, LayerMasks]) -> None:
+    """Mask the input of a layer that has adapters around it since its trace.
+
+    Raises:
+        RuntimeError: It reads masks in another way than by its input.
+    """
+    if masks.norm or masks.lends or masks.computed or set(
+            masks.inputs) - {'weight'}:
+        raise RuntimeError(
+            f'the layer "{path}" has an adapter around it since it was '
+            'traced, and its masks are not those of an input. Leave it out '
+            'of target_modules, or put the adapters in before the search.')
+    masks.around = True
+    if masks.scales:
+        hooked[path] = LayerMasks(masks.read, scales=masks.scales)
+        masks.scales = []
+
+
+def is_masked(model: nn.Module, space: Space) -> bool:
+    """Whether all layers that read masks are there as they were masked.
+
+    They are not where something has replaced them or has been put around
+    them, such as the adapters of LoRA.
+
+    Args:
+        model (nn.Module): The network of ``space``.
+        space (Space): Where masks act.
+    """
+    modules = dict(model.named_modules())
+    return all(
+        isinstance(modules.get(site.module), MaskedLayer)
+        for site in (*space.mask_sites, *space.norm_sites))
+
+
 def _untouched_output(module, args, out) -> None:
     """Forward hook that changes nothing: see :func:`attach`."""
 
@@ -108,7 +144,7 @@ def attach(model: nn.Module, space: Space,
     """Let the layers of ``model`` read masks.
 
     What is attached is taken out first: call it again when modules have been
-    replaced, e.g. by SyncBN conversion.
+    replaced, e.g. by SyncBN conversion, or other layers put around them.
 
     Args:
         model (nn.Module): The network of ``space``, or a copy of it.
@@ -148,6 +184,8 @@ def attach(model: nn.Module, space: Space,
                      layers if tail.fold else hooked).scales.append(
                          block.element)
     for path, masks in layers.items():
+        if is_adapted(modules[path]):
+            _put_around(path, masks, hooked)
         _mask(model, path, modules[path], masks)
     hooks = {path: masks.scale_output for path, masks in hooked.items()}
     for path, module in modules.items():
@@ -172,7 +210,8 @@ def unmask(model: nn.Module) -> nn.Module:
         if isinstance(module, MaskedLayer):
             bases = type(module).__mro__
             module.__class__ = bases[bases.index(MaskedLayer) + 1]
-            del module.__dict__['_dms_masks'], module.__dict__['_dms_shown']
+        for name in OWN:
+            module.__dict__.pop(name, None)
         if module.__dict__.pop('_dms_nested', False):
             module.use_nested_tensor = True
         hook = module.__dict__.pop('_dms_hook', None)
@@ -233,4 +272,6 @@ def make_bank(model: nn.Module,
             f"lr='auto' beside a loss_weight of {loss_weight}: such steps go "
             "by the task's gradient, and carry the resource loss far past its "
             "target; leave both at 'auto' or give both as numbers")
-    return Bank(space.layout, dtype=dtype, **settings).to(weight.device)
+    # On the meta device nothing could be learnt; a plan is made there.
+    device = 'cpu' if weight.is_meta else weight.device
+    return Bank(space.layout, dtype=dtype, **settings).to(device)

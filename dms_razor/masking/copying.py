@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from ..errors import SubnetError
 from ..network import tensors_of, untouched
+from .sharded import gathered, is_sharded
 
 #: At most this many objects of a network are shared with its copies.
 MOST_SHARED = 1000
@@ -37,7 +38,8 @@ def copy_network(model: nn.Module,
 
     Tensors that a module keeps and that have a graph (neither parameters nor
     buffers have one) are detached in the copy. What cannot be copied and has
-    no tensors is shared.
+    no tensors is shared. Of a sharded network it is a plain one, whole, on
+    each rank: all ranks call it.
 
     Args:
         model (nn.Module): The network. It is not changed.
@@ -48,6 +50,9 @@ def copy_network(model: nn.Module,
         SubnetError: A part with tensors cannot be copied; it is named.
     """
     replaced = dict(replaced or {})
+    if is_sharded(model):
+        with gathered(model) as tensors, _Detached():
+            return copy.deepcopy(model, {**tensors, **replaced})
     with _Detached():
         try:
             return copy.deepcopy(model, dict(replaced))
@@ -57,6 +62,11 @@ def copy_network(model: nn.Module,
             return copy.deepcopy(model, {**shared, **replaced})
         except Exception as error:  # a parameter's own __deepcopy__
             raise _refusal(model, error) from error
+
+
+def whole(model: nn.Module) -> nn.Module:
+    """The network itself; of a sharded one a copy that is whole."""
+    return copy_network(model) if is_sharded(model) else model
 
 
 def check_copy(model: nn.Module, inputs: Tuple, forward: Callable) -> None:

@@ -5,6 +5,12 @@
 activation is exact, costs O(weights) instead of O(activations) and keeps no
 activation for the backward pass (METHOD section 2).
 
+Where the weight of a linear layer rests (``requires_grad=False``, as beneath
+LoRA) it is the other way round: the product of mask and weight would have to
+be kept, and its gradient, as large as the weight, be worked out. The layer's
+input is masked there; nothing is kept of it but the input. So it is where
+another layer has been put around one, which hands its input on in two ways.
+
 A layer is masked by giving the very same object a subclass of its own class,
 as :mod:`torch.nn.utils.parametrize` does. Its parameters keep their names and
 identity, so optimizers, checkpoints, ``isinstance`` rules, EMA and SyncBN
@@ -13,10 +19,10 @@ conversion see an ordinary layer; only during its own ``forward`` do
 """
 import copy
 import copyreg
+import functools
 import warnings
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from functools import partial
 from typing import (Any, Callable, ContextManager, Dict, Iterator, List,
                     Optional, Set, Tuple)
 
@@ -106,6 +112,8 @@ class LayerMasks:
             parameters too.
         lends (set[str]): Paths of modules inside the layer whose parameters
             it reads itself: they are masked while it runs.
+        around (bool): The layer has been put around that of the space: its
+            input is masked, and none of its parameters.
     """
     read: Callable[[], Optional[Tensor]]
     inputs: Dict[str, List[InputMask]] = field(default_factory=dict)
@@ -114,10 +122,13 @@ class LayerMasks:
     computed: Set[str] = field(default_factory=set)
     early: bool = False
     lends: Set[str] = field(default_factory=set)
+    around: bool = False
 
     @property
     def names(self) -> Tuple[str, ...]:
         """Parameters that are shown masked."""
+        if self.around:
+            return ()
         scaled = SCALED if self.scales else ()
         shown = (name for name in self.inputs if name not in self.computed)
         return tuple(dict.fromkeys((*scaled, *shown)))
@@ -131,14 +142,44 @@ class LayerMasks:
         # nothing there.
         return LayerMasks, (_no_masks, )
 
-    def show(self, parameters: Dict[str, Any]) -> Optional[Dict[str, Tensor]]:
-        """The tensors that the layer is to see, None for its own ones."""
+    def at_input(self, layer: nn.Module) -> bool:
+        """Whether a layer's input is masked instead of its weight."""
+        if self.around or self.early or self.computed:
+            return self.around
+        weight = layer._parameters.get('weight')
+        return (weight is not None and not weight.requires_grad
+                and is_plain_linear(layer))
+
+    def masked_input(self, args: tuple, kwargs: dict) -> Tuple[tuple, dict]:
+        """Arguments of a layer, the first of them masked, and scaled."""
+        masks, own = self.read(), self.inputs.get('weight', ())
+        if masks is None or not (own or self.scales):
+            return args, kwargs
+        factors = [mask.vector(masks) for mask in own]
+        factors += [masks[self.scales].prod()] * bool(self.scales)
+        factor = functools.reduce(torch.mul, factors)
+        if args:
+            return (args[0] * factor.to(args[0].dtype), *args[1:]), kwargs
+        name, x = next(iter(kwargs.items()))
+        return args, {**kwargs, name: x * factor.to(x.dtype)}
+
+    def show(self,
+             parameters: Dict[str, Any],
+             at_input: bool = False) -> Optional[Dict[str, Tensor]]:
+        """The tensors that the layer is to see, None for its own ones.
+
+        Args:
+            parameters (dict): Its own.
+            at_input (bool): Whether its input is masked, and its weight not.
+        """
         masks = self.read()
         if masks is None:
             return None
         shown = {}
         scale = masks[self.scales].prod() if self.scales else None
         for name in self.names:
+            if at_input and name == 'weight':
+                continue
             tensor = parameters.get(name)
             if tensor is not None:
                 # One pass over it: the scale goes with the first mask.
@@ -181,7 +222,10 @@ class MaskedLayer:
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The layer's own forward on its masked parameters."""
-        with _shown(self), self._dms_masks.interceptor(self._parameters):
+        masks, at_input = self._dms_masks, self._dms_masks.at_input(self)
+        if at_input:
+            args, kwargs = masks.masked_input(args, kwargs)
+        with _shown(self, at_input), masks.interceptor(self._parameters):
             return super().forward(*args, **kwargs)
 
     def __deepcopy__(self, memo: dict) -> nn.Module:
@@ -227,18 +271,27 @@ class EarlyMaskedLayer(MaskedLayer):
 
 
 @contextmanager
-def _shown(layer: MaskedLayer) -> Iterator[None]:
+def _shown(layer: MaskedLayer, at_input: bool = False) -> Iterator[None]:
     """In the body a layer, and those that it reads from, are masked."""
     layers = [layer]
     layers += map(layer.get_submodule, sorted(layer._dms_masks.lends))
     before = [one.__dict__['_dms_shown'] for one in layers]
     for one in layers:
-        one.__dict__['_dms_shown'] = one._dms_masks.show(one._parameters)
+        one.__dict__['_dms_shown'] = one._dms_masks.show(
+            one._parameters, at_input and one is layer)
     try:
         yield
     finally:
         for one, shown in zip(layers, before):
             one.__dict__['_dms_shown'] = shown
+
+
+def is_plain_linear(layer: nn.Module) -> bool:
+    """Whether a layer is ``x @ weight.T + bias`` and nothing else."""
+    kind = type(layer)
+    if isinstance(layer, MaskedLayer):
+        kind = kind.__mro__[kind.__mro__.index(MaskedLayer) + 1]
+    return kind.forward is nn.Linear.forward
 
 
 def _flat_weights(layer: nn.RNNBase) -> List[Tensor]:
@@ -268,7 +321,8 @@ def masked_type(layer: nn.Module,
         EarlyMaskedLayer if early else MaskedLayer
     if key not in _TYPES:
         body: Dict[str, Any] = {
-            name: property(partial(MaskedLayer._dms_parameter, name=name))
+            name:
+            property(functools.partial(MaskedLayer._dms_parameter, name=name))
             for name in names
         }
         if isinstance(layer, nn.RNNBase):

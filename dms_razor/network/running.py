@@ -54,7 +54,7 @@ def untouched(model: nn.Module) -> Iterator[None]:
         for module, name, tensor, value in buffers:
             module._buffers[name] = tensor
             # Not by its version: batch norms do not raise it.
-            if not torch.equal(tensor, value):
+            if not tensor.is_meta and not torch.equal(tensor, value):
                 with torch.no_grad():
                     tensor.copy_(value)
 

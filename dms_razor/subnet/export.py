@@ -13,6 +13,7 @@
 | latency.png | predicted and measured times, if they were limited |
 """
 import importlib.util
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import (Any, Callable, Dict, Iterable, Mapping, Optional, Sequence,
@@ -24,6 +25,7 @@ from ..compat import strided_convolution
 from ..core.decision import Decision
 from ..core.resource import METRICS
 from ..counting import count_each
+from ..masking.sharded import written_once
 from ..network import to_device_of
 from ..space import Space
 from .checks import check_counts, check_finite
@@ -152,7 +154,7 @@ def export_subnet(out_dir: Union[str, Path],
     _take_statistics(subnet, report, bn_data, bn_batches, bn_forward)
     check_finite(subnet)
     report.even = even_share(space, limits or {metric: report.cost(metric)})
-    _write(out_dir, subnet, report, texts, picture)
+    _write(out_dir, model, subnet, report, texts, picture)
     inputs = space.example_inputs if inputs is None else inputs
     return Export(
         Path(out_dir), subnet, report.manifest, report, inputs, forward)
@@ -168,15 +170,21 @@ def _know(report: Report, decision: Optional[Decision],
     report.notes += notes
 
 
-def _write(out_dir: Union[str, Path], subnet: nn.Module, report: Report,
-           texts: Dict[str, str], picture: bool) -> None:
-    """All files; the page last, for it lists the others."""
+def _write(out_dir: Union[str, Path], model: nn.Module, subnet: nn.Module,
+           report: Report, texts: Dict[str, str], picture: bool) -> None:
+    """All files; the page last, for it lists the others.
+
+    All ranks of a sharded network have the same, and the first one writes.
+    """
     texts = {
         'report.md': report.to_markdown(),
         'report.json': report.to_json(),
         **texts
     }
-    with whole_folder(out_dir, FILES) as folder:
+    with written_once(model) as here, ExitStack() as stack:
+        if not here:
+            return
+        folder = stack.enter_context(whole_folder(out_dir, FILES))
         report.manifest.save(folder / 'subnet.json')
         save_weights(subnet, folder / 'subnet.pth')
         for name, text in texts.items():

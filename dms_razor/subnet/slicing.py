@@ -14,6 +14,7 @@ from ..adapters.registry import RemovedBlock, make_slim
 from ..errors import SubnetError
 from ..masking.attach import unmask
 from ..masking.copying import copy_network
+from ..masking.sharded import is_sharded
 from ..network import named_tensors
 from ..space import SliceSite, Space, StandIn
 
@@ -69,6 +70,8 @@ def plain_copy(model: nn.Module, shared: Iterable[str] = ()) -> nn.Module:
         nn.Module: The network as its author wrote it, without gradients.
     """
     parameters = dict(model.named_parameters(remove_duplicate=False))
+    if is_sharded(model):
+        shared = ()  # a copy of it has no memory of the network
     plain = copy_network(
         model, {
             id(p): type(p)(p.data, p.requires_grad)
@@ -136,7 +139,9 @@ def _tensors_to_slice(model: nn.Module,
         if name not in tensors:
             raise SubnetError(
                 f'The network has no tensor {name!r}, which the space wants '
-                'to slice. Use the network that the space was traced from.')
+                'to slice. Use the network that the space was traced from; '
+                'adapters that were put in since are merged first '
+                '(merge_and_unload of PEFT).')
         first = found.setdefault(id(tensors[name]), name)
         if _content(sites[first]) != _content(sites[name]):
             raise SubnetError(

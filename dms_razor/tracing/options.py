@@ -7,6 +7,7 @@ from typing import Dict, Iterable, List, Optional, Sequence, Tuple, Union
 from ..core.layout import KINDS, Unit
 from ..errors import listed, nearest
 
+LAYERS = ('free', 'tied')
 OPTIONS = ('fixed', 'divisor', 'least', 'most', 'choices')
 
 
@@ -29,11 +30,14 @@ class Options:
         frozen (bool): Whether layers that do not train
             (``requires_grad=False``) are searched too. With False their
             weights stay as they are. Defaults to True.
+        layers (str): 'free', every unit has a ratio of its own, or 'tied',
+            units of layers that are alike share one, see
+            :mod:`dms_razor.tracing.tying`. Defaults to 'free'.
 
     Raises:
         TypeError: A switch is no bool, or ``only`` is no pattern.
         ValueError: An option of a unit is unknown or no positive whole
-            number.
+            number, or ``layers`` is another word.
     """
     units: Optional[Dict[str, dict]] = None
     width: bool = True
@@ -43,6 +47,7 @@ class Options:
     v: bool = True
     only: Union[None, str, Sequence[str]] = None
     frozen: bool = True
+    layers: str = 'free'
 
     def __post_init__(self) -> None:
         for name in (*KINDS, 'frozen'):
@@ -50,6 +55,9 @@ class Options:
             if not isinstance(switch, bool):  # 'no' would switch it on
                 raise TypeError(f'{name}={switch!r} is neither True nor '
                                 f'False; it says whether {name} is searched')
+        if self.layers not in LAYERS:
+            raise ValueError(f'layers={self.layers!r} is not known, use one '
+                             f'of {", ".join(LAYERS)}')
         self.units = check_options(self.units or {})
         only = (self.only, ) if isinstance(self.only, str) else self.only
         if only is not None and not (isinstance(only, (list, tuple)) and only

@@ -6,10 +6,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..adapters.low_rank import rank_layers
 from ..network import tensors_of, untouched
 from .blocks import ResidualBlock
 from .options import Options
 
+RANK = 'the rank of an adapter is no width of the network'
 FROZEN = 'its weights do not train (requires_grad=False), and frozen=False'
 IDLE = ('nothing that the network returns depends on it; its MACs are '
         'counted, since it is run: take it out of the forward')
@@ -42,6 +44,10 @@ def spare(recorder, options: Options,
             parts = tuple(f'{part.path}.' for part in block.stand_ins)
             if any(f'{layer}.'.startswith(parts) for layer in frozen):
                 stay.setdefault(block.path, FROZEN)
+    ranks = rank_layers(recorder.modules)
+    for producer in facts.producers if ranks else ():
+        if producer.module in ranks:
+            facts.variables.fix(producer.labels, RANK)
     if recorder.idle:
         _fix_idle(recorder, recorder.idle)
     return stay

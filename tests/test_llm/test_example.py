@@ -1,6 +1,6 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """examples/prune_language_model.py from start to end, on a generated text."""
-import random
+import json
 import re
 import subprocess
 import sys
@@ -40,54 +40,112 @@ def test_the_page_runs(tmp_path, repo, monkeypatch):
     assert names['model'].config.num_hidden_layers == 2
 
 
-def test_it_ends_with_a_table_and_a_folder(tmp_path, repo):
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    words = [f'w{n}' for n in range(30)]
-    tokenizer = Tokenizer(
-        models.WordLevel({
-            w: n
-            for n, w in enumerate(words)
-        }, unk_token='w0'))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    model = transformers.LlamaForCausalLM(
-        transformers.LlamaConfig(
-            vocab_size=30,
-            hidden_size=32,
-            intermediate_size=48,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            num_key_value_heads=4,
-            tie_word_embeddings=True))
-    model.save_pretrained(tmp_path / 'model')
-    transformers.PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer).save_pretrained(tmp_path / 'model')
-    draw, text = random.Random(0), []
-    for _ in range(2000):  # each word is followed by one of two
-        last = int(text[-1][1:]) if text else 0
-        text.append(words[(3 * last + draw.randint(1, 2)) % 30])
-    (tmp_path / 'text.txt').write_text(' '.join(text))
-    done = subprocess.run([
-        sys.executable,
-        str(repo / 'examples' / 'prune_language_model.py'),
-        str(tmp_path / 'model'),
-        str(tmp_path / 'text.txt'),
-        str(tmp_path / 'text.txt'),
-        str(tmp_path / 'out'), '--steps', '20', '--finetune', '10', '--length',
-        '16'
-    ],
+def run(script, *args):
+    """A script on the command line; what it printed."""
+    done = subprocess.run([sys.executable, *map(str, (script, *args))],
                           capture_output=True,
                           text=True)
     assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def parameters(folder):
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder)
+    return sum(p.numel() for p in model.parameters())
+
+
+def test_it_ends_with_a_table_and_a_folder(language, tmp_path, repo):
+    out = run(repo / 'examples' / 'prune_language_model.py', language,
+              language / 'text.txt', language / 'text.txt', tmp_path / 'out',
+              '--steps', 20, '--finetune', 10, '--length', 16)
     rows = [
-        line.split(' | ') for line in done.stdout.splitlines()
-        if line.startswith('| ')
+        line.split(' | ') for line in out.splitlines() if line.startswith('| ')
     ][2:]
     assert [row[0] for row in rows
             ] == ['| original', '| narrowed evenly', '| searched']
     sizes = [int(row[1].replace(',', '')) for row in rows]
     assert sizes[1] <= .8 * sizes[0] and .79 * sizes[0] < sizes[2]
     assert sizes[2] <= .8 * sizes[0]
-    found = transformers.AutoModelForCausalLM.from_pretrained(tmp_path /
-                                                              'out' / 'hf')
-    assert sum(p.numel() for p in found.parameters()) == sizes[2]
+    assert parameters(tmp_path / 'out' / 'hf') == sizes[2]
     assert dms_razor.llm.FamilyError
+
+
+def test_the_trainer_searches_and_finetunes(language, tmp_path, repo):
+    """With one ratio for all layers: a plain Llama, or Mistral, comes out."""
+    pytest.importorskip('accelerate', reason='the Trainer needs accelerate')
+    script, text = repo / 'examples' / 'language_trainer.py', language / \
+        'text.txt'
+    common = '--steps', 8, '--length', 16, '--batch-size', 4
+    out = run(script, language, text, tmp_path / 'a', '--target', '80%',
+              '--layers', 'tied', *common)
+    whole, size = parameters(language), parameters(tmp_path / 'a' / 'hf')
+    assert .7 * whole < size <= .8 * whole
+    assert f'ForCausalLM of {size:,} parameters' in out and 'Sized' not in out
+    run(script, tmp_path / 'a' / 'hf', text, tmp_path / 'b', '--teacher',
+        language, *common)
+    assert parameters(tmp_path / 'b' / 'hf') == size
+
+
+def test_accelerate_searches_beneath_adapters(language, tmp_path, repo):
+    pytest.importorskip('accelerate', reason='a recipe of accelerate')
+    pytest.importorskip('peft', reason='a recipe of PEFT')
+    run(repo / 'examples' / 'language_accelerate.py', language,
+        language / 'text.txt', tmp_path / 'out', '--steps', 8, '--length', 16,
+        '--batch-size', 4)
+    whole, size = parameters(language), parameters(tmp_path / 'out' / 'hf')
+    assert .79 * whole < size <= .8 * whole
+
+
+def test_the_table_goes_on_where_it_was(language, tmp_path, repo):
+    """What is there is not run again; other settings are refused."""
+    (tmp_path / 'tasks.jsonl').write_text(
+        json.dumps(dict(query='w1', choices=['w2', 'w3'], gold=0)) + '\n' +
+        json.dumps(
+            dict(context_options=['w1 w5', 'w4'], continuation='w2', gold=1)))
+    script, out = repo / 'tools' / 'language_table.py', tmp_path / 'out'
+    command = [
+        script, language, out, '--train', language / 'text.txt', '--test',
+        f'text={language / "text.txt"}', '--choices',
+        f'tasks={tmp_path / "tasks.jsonl"}', '--adapt', 4, '--steps', 4,
+        '--finetune', 4, '--length', 16, '--batch-size', 4, '--scored', 2
+    ]
+    run(*command, '--seeds', 0, '--rows', 'searched', 'uniform')
+    before = json.loads((out / 'results.json').read_text())
+    assert set(before['results']) == {'original/0', 'searched/0', 'uniform/0'}
+    before['results']['searched/0']['ppl text'] = 1.  # as if it had been so
+    (out / 'results.json').write_text(json.dumps(before))
+    printed = run(*command, '--seeds', 0, 1, '--rows', 'searched', 'uniform',
+                  'taylor', 'random')
+    after = json.loads((out / 'results.json').read_text())['results']
+    assert after['searched/0'] == before['results']['searched/0']
+    assert len(after) == 9
+    whole = after['original/0']['parameters']
+    for name, found in after.items():
+        assert name == 'original/0' or .7 * whole < found['parameters'] <= \
+            .8 * whole
+        assert found['acc tasks'] in (0, 50, 100) and found['ppl text'] >= 1
+    differ = [
+        after[f'searched/{s}']['ppl text'] - after[f'random/{s}']['ppl text']
+        for s in (0, 1)
+    ]
+    error = abs(differ[0] - differ[1]) / 2  # of a mean of two
+    row = next(x for x in printed.splitlines() if x.startswith('| random'))
+    assert f'({sum(differ) / 2:+.2f} ± {error:.2f})' in row
+    with pytest.raises(AssertionError, match='of other settings'):
+        run(*command, '--seeds', 0, '--lr', .1)
+
+
+def test_a_plan_of_a_large_model(repo, tmp_path):
+    """Llama-7B is 6,738,415,616 parameters; what is found fits the target."""
+    out = run(repo / 'tools' / 'plan_language.py', 'llama', '--target',
+              '5.47G', '--ranks', 8)
+    assert '| heads (…heads) | 32 | 1,024 |' in out
+    assert '| width (…gate_proj) | 32 | 352,256 |' in out
+    found = re.search(
+        r'parameters: ([\d,]+); asked 5,470,000,000; found '
+        r'([\d,]+),', out)
+    whole, size = (int(x.replace(',', '')) for x in found.groups())
+    assert whole == 6_738_415_616 and .999 * 5.47e9 <= size <= 5.47e9
+    assert 'a twin of LlamaForCausalLM' in out
+    cells = out.splitlines()[-1].split('|')
+    assert float(cells[2]) == pytest.approx(4 * whole / 8 / 2**30, abs=.01)

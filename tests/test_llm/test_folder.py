@@ -143,6 +143,62 @@ def test_layers_that_are_alike_need_no_code_of_ours(tmp_path):
     assert torch.equal(logits(plain), logits(export.model))
 
 
+@pytest.mark.parametrize('family', ['Llama', 'Mistral', 'Qwen3'])
+def test_tied_layers_are_a_plain_model(family, tmp_path):
+    """One ratio for all layers; loaded where there is no dms_razor."""
+    model = language(
+        family, hidden_size=36, num_attention_heads=6, num_key_value_heads=3)
+    units = {
+        'model.embed_tokens': dict(fixed=True),
+        '*.self_attn.heads': dict(choices=[2])
+    }
+    export = exported(
+        model, tmp_path / 'subnet', layers='tied', depth=False, units=units)
+    layers = export.model.model.layers
+    sizes = {tuple(p.shape for p in layer.parameters()) for layer in layers}
+    assert len(sizes) == 1 and layers[0].mlp.up_proj.out_features < 40
+    told = write_folder(export, tmp_path / 'hf', code=True)
+    assert told['alike'] and not list((tmp_path / 'hf').glob('*.py'))
+    plain = getattr(transformers, f'{family}ForCausalLM')
+    again = plain.from_pretrained(tmp_path / 'hf')
+    assert torch.equal(logits(again), logits(export.model))
+    if family == 'Llama':
+        done = subprocess.run([
+            sys.executable, '-c', LOAD,
+            str(tmp_path / 'hf'),
+            str(tmp_path / 'out.pt'), 'plain'
+        ],
+                              capture_output=True,
+                              text=True)
+        assert done.returncode == 0, done.stderr
+        assert 'LlamaForCausalLM' in done.stdout.split()
+        found = torch.load(tmp_path / 'out.pt')
+        assert (found - logits(again)).abs().max() < 1e-6
+
+
+def test_heads_that_do_not_divide_the_hidden_size(tmp_path):
+    """Llama's configuration refuses them, that of Mistral has them."""
+    model = language(num_attention_heads=4, num_key_value_heads=4)
+    units = {
+        'model.embed_tokens': dict(fixed=True),
+        '*.self_attn.heads': dict(choices=[3])
+    }
+    export = exported(
+        model, tmp_path / 'subnet', layers='tied', depth=False, units=units)
+    told = write_folder(export, tmp_path / 'hf')
+    assert told['class'] == 'MistralForCausalLM' and told['alike']
+    plain = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / 'hf')
+    assert plain.config.num_attention_heads == 3
+    assert plain.config.sliding_window is None
+    assert torch.equal(logits(plain), logits(export.model))
+    again = language(
+        num_attention_heads=4, num_key_value_heads=4, attention_bias=True)
+    export = exported(
+        again, tmp_path / 'subnet', layers='tied', depth=False, units=units)
+    told = write_folder(export, tmp_path / 'hf2')
+    assert told['class'] == 'SizedLlamaForCausalLM'
+
+
 def test_what_cannot_be_written_is_refused(tmp_path):
     model = language()
     with pytest.raises(FamilyError, match='Linear cannot be written'):

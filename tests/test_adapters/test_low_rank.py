@@ -1,0 +1,113 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""Searches of networks with LoRA, put in before and after."""
+import copy
+
+import pytest
+import torch
+from language_nets import WORDS, decoder
+from low_rank_nets import Adapted, adapt, merge
+from torch import nn
+
+from dms_razor import Search
+from dms_razor.adapters.low_rank import is_adapted, rank_layers
+from dms_razor.errors import SubnetError
+
+NAMES = ('q_proj', 'o_proj', 'gate', 'down')
+
+
+def searched(net, search, steps=6):
+    optimizer = torch.optim.SGD(
+        [p for p in net.parameters() if p.requires_grad], .05)
+    search.attach(optimizer)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        search.loss(net(WORDS).square().mean()).backward()
+        optimizer.step()
+
+
+def search_of(net):
+    return Search(
+        net, WORDS[:1], '70%', metric='params', total_steps=6, depth=False)
+
+
+def test_what_is_adapted():
+    net = nn.ModuleDict(dict(a=Adapted(nn.Linear(3, 4), 2), b=nn.Linear(3, 4)))
+    assert is_adapted(net['a']) and not is_adapted(net['b'])
+    assert rank_layers(dict(net.named_modules())) == {'a.lora_A.default'}
+    own = Adapted(nn.Linear(3, 4), 2)
+    assert rank_layers(dict(own.named_modules())) == {'lora_A.default'}
+
+
+def test_before_the_search_ranks_are_no_units(tmp_path):
+    net = adapt(decoder(heads=4, key_heads=2), NAMES)
+    search = search_of(net)
+    free = {
+        u.name
+        for u in search_of(decoder(heads=4, key_heads=2)).space.units
+    }
+    assert {u.name.replace('.base_layer', '')
+            for u in search.space.units} == free
+    stays = {stay.module for stay in search.space.full_width}
+    assert 'layers.0.gate.lora_A.default' in stays
+    searched(net, search)
+    export = search.export(tmp_path / 'subnet', picture=False)
+    with search.masks('subnet'):
+        expected = net.eval()(WORDS)
+    subnet = export.model.eval()
+    assert (subnet(WORDS) - expected).abs().max() < 1e-9
+    assert (merge(subnet)(WORDS) - expected).abs().max() < 1e-9
+    assert {type(m).__name__
+            for m in subnet.modules()
+            } == {type(m).__name__
+                  for m in decoder().modules()}
+
+
+def test_after_the_search_inputs_are_masked(tmp_path):
+    """What an adapter adds goes through the same masks as the layer."""
+    net = decoder(heads=4, key_heads=2)
+    search = search_of(net)
+    adapt(net, NAMES)
+    with torch.no_grad():
+        for layer in net.modules():
+            if isinstance(layer, Adapted):
+                layer.lora_B['default'].weight.normal_(
+                    generator=torch.Generator().manual_seed(0))
+    searched(net, search)
+    assert search.bank.updates == 6 and search.unread_units() == []
+    with pytest.raises(SubnetError, match='merge_and_unload'):
+        search.export(tmp_path / 'subnet', picture=False)
+    with search.masks('subnet'):
+        expected = net.eval()(WORDS)
+    merge(net)
+    export = search.export(tmp_path / 'subnet', picture=False)
+    assert (export.model.eval()(WORDS) - expected).abs().max() < 1e-9
+
+
+def test_both_ways_mask_alike():
+    """The same outputs, and the same gradient of every mask."""
+    first = adapt(decoder(heads=4, key_heads=2), NAMES)
+    second = decoder(heads=4, key_heads=2)
+    searches = [search_of(first), search_of(second)]
+    adapt(second, NAMES).load_state_dict(copy.deepcopy(first.state_dict()))
+    searches[1].attach_masks()
+    found = []
+    for net, search in zip((first, second), searches):
+        search.bank.ratios = torch.full_like(search.bank.ratios, .4)
+        search.bank.refresh()
+        out = net(WORDS)
+        found.append(
+            torch.autograd.grad(out.square().sum(), search.bank.masks)[0])
+        found.append(out.detach())
+    assert found[0].abs().max() > .1
+    assert torch.allclose(found[0], found[2], rtol=1e-9, atol=1e-12)
+    assert torch.allclose(found[1], found[3], rtol=1e-9)
+
+
+def test_masks_of_another_kind_are_refused():
+    """Norms read masks in their own way; nothing is put around them."""
+    net = decoder()
+    search = Search(
+        net, WORDS[:1], '70%', metric='params', total_steps=6, depth=False)
+    net.norm = Adapted(nn.Linear(12, 12).double(), 2)
+    with pytest.raises(RuntimeError, match='"norm" has an adapter around'):
+        search.attach_masks()
