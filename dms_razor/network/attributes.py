@@ -1,10 +1,13 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """What a module's attributes are, to see what a run changes, and undo it."""
 from collections import OrderedDict, deque
-from typing import Any, List, Mapping
+from typing import Any, List, Mapping, Tuple
 
 import torch
 from torch import Tensor, nn
+
+#: What most attributes are: no container and no tensor.
+_PLAIN = frozenset((bool, int, float, str, tuple, type(None)))
 
 
 class Attributes:
@@ -14,19 +17,21 @@ class Attributes:
     the numbers in parameters and buffers are not.
     """
 
-    containers = (dict, OrderedDict, list, set, deque)
+    containers = frozenset((dict, OrderedDict, list, set, deque))
 
     def __init__(self, module: nn.Module) -> None:
         self.module, self.type = module, type(module)
         self.values = dict(vars(module))
-        self.contents = [(value, value.copy() if value else ())
-                         for value in self.values.values()
-                         if type(value) in self.containers]
-        self.tensors = [
-            (value, value._version, value.detach().clone())
-            for value in self.values.values()
-            if isinstance(value, Tensor) and not value.is_inference()
-        ]
+        self.contents: List[Tuple[Any, Any]] = []
+        self.tensors: List[Tuple[Tensor, int, Tensor]] = []
+        for value in self.values.values():
+            kind = type(value)
+            if kind in self.containers:
+                self.contents.append((value, value.copy() if value else ()))
+            elif kind not in _PLAIN and isinstance(
+                    value, Tensor) and not value.is_inference():
+                self.tensors.append(
+                    (value, value._version, value.detach().clone()))
 
     def changed(self) -> bool:
         """Whether anything but the training flag is not what it was."""

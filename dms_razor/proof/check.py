@@ -113,7 +113,7 @@ def _check_training(training: TrainMode, checker: 'Checker', builder,
     try:
         if training.checker is None:
             training.checker = Checker(checker.recorder, *training.probed(),
-                                       training)
+                                       training, checker.probes)
         other = training.checker
         problem = other.first_problem(space, checker.proved)
         if problem is not None:
@@ -137,6 +137,7 @@ class Checker:
         forward (Callable): How it is run.
         probe_inputs (tuple, optional): Inputs to run it on, as they are.
         training (TrainMode, optional): Compare in train mode.
+        like (Probes, optional): See :class:`.probe.Probes`.
 
     Attributes:
         probe (Probe): What :meth:`problem` compares on.
@@ -150,11 +151,12 @@ class Checker:
                  inputs: Tuple,
                  forward: Callable,
                  probe_inputs: Optional[Tuple] = None,
-                 training: Optional[TrainMode] = None) -> None:
+                 training: Optional[TrainMode] = None,
+                 like: Optional[Probes] = None) -> None:
         self.recorder, self.training = recorder, training
         self.name = type(recorder.model).__name__
         self.probes = Probes(recorder.model, inputs, forward, probe_inputs,
-                             training and training.mode)
+                             training and training.mode, like)
         self.probe: Optional[Probe] = next(iter(self.probes), None)
         self.same_twice = False  # not known yet, see repair.py
         self._begin()

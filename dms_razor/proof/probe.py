@@ -169,6 +169,8 @@ class Probes:
         forward (Callable): How it is run.
         given (tuple, optional): Inputs of the probes, instead of drawn ones.
         mode (Callable, optional): See :class:`Probe`.
+        like (Probes, optional): Others, whose copies of the network serve as
+            well.
 
     Attributes:
         problem (str): Why the last one could not be made, in words.
@@ -179,10 +181,12 @@ class Probes:
                  inputs: Tuple,
                  forward: Callable,
                  given: Optional[Tuple] = None,
-                 mode: Optional[Callable] = None) -> None:
+                 mode: Optional[Callable] = None,
+                 like: Optional['Probes'] = None) -> None:
         self.model, self.forward, self.mode = model, forward, mode
         self.problem = ''
-        self._copies: Dict[tuple, nn.Module] = {}
+        self._copies: Dict[tuple, nn.Module] = {} if like is None else \
+            like._copies
         pairs = [(draw(inputs, 0), draw(inputs, 1)),
                  (draw(inputs, 0, True), draw(inputs, 1, True)),
                  (inputs, nudge(inputs, 0))]

@@ -7,14 +7,15 @@ network runs the very same operations on them: a window that is padded or a
 head that is skipped there makes another list, and then the example's own size
 is taken.
 """
-from typing import Any, Callable, ContextManager, Optional, Tuple
+from typing import Any, Callable, ContextManager, List, Optional, Tuple
 
 from torch import Tensor
 
 from ..network import map_tensors, tensors_of, untouched
 from ..tracing import RULES
+from ..tracing.record import OpCall
 from ..tracing.recorder import Recorder
-from ..tracing.training import TrainMode
+from ..tracing.training import TrainMode, operations
 
 #: MACs of a sample from which on smaller images are worth a try.
 DEAR = 10**9
@@ -73,21 +74,24 @@ def _same(recorder: Recorder, inputs: Tuple, forward: Callable,
     Maps do not shrink to a single row or column, which hides what is
     computed over positions, and which a norm may refuse.
     """
-    other = Recorder(recorder.model, RULES)
+    other = _Operations(recorder.model, RULES)
     try:
         with mode:
             other.run(forward, inputs)
     except Exception:  # e.g. it has a parameter for each position
         return False
-    return _operations(other) == _operations(recorder) and all(
+    return operations(other) == operations(recorder) and all(
         min(small.shape[-2:]) > 1 or min(node.shape[-2:]) < 2
         for small, node in zip(other.nodes, recorder.nodes)
         if len(small.shape) >= 4)
 
 
-def _operations(recorder: Recorder) -> list:
-    """What was run, where, and on the results of what."""
-    paths = [call.path for call in recorder.calls] + ['']  # -1: no module
-    return [(node.op, paths[node.call], node.inputs, node.plain_add,
-             len(node.settings))
-            for node in recorder.nodes] + [recorder.output_nodes]
+class _Operations(Recorder):
+    """A recording of operations whose labels nobody will ask for."""
+
+    def _apply_rule(self, call: OpCall) -> List[Optional[Tensor]]:
+        if not all(t.is_floating_point() for t in call.outs):
+            return super()._apply_rule(call)  # not all of these are followed
+        if not hasattr(self, '_any'):
+            self._any = self.variables.new_fixed('not asked for')
+        return [self._any.expand(t.shape) for t in call.outs]

@@ -78,12 +78,12 @@ def trials(space: Space, recorder: Recorder, training: bool) -> List[Tensor]:
         whole[gone] = False
         blocks.append(whole)
     if training:
-        return [trial(space, 0), *blocks]
+        return blocks or [trial(space, 0)]
     attends = any(unit.kind in ATTENTION for unit in space.units)
     return [
-        trial(space, 0),
-        trial(space, 1), *(blocks or [trial(space, 2)]),
-        *([trial(space, 3)] if attends else [])
+        trial(space, 0), *(blocks or [trial(space, 2)]),
+        *([trial(space, 3)] if attends else []),
+        trial(space, 1)
     ]
 
 

@@ -143,7 +143,7 @@ def _tensors_to_slice(model: nn.Module,
                 'adapters that were put in since are merged first '
                 '(merge_and_unload of PEFT).')
         first = found.setdefault(id(tensors[name]), name)
-        if _content(sites[first]) != _content(sites[name]):
+        if first != name and _content(sites[first]) != _content(sites[name]):
             raise SubnetError(
                 f'{first!r} and {name!r} are one shared tensor, but the '
                 'space slices them differently. Declare their units '

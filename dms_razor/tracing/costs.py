@@ -126,10 +126,9 @@ class CostBuilder:
                                  1 + layout.U + torch.arange(layout.E),
                                  1 + layout.unit_of_element)
             factors = torch.where(index < 0, 0, factor[index.clamp(min=0)])
-            rows, entries = torch.unique(
-                factors.reshape(len(index), -1), dim=0, return_counts=True)
+            rows, entries = _counted(factors.reshape(len(index), -1))
             terms = []
-            for row, number in zip(rows.tolist(), entries.tolist()):
+            for row, number in zip(rows, entries):
                 row = tuple(f for f in row if f)
                 size = prod(layout.units[f - 1].size for f in row
                             if f <= layout.U)
@@ -137,6 +136,27 @@ class CostBuilder:
             self._axis_ids[key] = len(self._axes)
             self._axes.append(Axis(tuple(terms)))
         return self._axis_ids[key]
+
+
+def _counted(rows: Tensor) -> Tuple[List[List[int]], List[int]]:
+    """The different rows of whole numbers from 0 on, and how often each is
+    there; as one number each, since sorting rows takes long.
+
+    Args:
+        rows (Tensor): int64 ``[n, m]``.
+    """
+    base, keys = int(rows.max()) + 1, torch.zeros(len(rows), dtype=torch.int64)
+    if base**rows.shape[1] > 2**62:
+        found, entries = torch.unique(rows, dim=0, return_counts=True)
+        return found.tolist(), entries.tolist()
+    for column in rows.T:
+        keys = keys * base + column
+    found, entries = torch.unique(keys, return_counts=True)
+    digits = []
+    for _ in range(rows.shape[1]):
+        digits.append(found % base)
+        found = found // base
+    return torch.stack(digits[::-1], 1).tolist(), entries.tolist()
 
 
 def enclosing(path: str, elements: Dict[str, int]) -> Tuple[int, ...]:

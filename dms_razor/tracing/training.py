@@ -64,6 +64,8 @@ class TrainMode:
                     model):
                 with self.mode(model):
                     record_again(self.first, self.forward, self.inputs)
+                if not self.given and same_operations(self.first):
+                    self.first.again = None
         except Exception as error:
             self.failed(error)
 
@@ -134,6 +136,43 @@ def record_again(first: Recorder, forward: Callable, inputs: Tuple) -> None:
             known = {_key(fact) for fact in held[:place]}
             held[place:] = [f for f in held[place:] if _key(f) not in known]
     first.again = second
+
+
+def operations(recorder: Recorder) -> list:
+    """What was run, where, and on the results of what."""
+    paths = [call.path for call in recorder.calls] + ['']  # -1: no module
+    return [(node.op, paths[node.call], node.inputs, node.plain_add,
+             len(node.settings))
+            for node in recorder.nodes] + [recorder.output_nodes]
+
+
+def same_operations(first: Recorder) -> bool:
+    """Whether the second recording is of the operations of the first.
+
+    Then what is proved of one mode is proved of the other, for PyTorch's own
+    flags (what statistics a norm takes, whether a dropout drops) move no
+    channel. Sizes of reshapes grow with the samples; no other number differs.
+
+    Args:
+        first (Recorder): A recording with another as ``again``.
+    """
+    again = first.again
+    return operations(first) == operations(again) and all(
+        _alike(a, b, node.site is not None)
+        for node, other in zip(first.nodes, again.nodes)
+        for a, b in zip(node.settings, other.settings))
+
+
+def _alike(first: Any, second: Any, sizes: bool) -> bool:
+    """Whether an argument is the same, or a flag, or one of other sizes."""
+    if type(first) is not type(second):
+        return False
+    if type(first) is bool or sizes and type(first) is int:
+        return True
+    try:
+        return bool(first == second)
+    except (TypeError, ValueError):  # an array, or what cannot be compared
+        return False
 
 
 def _lists(facts: Facts) -> Tuple[list, list]:

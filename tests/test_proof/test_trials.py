@@ -56,7 +56,8 @@ def test_one_block_of_each_kind_goes_alone():
     assert rounds(space,
                   recorder) == [[element['first.0'], element['second.0']],
                                 [element['first.1']]]
-    *_, mixed, kept = trials(space, recorder, training=False)
+    _, mixed, kept, smallest = trials(space, recorder, training=False)
+    assert torch.equal(smallest, trial(space, 1))
     assert not kept[element['first.1']] and kept.sum() == len(kept) - 1
     assert [path for path, e in element.items() if not mixed[e]] == \
         ['first.0', 'second.0']
@@ -64,3 +65,27 @@ def test_one_block_of_each_kind_goes_alone():
                         Options(units=dict(first=dict(fixed=True)))).build()
     assert rounds(held, recorder) == [[held.blocks[0].element]]
     assert trial(space, 0)[[*element.values()]].all()
+
+
+def test_train_mode_removes_what_is_read_otherwise_there(monkeypatch):
+    """Of blocks whose inside is read alike, eval mode has proved it."""
+    net = build(
+        lambda net, x: net.out(net.first(x)),
+        first=nn.Sequential(Block(), Block(), Smooth()),
+        out=conv(16, 8))
+    images = torch.randn(1, 3, 8, 8)
+    recorder, again = (record(net, (images, ), run_model) for _ in range(2))
+    recorder.again = again
+    space = SpaceBuilder(recorder, Options()).build()
+    element = {block.path: block.element for block in space.blocks}
+    gone = [[path for path, e in element.items() if not each[e]]
+            for each in trials(space, recorder, training=True)]
+    assert gone == [['first.0']]
+
+    def reads(block, of):
+        return frozenset([('add', of is again and block.path == 'first.1')])
+
+    monkeypatch.setattr('dms_razor.proof.trials._reads', reads)
+    gone = [[path for path, e in element.items() if not each[e]]
+            for each in trials(space, recorder, training=True)]
+    assert gone == [['first.0'], ['first.1']]

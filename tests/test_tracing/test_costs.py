@@ -1,11 +1,13 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """The closed form, written down by hand for one network."""
+import pytest
 import torch
 from equality import assert_true, closed_form, keep_of
 from small_nets import Block, build, conv
 from torch import nn
 
 from dms_razor.trace import trace
+from dms_razor.tracing.costs import _counted
 
 IMAGES = torch.randn(1, 3, 8, 8)
 
@@ -31,6 +33,14 @@ def by_hand(c, inner, g, o, blocks):
         macs += there * 64 * 9 * 2 * c * i
         params += there * (9 * c * i + i + 9 * i * c + 2 * c)
     return macs, params
+
+
+@pytest.mark.parametrize('most', [3, 2**40])
+def test_rows_are_counted_as_pytorch_counts_them(most):
+    """With numbers that fit into one, and that do not."""
+    rows = torch.randint(3, (200, 2)) * (most // 3)
+    found, entries = torch.unique(rows, dim=0, return_counts=True)
+    assert _counted(rows) == (found.tolist(), entries.tolist())
 
 
 def test_the_closed_form_by_hand():

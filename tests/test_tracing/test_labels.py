@@ -108,3 +108,12 @@ def test_fixing_constants_is_nothing():
     variables = Variables()
     variables.fix(torch.zeros(3, dtype=torch.long), 'no reason')
     assert variables.fixed(variables.classes()) == {}
+
+
+def test_merged_pairs_are_noted_once():
+    variables = Variables()
+    first, second = variables.new(3), variables.new(3)
+    variables.merge(first.repeat(2), second.repeat(2))
+    pairs, = variables._merged
+    assert pairs.tolist() == [[1, 2, 3], [4, 5, 6]]
+    assert variables.classes().tolist() == [0, 1, 2, 3, 1, 2, 3]

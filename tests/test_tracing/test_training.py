@@ -3,6 +3,7 @@
 import copy
 import logging
 
+import numpy as np
 import pytest
 import torch
 from equality import assert_counts, keep_of, randomise, reasons
@@ -13,7 +14,7 @@ from trained_nets import assert_true_in_training
 
 from dms_razor.subnet.slicing import slice_model
 from dms_razor.trace import trace
-from dms_razor.tracing.training import TrainMode
+from dms_razor.tracing.training import SAME, TrainMode, _alike
 
 OUT = dict(out=conv(16, 8))
 ALONE = 'it runs in train mode alone'
@@ -352,3 +353,39 @@ def test_the_network_is_as_it_was():
     assert all(torch.equal(after[name], before[name]) for name in before)
     assert set(vars(net)) == names and net.steps == 0 and net.kept == []
     assert torch.equal(seen, torch.get_rng_state())
+
+
+class Asking(nn.Module):
+    """Asks for the mode, and does what ``other`` says where it trains."""
+
+    def __init__(self, other):
+        super().__init__()
+        self.stem, self.out, self.other = conv(3, 16), conv(16, 8), other
+        self.norm = nn.BatchNorm2d(16)
+
+    def forward(self, x):
+        x = F.relu(self.norm(self.stem(x)))
+        x = x.reshape(len(x), 16, -1).reshape(len(x), 16, *x.shape[-2:])
+        return self.out(self.other(x) if self.training else x[:, :16])
+
+
+@pytest.mark.parametrize('other, same', [
+    (lambda x: x[:, :16], True),
+    (lambda x: x[:, :32], False),
+    (lambda x: x[:, :16] * 2, False),
+])
+def test_the_same_operations_are_proved_once(other, same):
+    """Flags, and sizes that grow with the samples, make no other network."""
+    net = randomise(Asking(other))
+    space = trace(net, IMAGES)
+    assert (space.training == SAME) is same
+    if not same:
+        assert 'recorded and proved' in space.training
+
+
+def test_arguments_that_cannot_be_compared_are_not_the_same():
+    assert not _alike(np.zeros(2), np.zeros(2), False)
+    assert not _alike(1, 2, False) and _alike(1, 2, True)
+    assert _alike(True, False, False) and not _alike(True, 1, True)
+    assert _alike(slice(2), slice(2), False)
+    assert not _alike(slice(2), slice(3), True)
