@@ -143,12 +143,17 @@ class LayerMasks:
         return LayerMasks, (_no_masks, )
 
     def at_input(self, layer: nn.Module) -> bool:
-        """Whether a layer's input is masked instead of its weight."""
+        """Whether a layer's input is masked instead of its weight.
+
+        Masks along the rows, as of the dims of heads, are none of its input.
+        """
         if self.around or self.early or self.computed:
             return self.around
         weight = layer._parameters.get('weight')
         return (weight is not None and not weight.requires_grad
-                and is_plain_linear(layer))
+                and is_plain_linear(layer)
+                and all(mask.axis == 1
+                        for mask in self.inputs.get('weight', ())))
 
     def masked_input(self, args: tuple, kwargs: dict) -> Tuple[tuple, dict]:
         """Arguments of a layer, the first of them masked, and scaled."""

@@ -4,6 +4,7 @@ import pytest
 import torch
 from language_nets import WORDS, decoder
 from torch import nn
+from transformer_nets import tiny_vit
 
 from dms_razor import Search
 
@@ -34,6 +35,31 @@ def test_the_same_outputs_and_gradients_as_with_masked_weights(key_heads):
     (out, grad), (resting, other) = found
     assert torch.allclose(out, resting, atol=1e-12)
     assert grad.abs().max() > 1e-3
+    assert torch.allclose(grad, other, rtol=1e-9, atol=1e-12)
+
+
+def test_rows_are_masked_on_the_weight():
+    """Dims of heads are rows of one matrix of queries, keys and values."""
+    found = []
+    for rests in (False, True):
+        torch.manual_seed(0)
+        net, image = tiny_vit()
+        search = Search(
+            net.double().requires_grad_(not rests),
+            image.double(),
+            '70%',
+            total_steps=9)
+        assert {'qk', 'v'} <= {u.kind for u in search.space.units}
+        search.bank.ratios = torch.full_like(search.bank.ratios, .35)
+        search.bank.refresh()
+        out = net(image.double())
+        out = out[0] if isinstance(out, tuple) else out
+        found.append(
+            (out.detach(),
+             *torch.autograd.grad(out.square().sum(), search.bank.masks)))
+    (out, grad), (resting, other) = found
+    assert torch.allclose(out, resting, atol=1e-12)
+    assert grad.abs().max() > 0
     assert torch.allclose(grad, other, rtol=1e-9, atol=1e-12)
 
 

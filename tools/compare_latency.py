@@ -1,0 +1,312 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""Searched under latency, searched under MACs, narrowed evenly: which is best?
+
+    python tools/compare_latency.py scale_down --data FOLDER --seeds 0-2
+
+EXPERIMENT is one of tools/compare, or a file like those; its network, images
+and recipes are used. The parts of the network are measured once, with ONNX
+Runtime on an otherwise idle machine. Each row fills the same share of the
+supernet's latency, as it is measured, and is trained from new weights; in the
+end all networks are timed together, taking turns. What is finished is skipped.
+"""
+import argparse
+import json
+import statistics
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Optional, Sequence
+
+sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import torch  # noqa: E402  isort: skip
+
+from dms_razor import Search, baselines  # noqa: E402
+from dms_razor.network import run_model  # noqa: E402
+from dms_razor.subnet import build_subnet  # noqa: E402
+from dms_razor.subnet.slicing import plain_copy, slice_model  # noqa: E402
+from dms_razor.timing.bench import Here, Job  # noqa: E402
+from dms_razor.timing.clock import Setting  # noqa: E402
+from dms_razor.timing.measure import measure  # noqa: E402
+from dms_razor.trace import trace  # noqa: E402
+from tools.compare.command import parse_seeds  # noqa: E402
+from tools.compare.data import Images, load_images  # noqa: E402
+from tools.compare.experiment import Experiment, load  # noqa: E402
+from tools.compare.results import paired  # noqa: E402
+from tools.compare.store import Store, write_text  # noqa: E402
+from tools.compare.training import (Machine, evaluate,  # noqa: E402
+                                    new_weights, train)
+
+#: How often the budget is asked for in other words, and how near it is filled.
+ROUNDS, SLACK = 6, .01
+ROWS = {
+    'latency': 'searched under latency',
+    'macs': 'searched under MACs',
+    'even': 'narrowed evenly'
+}
+
+
+class Comparison:
+    """One experiment's networks at equal latency.
+
+    Args:
+        experiment (Experiment): Network, images, recipes.
+        images (Images): Its data.
+        machine (Machine): How networks are trained.
+        folder (Path): Where everything is written.
+        target (str): Share of the supernet's latency, e.g. '50%'.
+        divisor (int): Widths are multiples of it.
+    """
+
+    def __init__(self, experiment: Experiment, images: Images,
+                 machine: Machine, folder: Path, target: str,
+                 divisor: int) -> None:
+        self.experiment, self.images = experiment, images
+        self.machine = machine
+        self.folder, self.target = folder, target
+        self.table, self.store = folder / 'latency.json', Store(folder)
+        self.units = {'*': dict(divisor=divisor)} if divisor > 1 else None
+        self.setting = Setting('onnxruntime', 1)
+
+    def make_table(self) -> None:
+        """Measure the parts, unless that is done."""
+        if self.table.exists() and '"checksum"' in self.table.read_text():
+            return
+        network = self.network(0)
+        space = trace(network, self.images.example, units=self.units)
+        measure(network, space, Here(self.setting), self.table, held_out=20)
+
+    def network(self, seed: int) -> torch.nn.Module:
+        """A supernet with new weights."""
+        torch.manual_seed(seed)
+        return self.experiment.network(classes=self.images.classes)
+
+    def searching(self, network: torch.nn.Module, seed: int,
+                  **kwargs: Any) -> Search:
+        """A search of it under latency, or whatever ``kwargs`` say."""
+        settings = dict(
+            metric='latency',
+            latency_table=self.table,
+            target=self.target,
+            seed=seed,
+            units=self.units)
+        settings.update(kwargs)
+        return Search(network, self.images.example, **{
+            k: v
+            for k, v in settings.items() if v is not None
+        })
+
+    def macs_of_even(self) -> float:
+        """Share of the MACs that even narrowing to the latency keeps."""
+        search = self.searching(self.network(0), 0)
+        baselines.narrow(search, 'uniform')
+        space = search.space
+        return space.cost(search.keep(), 'macs') / \
+            space.resource.supernet('macs')
+
+    def search(self, row: str, seed: int) -> Dict[str, Any]:
+        """Weights and state of a search, or of even narrowing."""
+        network, what = self.network(seed), f'{row} seed {seed}:'
+        search = self.searching(network, seed)
+        if row == 'even':
+            baselines.narrow(search, 'uniform', seed=seed)
+        else:
+            if row == 'macs':
+                search.close()
+                search = self.searching(
+                    network,
+                    seed,
+                    metric='macs',
+                    target=self.macs_of_even(),
+                    latency_table=None)
+            self._search(search, network, seed, what)
+        return dict(weights=network.state_dict(), search=search.state_dict())
+
+    def fill(self, row: str, seed: int) -> Dict[str, Any]:
+        """Export what fills the measured budget.
+
+        The budget is asked of the table in other words until what is measured
+        is within it: the prediction of one structure may be some percent off.
+        """
+        network, made = self.network(seed), self.state(row, seed)
+        search = self.searching(network, seed)
+        network.load_state_dict(made['weights'])
+        # The budget is filled under latency, whatever has been searched under.
+        search.load_state_dict(made['search'], with_changes=True)
+        whole, = Here(self.setting, 30)([self._job(lambda: self.network(0))])
+        limit = search.target / search.space.resource.supernet('latency')
+        limit *= whole['ms']
+        asked, best = search.target, None
+        for _ in range(ROUNDS):
+            selection = search.keep(search.project(asked))
+            subnet = slice_model(plain_copy(network), search.space, selection)
+            time, = Here(self.setting, 30)([self._job(lambda: subnet)])
+            if time['ms'] <= limit * (1 + SLACK) and (best is None
+                                                      or time['ms'] > best[0]):
+                best = time['ms'], asked, selection
+            asked *= limit / time['ms']
+            if abs(limit / time['ms'] - 1) < SLACK:
+                break
+        if best is None:
+            raise SystemExit(f'{row} seed {seed}: {ROUNDS} rounds found no '
+                             'network within the budget; is the machine idle?')
+        measured, asked, selection = best
+        search.export(
+            self.folder / 'subnets' / f'{row}_s{seed}',
+            target=asked,
+            measure=False,
+            picture=False)
+        space = search.space
+        return dict(
+            row=row,
+            seed=seed,
+            limit=limit,
+            measured=measured,
+            predicted=space.cost(selection, 'latency'),
+            macs=space.cost(selection, 'macs') /
+            space.resource.supernet('macs'),
+            params=space.cost(selection, 'params'),
+            structure=[[unit.name, int(n), unit.size]
+                       for unit, n in zip(space.units, space.counts(selection))
+                       ])
+
+    def train(self, row: str, seed: int) -> Dict[str, float]:
+        """Accuracy of what was found, from new weights."""
+        model = self._subnet(row, seed)
+        new_weights(model, seed, self.experiment.init)
+        train(model, self.images, self.experiment.train, seed, self.machine,
+              f'{row} seed {seed}: training')
+        return dict(
+            top1=round(evaluate(model, self.images, self.machine)[0], 3))
+
+    def state(self, row: str, seed: int) -> Dict[str, Any]:
+        """What :meth:`search` has found, once."""
+        return self.store.made_once(f'searches/{row}_s{seed}',
+                                    lambda: self.search(row, seed))
+
+    def _subnet(self, row: str, seed: int) -> torch.nn.Module:
+        folder = self.folder / 'subnets' / f'{row}_s{seed}'
+        return build_subnet(self.network(seed), folder / 'subnet.json')
+
+    def _job(self, make: Callable) -> Job:
+        return Job('a network', lambda:
+                   (make().eval(), [self.images.example], run_model), True)
+
+    def _search(self, search: Search, network: torch.nn.Module, seed: int,
+                what: str) -> None:
+        number, recipe = len(self.images.train[1]), self.experiment.search
+        steps = recipe.length(number)
+        extra = round(self.experiment.width_only_epochs * recipe.epoch(number))
+        search.set_length(steps, width_only_steps=extra)
+        train(
+            network,
+            self.images,
+            recipe,
+            1000 + seed,
+            self.machine,
+            f'{what} search',
+            steps=steps + extra,
+            search=search)
+
+    def timed(self, runs: Sequence[Dict[str, Any]]) -> Dict[str, float]:
+        """Milliseconds of the supernet and of all subnets, taking turns."""
+        jobs = [self._job(lambda: self.network(0))]
+        for run in runs:
+            jobs.append(
+                self._job(partial(self._subnet, run['row'], run['seed'])))
+        times = Here(self.setting, 30)(jobs)
+        names = ['supernet', *map(name_of, runs)]
+        return {name: time['ms'] for name, time in zip(names, times)}
+
+
+def name_of(run: Dict[str, Any]) -> str:
+    """Of a run's files."""
+    return f'{run["row"]}_s{run["seed"]}'
+
+
+def page(runs: Sequence[Dict[str, Any]], times: Dict[str, float]) -> str:
+    """The table, means over seeds."""
+    lines = [
+        '| network | latency (ms) | of the supernet | MACs kept | top-1 (%) | '
+        'seeds | latency search minus it |', '| --- ' * 7 + '|'
+    ]
+    first = [run for run in runs if run['row'] == 'latency']
+    for row, name in ROWS.items():
+        group = [run for run in runs if run['row'] == row]
+        if not group:
+            continue
+        ms = statistics.fmean(times[name_of(run)] for run in group)
+        top1 = [run['top1'] for run in group]
+        spread = f' ± {statistics.stdev(top1):.2f}' if len(top1) > 1 else ''
+        minus = None if row == 'latency' else paired(first, group)
+        lines.append(
+            f'| {name} | {ms:.3f} | {ms / times["supernet"]:.1%} | '
+            f'{statistics.fmean(run["macs"] for run in group):.1%} | '
+            f'{statistics.fmean(top1):.2f}{spread} | {len(group)} | ' +
+            (f'{minus[0]:+.2f} ± {minus[1]:.2f} |' if minus else '|'))
+    return '\n'.join(lines)
+
+
+def kept(file: Path, make: Callable[[], Dict[str, Any]]) -> Dict[str, Any]:
+    """What ``make()`` gives, made once."""
+    if not file.exists():
+        write_text(file, json.dumps(make()))
+    return json.loads(file.read_text(encoding='utf-8'))
+
+
+def main(arguments: Optional[List[str]] = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('experiment')
+    parser.add_argument('--data', help='folder of images; else digits')
+    parser.add_argument('--seeds', type=parse_seeds, default=[0])
+    parser.add_argument('--target', default='50%')
+    parser.add_argument('--divisor', type=int, default=1)
+    parser.add_argument('--amp', action='store_true')
+    parser.add_argument('--out', type=Path)
+    parser.add_argument(
+        '--until',
+        choices=('search', 'fill', 'train'),
+        default='train',
+        help='filling the budget and timing want an idle machine, searches '
+        'and trainings do not')
+    args = parser.parse_args(arguments)
+    name, experiment = load(args.experiment)
+    folder = args.out or Path('work_dirs/compare_latency') / name
+    torch.set_num_threads(1)
+    images = load_images(args.data, experiment.data, folder.parent / 'images')
+    compared = Comparison(experiment, images, Machine(1, args.amp), folder,
+                          args.target, args.divisor)
+    compared.make_table()
+    plan = [(row, seed) for seed in args.seeds for row in ROWS]
+    for row, seed in plan:
+        compared.state(row, seed)
+    if args.until == 'search':
+        return
+    runs = [
+        kept(folder / 'filled' / f'{row}_s{seed}.json',
+             partial(compared.fill, row, seed)) for row, seed in plan
+    ]
+    if args.until == 'fill':
+        return
+    for run in runs:
+        run.update(
+            kept(folder / 'trained' / f'{name_of(run)}.json',
+                 partial(compared.train, run['row'], run['seed'])))
+    times = compared.timed(runs)
+    write_text(
+        folder / 'results.json',
+        json.dumps(
+            dict(
+                experiment=name,
+                target=args.target,
+                setting=compared.setting.describe(),
+                times=times,
+                runs=runs),
+            indent=1) + '\n')
+    print(page(runs, times))
+
+
+if __name__ == '__main__':
+    main()
