@@ -67,6 +67,14 @@ def test_three_milliseconds(tmp_path, monkeypatch):
         format=FORMAT,
         layers={},
         parts={},
+        setting=dict(
+            backend='torch',
+            threads=1,
+            device='cpu',
+            precision='fp32',
+            processor='mine',
+            versions={}),
+        input=[],
         grid=[.5, 1.],
         coefficients=dict(base=0., scale=0., rest=3 / .45e9, traffic=0.))
     cfg.model.latency_table = str(tmp_path / 'table.json')

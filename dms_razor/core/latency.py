@@ -21,8 +21,10 @@ import torch
 from torch import Tensor
 
 from .layout import Layout
+from .plain_json import loads
 from .resource import METRICS, Cost, Metric, ResourceModel
 from .surfaces import Surfaces
+from .table_file import MOST_BYTES, Unsound, check_table, check_version
 from .tables import compile_tables
 
 FORMAT = 'dms_razor.latency'
@@ -47,10 +49,13 @@ def read_table(path: Union[str, Path]) -> Dict[str, Any]:
     """A table from its file.
 
     Raises:
-        LatencyError: It is not there, damaged, unfinished or something else.
+        LatencyError: It is not there, damaged, unfinished, of a later format
+            or something else.
     """
     try:
-        content = json.loads(Path(path).read_text(encoding='utf-8'))
+        if Path(path).stat().st_size > MOST_BYTES:
+            raise ValueError(f'it has more than {MOST_BYTES:,} bytes')
+        content = loads(Path(path).read_text(encoding='utf-8'))
     except FileNotFoundError as error:
         raise LatencyError(f'there is no table of latencies {str(path)!r}; '
                            f'make one: {COMMAND}') from error
@@ -62,6 +67,10 @@ def read_table(path: Union[str, Path]) -> Dict[str, Any]:
     if not isinstance(content, dict) or content.get('format') != FORMAT:
         raise LatencyError(f'{str(path)!r} is no table of latencies: its '
                            f'format is not {FORMAT!r}. Make one: {COMMAND}')
+    try:
+        check_version(content)
+    except Unsound as error:
+        raise LatencyError(f'{str(path)!r}, {error}') from None
     if not content.get('coefficients'):
         raise LatencyError(
             f'{str(path)!r} was not finished: run the same command once more, '
@@ -70,6 +79,12 @@ def read_table(path: Union[str, Path]) -> Dict[str, Any]:
         raise LatencyError(
             f'{str(path)!r} does not match its checksum: it was edited or '
             f'damaged. Take the file as it was written, or: {COMMAND}')
+    try:
+        check_table(content, COEFFICIENTS)
+    except Unsound as error:
+        raise LatencyError(
+            f'{str(path)!r} is no sound table of latencies, {error}: it was '
+            f'edited. Make it again: {COMMAND}') from None
     return content
 
 

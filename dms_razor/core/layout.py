@@ -32,6 +32,9 @@ KINDS = ('width', 'depth', 'heads', 'qk', 'v')
 # are few and large.
 _GAIN = dict(width=1, depth=4, heads=4, qk=1, v=1)
 
+# So many sorts of rows of one size each are quicker than one of everything.
+_MOST_SIZES = 32
+
 
 @dataclass(frozen=True)
 class Unit:
@@ -167,6 +170,8 @@ class Layout:
             ``[E]``.
         row_start, size_of_row (Tensor): First element and number of elements
             of each row, int64 ``[R]``.
+        rows_by_size (tuple[Tensor]): Elements of the rows of each size, int64
+            ``[rows, size]``; none where rows have more than 32 sizes.
 
     Raises:
         ValueError: If there is no unit or two units have the same name.
@@ -207,6 +212,10 @@ class Layout:
         self.place_in_row = (
             torch.arange(self.E) - self.row_start[self.row_of_element])
         self.depth_elements = self.is_depth[self.unit_of_element]
+        sizes = self.size_of_row.unique().tolist()
+        self.rows_by_size = tuple(
+            self.row_start[self.size_of_row == size, None] + torch.arange(size)
+            for size in sizes) if len(sizes) <= _MOST_SIZES else ()
         self._starts = list(accumulate((u.elements for u in units), initial=0))
 
     @property
@@ -228,6 +237,7 @@ class Layout:
         for name, value in vars(self).items():
             if isinstance(value, Tensor):
                 setattr(moved, name, value.to(device))
+        moved.rows_by_size = tuple(x.to(device) for x in self.rows_by_size)
         return moved
 
     def slice_of(self, unit: int) -> slice:

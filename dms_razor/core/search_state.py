@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from .budget import AUTO
+from .plain_json import loads
 
 #: Of the format. States of dms_razor 0.1 carry none and are read as well.
 VERSION = 2
@@ -106,7 +107,7 @@ def _differences(search: Any, state: Dict[str, Any]) -> str:
     try:
         if settings.numel() > 100_000:  # a view may be of any size
             raise ValueError
-        then = json.loads(bytes(settings.tolist()))
+        then = loads(bytes(settings.tolist()).decode())
         then = {name: then.get(name) for name in settings_of(search)}
     except (AttributeError, TypeError, ValueError, RuntimeError):
         raise ValueError('"settings" of the saved search cannot be read: it '

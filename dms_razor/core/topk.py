@@ -53,27 +53,34 @@ def rank_order(importance: Tensor,
                previous: Optional[Tensor] = None) -> Tensor:
     """Sort the elements of every row by importance.
 
-    A flat sort with two keys, row and importance. Both passes are stable; a
-    single float key "row + importance" would lose the importance in the
-    rounding.
+    Rows of one size are sorted together, each by itself. Where their sizes are
+    many, one flat sort with two keys, row and importance, does it: two stable
+    passes, since a single float key "row + importance" would lose the
+    importance in the rounding.
 
     Args:
         importance (Tensor): Float ``[E]``.
         layout (Layout): The units.
-        previous (Tensor, optional): Previous order, int64 ``[E]``; equal
-            importances keep it. Defaults to the order in the network.
+        previous (Tensor, optional): Previous order, row by row, int64
+            ``[E]``; equal importances keep it. Defaults to the order in the
+            network.
 
     Returns:
         Tensor: Element ids, row by row, least important first, int64 ``[E]``.
     """
     layout = layout.to(importance.device)
     if previous is None:
-        order = importance.argsort(stable=True)
-    else:
-        by_importance = importance.index_select(0, previous)
+        previous = torch.arange(layout.E, device=importance.device)
+    by_importance = importance.index_select(0, previous)
+    if not layout.rows_by_size:
         order = previous.index_select(0, by_importance.argsort(stable=True))
-    rows = layout.row_of_element.index_select(0, order)
-    return order.index_select(0, rows.argsort(stable=True))
+        rows = layout.row_of_element.index_select(0, order)
+        return order.index_select(0, rows.argsort(stable=True))
+    order = torch.empty_like(previous)
+    for places in layout.rows_by_size:
+        within = by_importance.take(places).argsort(dim=1, stable=True)
+        order.put_(places, previous.take(places.gather(1, within)))
+    return order
 
 
 def ranks_from_order(order: Tensor, layout: Layout) -> Tensor:

@@ -11,10 +11,12 @@ def innermost(optimizer: Any) -> Optimizer:
 
     Raises:
         TypeError: There is none of PyTorch's.
+        ValueError: See :func:`refuse_engines`.
     """
     seen: List[Any] = []
     while not any(optimizer is other for other in seen):
         seen.append(optimizer)
+        refuse_engines(optimizer)
         inner = getattr(optimizer, 'optimizer', None)
         if inner is not None and hasattr(inner, 'step'):
             optimizer = inner
@@ -25,6 +27,37 @@ def innermost(optimizer: Any) -> Optimizer:
             'which is no optimizer of PyTorch and wraps none: call '
             'search.step() yourself, before each of its steps')
     return optimizer
+
+
+#: Packages whose engines step, scale and reduce in ways of their own.
+_ENGINES = ('deepspeed', 'colossalai')
+
+
+def refuse_engines(*parts: Any) -> None:
+    """Refuse DeepSpeed and the like, which take the loop over.
+
+    ZeRO puts the weights into flat partitions, each rank's optimizer steps on
+    its own, and the loss is scaled inside of the engine: no step of a whole
+    network is there that a search could follow. None was tried.
+
+    Args:
+        *parts: Networks, optimizers and what wraps them.
+
+    Raises:
+        ValueError: One is of such a package, or mmengine's wrapper of one.
+    """
+    for part in parts:
+        for kind in type(part).__mro__:
+            package, name = kind.__module__.partition('.')[0], kind.__name__
+            if package in _ENGINES or name.removeprefix(
+                    'MM').lower().startswith(_ENGINES):
+                raise ValueError(
+                    f'a search cannot follow {name}, of an engine that has '
+                    'steps and partitions of its own (DeepSpeed ZeRO and the '
+                    'like): train the search with DistributedDataParallel, '
+                    'the default of --launcher (leave out strategy), or with '
+                    "accelerate's own; the exported network, which is "
+                    'smaller, may be trained with it')
 
 
 def refuse_flat(weights: Iterable[Tensor]) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Dict, List, Union
 
 from mmrazor.structures import Candidates
 
+from ..core.plain_json import loads
 from ..errors import SubnetError
 from ..subnet.files import write_text
 from .mutator import DMSMutator
@@ -66,7 +67,7 @@ def read_state(path: Union[str, Path], mutator: DMSMutator) -> Dict[str, Any]:
     """
     origin = f'the evolution in {str(path)!r}'
     try:
-        state = json.loads(Path(path).read_text(encoding='utf-8'))
+        state = loads(Path(path).read_text(encoding='utf-8'))
     except (OSError, ValueError) as error:
         raise SubnetError(
             f'{origin} cannot be read ({error}); name a {NAME.format("N")} '

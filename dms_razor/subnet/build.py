@@ -19,7 +19,7 @@ from ..network import (fingerprint, make_inputs, named_tensors, refuse_wrapped,
                        shape_differences, state_shapes, tensors_of)
 from .manifest import Manifest, joined
 from .restore import unchanged_on_failure
-from .slicing import get_width, replace_by_identity, set_width
+from .slicing import get_width, memory_format, replace_by_identity, set_width
 from .weights import load_weights
 
 
@@ -111,7 +111,8 @@ def _shrink(model: nn.Module, manifest: Manifest, init: Optional[Callable],
         if len(shape) == tensor.dim() and list(shape) != list(tensor.shape):
             shrunk.add(name)
             # .data keeps the Parameter object, also for those who share it
-            tensor.data = tensor.data[tuple(map(slice, shape))].clone()
+            part = tensor.data[tuple(map(slice, shape))]
+            tensor.data = part.clone(memory_format=memory_format(tensor))
     for path, module in manifest.modules.items():
         part = model.get_submodule(path)
         if 'slim' in module:

@@ -40,7 +40,7 @@ from .report import Report, amount, compare_layers
 from .slicing import plain_copy, slice_model
 from .statistics import recalibrate, training_norms
 from .timed import Timed
-from .weights import save_weights
+from .weights import save_weights, with_weights
 
 FILES = ('subnet.json', 'subnet.pth', 'retrain.py', 'base.py', 'report.md',
          'report.json', 'report.html', 'structure.png', 'latency.png')
@@ -108,6 +108,7 @@ def export_subnet(out_dir: Union[str, Path],
                   limits: Optional[Mapping[str, float]] = None,
                   inputs: Any = None,
                   forward: Optional[Callable] = None,
+                  weights: Any = None,
                   retrain: Optional[Any] = None,
                   bn_data: Optional[Iterable] = None,
                   bn_batches: int = 20,
@@ -126,10 +127,11 @@ def export_subnet(out_dir: Union[str, Path],
         selection (Tensor): Bool of shape [E], True for what stays.
         target (float, optional): What was asked, in units of ``metric``.
         metric (str): What ``target`` limits. Defaults to 'macs'.
-        limits (Mapping[str, float], optional): In place of both, what was
-            asked in each of several metrics.
+        limits (Mapping[str, float], optional): In place of both, of several.
         inputs, forward: What MACs are counted on and how the network is
             called, if not as when it was traced.
+        weights (Any, optional): In place of the model's own, their moving
+            average: see :func:`.weights.with_weights`.
         retrain (RetrainConfig, optional): What makes retrain.py, if any.
         bn_data, bn_batches, bn_forward: What the BatchNorm statistics, which
             are else the supernet's, are taken from: see :func:`recalibrate`.
@@ -142,22 +144,30 @@ def export_subnet(out_dir: Union[str, Path],
         ValueError: There is no such metric.
     """
     limits = limits or ({} if target is None else {metric: target})
-    for name in limits or (metric, ):
-        METRICS.find(name)
+    model, notes = _weighed(model, weights, notes)
     selection = space.checked(selection)
     metric = _binding(space, selection, limits, metric)
     texts = {} if retrain is None else retrain.files()
     subnet, report = _cut(model, space, selection, inputs, forward, metric,
                           limits)
     _know(report, decision, scores, timed, notes)
-    picture = picture and _can_draw(report)
     _take_statistics(subnet, report, bn_data, bn_batches, bn_forward)
     check_finite(subnet)
     report.even = even_share(space, limits or {metric: report.cost(metric)})
+    picture = picture and _can_draw(report)
     _write(out_dir, model, subnet, report, texts, picture)
     inputs = space.example_inputs if inputs is None else inputs
     return Export(
         Path(out_dir), subnet, report.manifest, report, inputs, forward)
+
+
+def _weighed(model: nn.Module, weights: Any,
+             notes: Sequence[str]) -> Tuple[nn.Module, Sequence[str]]:
+    """The model, with other weights in a copy of it if there are any."""
+    if weights is None:
+        return model, notes
+    note = 'The weights are those that were given to the export, an average.'
+    return with_weights(plain_copy(model), weights), [*notes, note]
 
 
 def _know(report: Report, decision: Optional[Decision],
@@ -198,7 +208,9 @@ def _write(out_dir: Union[str, Path], model: nn.Module, subnet: nn.Module,
 
 def _binding(space: Space, selection: Tensor, limits: Mapping[str, float],
              metric: str) -> str:
-    """The metric whose limit the subnet comes nearest to."""
+    """The metric whose limit the subnet comes nearest to; all are known."""
+    for name in limits or (metric, ):
+        METRICS.find(name)
     return max(
         limits,
         key=lambda name: space.cost(selection, name) / limits[name],

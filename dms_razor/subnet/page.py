@@ -12,6 +12,7 @@ from typing import Any, Dict, Iterable, List, Optional, Sequence, Union
 
 from ..core.budget import format_amount
 from ..core.decision import Decision
+from ..core.plain_json import loads
 from ..core.resource import METRICS
 from ..errors import SubnetError
 from .files import write_text
@@ -83,8 +84,7 @@ def write_page(folder: Union[str, Path],
     """
     folder = Path(folder)
     try:
-        report = json.loads(
-            (folder / 'report.json').read_text(encoding='utf-8'))
+        report = loads((folder / 'report.json').read_text(encoding='utf-8'))
         report['asked'], report['units']
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise SubnetError(

@@ -8,13 +8,13 @@ network that is built from code has to match; so a file cannot ask for memory.
 """
 import json
 import math
-import re
 from typing import Any, Callable, Dict, List
 
 import numpy as np
 import torch
 
 from ..core.layout import KINDS
+from ..core.plain_json import nests_deeper
 from ..errors import SubnetError
 from ..network import fingerprint
 
@@ -42,14 +42,9 @@ def parse(text: str, origin: str) -> Any:
             f'{origin} has {len(text):,} characters, more than any subnet '
             'takes: it is damaged or no manifest. Export the subnet again.')
 
-    # A recursion limit that somebody has raised would let Python's own decoder
-    # run out of the stack, which ends the process.
-    depth = 0
-    for bracket in re.finditer(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', text):
-        depth += {'[': 1, '{': 1, ']': -1, '}': -1}.get(bracket[0], 0)
-        if depth > 2 * MOST_DEPTH:
-            raise SubnetError(f'{origin} is not readable as JSON: it nests '
-                              'too deep. Export the subnet again.')
+    if nests_deeper(text, 2 * MOST_DEPTH):
+        raise SubnetError(f'{origin} is not readable as JSON: it nests too '
+                          'deep. Export the subnet again.')
 
     def once(pairs: List) -> Dict[str, Any]:
         entries = dict(pairs)

@@ -186,12 +186,14 @@ def slice_tensor(tensor: Tensor, sites: Sequence[SliceSite],
         selection (Tensor): Bool of shape [E].
 
     Returns:
-        Tensor: A new contiguous tensor; it shares no memory with ``tensor``.
+        Tensor: A new tensor in the memory format of the old one; it shares no
+        memory with ``tensor``.
 
     Raises:
         SubnetError: A site does not fit the tensor.
     """
     _check_sites(tensor, sites)
+    last = memory_format(tensor)
     # the grouped axis first: its groups are counted along the full axis 0
     for site in sorted(sites, key=lambda site: site.groups, reverse=True):
         if site.fold is not None:
@@ -208,7 +210,25 @@ def slice_tensor(tensor: Tensor, sites: Sequence[SliceSite],
                                row.nonzero().flatten().to(tensor.device))
             for chunk, row in zip(tensor.chunk(site.groups, 0), rows)
         ])
-    return tensor.contiguous()
+    # contiguous() would leave a 1 x 1 convolution as it is
+    return torch.empty_like(tensor, memory_format=last).copy_(tensor)
+
+
+def memory_format(tensor: Tensor) -> torch.memory_format:
+    """Channels last, if a tensor's strides are just those; else contiguous.
+
+    Where nothing tells them apart, a tensor is contiguous.
+    """
+
+    def strides(format: torch.memory_format) -> Tuple[int, ...]:
+        empty = torch.empty(tensor.shape, memory_format=format, device='meta')
+        return empty.stride()
+
+    plain = torch.contiguous_format
+    last = {4: torch.channels_last, 5: torch.channels_last_3d}
+    found = last.get(tensor.dim(), plain)
+    return found if strides(plain) != tensor.stride() == strides(
+        found) else plain
 
 
 def fold_slots(tensor: Tensor, site: SliceSite, selection: Tensor) -> Tensor:

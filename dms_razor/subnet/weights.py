@@ -14,6 +14,8 @@ from ..network import named_tensors, shape_differences, state_shapes
 from .files import whole_file
 
 __getattr__ = moved_names(__name__)
+#: What averages of torch and mmengine count beside the weights.
+_COUNTS = ('n_averaged', 'steps')
 
 
 def save_weights(model: nn.Module, path: Union[str, Path]) -> None:
@@ -89,6 +91,45 @@ def load_weights(model: nn.Module,
     state._metadata = model.state_dict()._metadata  # type: ignore
     # strict=False: entries that are no tensors are left out here
     model.load_state_dict(state, strict=False)
+
+
+def with_weights(model: nn.Module, weights: Any) -> nn.Module:
+    """Give a network other weights, such as their moving average.
+
+    Args:
+        model (nn.Module): A copy of the network, to be changed.
+        weights (nn.Module | Mapping | str | Path): A network of the same
+            tensors, also one inside of ``.module`` (of timm's ``ModelEmaV3``,
+            torch's ``AveragedModel``, mmengine's averages), its state dict, or
+            a checkpoint.
+
+    Returns:
+        nn.Module: ``model``.
+
+    Raises:
+        SubnetError: They are of another network, or not finite.
+    """
+    own = state_shapes(model)
+    while isinstance(weights, nn.Module):
+        state, inner = weights.state_dict(), getattr(weights, 'module', None)
+        outer = set(state) != set(own) and isinstance(inner, nn.Module)
+        weights = inner if outer else state
+    found = {
+        name: value
+        for name, value in read_weights(weights).items()
+        if name in own or name not in _COUNTS
+    }
+    differences = shape_differences(own, {
+        name: list(value.shape)
+        for name, value in found.items()
+    })
+    if differences:
+        raise SubnetError(
+            f'weights= are not those of the {type(model).__name__} that was '
+            f'searched: {listed(differences, 3)}. Give the average of this '
+            'very network, made while it was searched, or its state dict.')
+    load_weights(model, found)
+    return model
 
 
 def _leave_meta(model: nn.Module, weights: Mapping[str, Tensor]) -> None:

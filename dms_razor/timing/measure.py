@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from ..core.latency import (COEFFICIENTS, FORMAT, Latency, LatencyError,
                             checksum, layers_of)
 from ..core.layout import Unit
+from ..core.plain_json import loads
 from ..core.steps import probed_widths
+from ..core.table_file import VERSION
 from ..network import as_arguments, run_model
 from ..space import Space
 from ..subnet.files import write_text
@@ -66,7 +68,7 @@ def measure(
         Path(path),
         dict(
             format=FORMAT,
-            version=1,
+            version=VERSION,
             layers=layers_of(space.resource),
             setting=bench.describe(),
             input=[
@@ -129,10 +131,13 @@ def _begun(path: Path, head: Dict[str, Any]) -> Dict[str, Any]:
     if not path.exists():
         return dict(head, points={})
     try:
-        found = json.loads(path.read_text(encoding='utf-8'))
+        found = loads(path.read_text(encoding='utf-8'))
     except ValueError as error:
         raise LatencyError(f'{str(path)!r} is there and is no table ({error});'
                            ' name another file or remove it') from error
+    if not isinstance(found, dict):
+        raise LatencyError(f'{str(path)!r} is there and is no table; name '
+                           'another file or remove it')
     differ = [name for name in head if found.get(name) != head[name]]
     if differ:
         raise LatencyError(

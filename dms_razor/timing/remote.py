@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from ..core.latency import LatencyError, layers_of
+from ..core.plain_json import loads
 from ..space import Space
 from ..subnet.files import whole_file
 from . import on_device
@@ -116,7 +117,7 @@ class Elsewhere:
     def __init__(self, path: Union[str, Path]) -> None:
         self.path = str(path)
         try:
-            found = json.loads(Path(path).read_text(encoding='utf-8'))
+            found = loads(Path(path).read_text(encoding='utf-8'))
         except (OSError, ValueError) as error:
             raise LatencyError(
                 f'{self.path!r} cannot be read as times of a device ({error});'

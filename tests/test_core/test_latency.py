@@ -39,6 +39,14 @@ def table():
         format=FORMAT,
         version=1,
         layers=layers_of(RESOURCE),
+        setting=dict(
+            backend='torch',
+            threads=1,
+            device='cpu',
+            precision='fp32',
+            processor='mine',
+            versions={}),
+        input=[[1, 3, 8, 8]],
         grid=list(grid),
         parts={
             '0 stem': [[product(1., b, 2.) for b in grid] for _ in grid],

@@ -10,7 +10,15 @@ from dms_razor.core.latency import LatencyError, checksum
 from dms_razor.core.steps import (costly_widths, divisor_of, probed_widths,
                                   resolved, resolved_divisor, rounded, saved)
 
-TABLE = dict(format='dms_razor.latency', coefficients=dict(base=0.))
+TABLE = dict(
+    format='dms_razor.latency',
+    layers={},
+    parts={},
+    grid=[1.],
+    input=[],
+    coefficients=dict(base=0., scale=0., rest=0., traffic=0.))
+SETTING = dict(
+    backend='torch', threads=1, precision='fp32', processor='x', versions={})
 
 
 def with_steps(step, noise=0., device='cpu', layers=3):
@@ -23,7 +31,7 @@ def with_steps(step, noise=0., device='cpu', layers=3):
 
     return dict(
         TABLE,
-        setting=dict(device=device),
+        setting=dict(SETTING, device=device),
         steps={
             str(n): {
                 str(w): ms(w)

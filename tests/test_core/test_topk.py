@@ -62,6 +62,26 @@ def test_masks_and_ranks_against_loops(space):
         atol=1e-12)
 
 
+@pytest.mark.parametrize('sizes', [range(1, 60), (3, 1, 3, 2, 3)])
+def test_orders_of_rows_of_many_sizes_and_of_few(sizes):
+    """Beyond 32 sizes everything is sorted at once."""
+    layout = Layout([
+        Unit(f'u{n}', 'width', size, groups=1 + n % 2)
+        for n, size in enumerate(sizes)
+    ])
+    assert len(layout.rows_by_size) == (3 if len(sizes) == 5 else 0)
+    previous = initial_order(layout, 3)
+    importance = torch.randint(4, (layout.E, )).double()
+    assert rank_order(importance, layout, previous).tolist() == naive_order(
+        importance.tolist(), layout, previous.tolist())
+    assert rank_order(importance,
+                      layout).tolist() == naive_order(importance.tolist(),
+                                                      layout, range(layout.E))
+    places = torch.cat([x.flatten() for x in layout.rows_by_size]
+                       or [torch.arange(layout.E)])
+    assert places.sort().values.equal(torch.arange(layout.E))
+
+
 @fast
 @given(spaces())
 def test_identity_at_zero_whatever_the_importances(space):

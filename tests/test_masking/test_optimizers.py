@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.optim import LBFGS, SGD, Optimizer
 from toy_nets import make_search, plain_data, plain_net
 
-from dms_razor.masking.optimizers import innermost
+from dms_razor.masking.optimizers import innermost, refuse_engines
 
 DATA = plain_data()
 
@@ -211,3 +211,25 @@ def test_weights_of_fsdp1_are_refused(names_stay):
     with pytest.raises(ValueError, match='FSDP1.*DistributedDataParallel'):
         search.attach(SGD(weights, lr=.05))
     assert not search.attached
+
+
+def test_engines_that_take_the_loop_over_are_refused():
+    """By package and by the names of mmengine's and accelerate's wrappers.
+
+    None of them is installed here, so classes bear their names.
+    """
+    net = plain_net()
+    search, inner = make_search(net), SGD(net.parameters(), lr=.05)
+    zero = type('Zero', (), dict(__module__='deepspeed.runtime.zero.stage'))
+    for kind in (zero, type('DeepSpeedOptimizerWrapper', (Lightning, ),
+                            {}), type('Mine', (zero, ), {})):
+        engine = kind.__new__(kind)
+        engine.optimizer = inner
+        with pytest.raises(ValueError, match='ZeRO.*DistributedDataParallel'):
+            search.attach(engine)
+    for name in ('MMDeepSpeedEngineWrapper', 'DeepSpeedStrategy',
+                 'ColossalAIModelWrapper'):
+        with pytest.raises(ValueError, match=f'cannot follow {name}, of'):
+            refuse_engines(net, type(name, (), {})())
+    refuse_engines(net, inner, None)
+    search.attach(inner)

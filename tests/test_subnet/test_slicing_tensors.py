@@ -4,7 +4,7 @@ import torch
 
 from dms_razor.space import SliceSite
 from dms_razor.subnet import SubnetError
-from dms_razor.subnet.slicing import slice_tensor
+from dms_razor.subnet.slicing import memory_format, slice_tensor
 
 
 def test_grouped_input_axis_by_hand():
@@ -66,3 +66,31 @@ def test_a_site_that_does_not_fit():
                 match="The site on axis .* of 'w' has "
                 '.* tensor has shape .4, 2.. Use the network'):
             slice_tensor(torch.zeros(4, 2), [site], torch.ones(9).bool())
+
+
+@pytest.mark.parametrize('kernel', [1, 3])
+def test_channels_last_is_kept(kernel):
+    weight = torch.randn(4, 6, kernel, kernel)
+    last = weight.contiguous(memory_format=torch.channels_last)
+    if kernel == 1:  # what .to() leaves, as both formats fit
+        last = torch.empty(
+            4, 6, 1, 1, memory_format=torch.channels_last).copy_(weight)
+    site = SliceSite('weight', 1, torch.arange(6))
+    keep = torch.tensor([True, False, True, True, False, False])
+    found = slice_tensor(last, [site], keep)
+    assert torch.equal(found, weight[:, keep])
+    assert found.stride() == (3 * kernel**2, 1, 3 * kernel, 3)
+    plain = slice_tensor(weight, [site], keep)
+    assert plain.stride() == (3 * kernel**2, kernel**2, kernel, 1)
+
+
+def test_memory_formats():
+    for size, last in (((2, 3, 4, 5), torch.channels_last),
+                       ((2, 3, 4, 5, 6), torch.channels_last_3d)):
+        plain = torch.zeros(size)
+        assert memory_format(plain) == torch.contiguous_format
+        assert memory_format(plain.contiguous(memory_format=last)) == last
+        assert memory_format(plain.mT) == torch.contiguous_format
+    assert memory_format(torch.zeros(4)) == torch.contiguous_format
+    # one channel: nothing tells them apart
+    assert memory_format(torch.zeros(2, 1, 4, 4)) == torch.contiguous_format

@@ -1,28 +1,35 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """Files whose structure or bytes are wrong: refused, or as good as new."""
-import copy
 import json
 import random
 import resource
+import signal
 import tempfile
 import time
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Tuple
+from typing import (Any, Callable, Dict, Iterable, Iterator, List, Optional,
+                    Tuple)
 
 import torch
 from torch import nn
 
 from dms_razor import Search
 from dms_razor.compat import load_checkpoint
+from dms_razor.core.latency import (FORMAT, LatencyError, checksum, layers_of,
+                                    read_table, with_latency)
 from dms_razor.subnet import Manifest, SubnetError, build_subnet, load_weights
-from dms_razor.subnet.manifest import checksum
+from dms_razor.subnet.files import write_text
+from dms_razor.subnet.manifest import checksum as manifest_checksum
+from .mutations import VALUES, damaged, mutated, spoilt, with_code
 
-REMOVED = object()
-VALUES = (REMOVED, None, True, False, -1, 0, 1, 2**40, 10**30, .5, 1e300, '',
-          'stem', 'os', [], {}, [0], [1, -1], [2**40, 2**40], [[]], {
-              '': {}
-          }, dict(shape=[2**20, 2**20], dtype='float32'))
+#: Of one file: seconds and megabytes beyond which it is a fault.
+MOST_SECONDS, MOST_MEGABYTES = 5., 500.
+#: Address space beyond what is taken already: no file may end the machine.
+_ROOM = 2 * 1024**3
+#: Files between two notes of what was read.
+CHUNK = 250
 
 
 @dataclass
@@ -37,14 +44,23 @@ class Row:
 
     @property
     def holds(self) -> bool:
-        return not self.faults and self.seconds <= 5 and self.megabytes <= 500
+        return not self.faults and self.seconds <= MOST_SECONDS and \
+            self.megabytes <= MOST_MEGABYTES
+
+    def add(self, other: 'Row') -> None:
+        """Count what another run of the same kind has found."""
+        self.read += other.read
+        self.refused += other.refused
+        self.seconds = max(self.seconds, other.seconds)
+        self.megabytes = max(self.megabytes, other.megabytes)
+        self.faults += other.faults
 
     def cells(self) -> Dict[str, object]:
         return {
             'file': self.kind,
             'read': f'{self.read:,}',
             'refused': f'{self.refused:,}',
-            'slowest, s': f'{self.seconds:.1f}',
+            'slowest, CPU s': f'{self.seconds:.1f}',
             'more memory, MB': f'{self.megabytes:.0f}',
             'other errors': '; '.join(self.faults[:3]) or 0
         }
@@ -58,14 +74,15 @@ def network() -> nn.Module:
         nn.Flatten(), nn.Linear(8, 4))
 
 
-def run(times: int, seed: int = 0) -> List[Row]:
+def run(times: int, seed: int = 0, out: Optional[Path] = None) -> List[Row]:
     """Read ``times`` files, as many of each kind.
 
     Args:
         times (int): Files in all.
         seed (int): Of what is wrong in them.
+        out (Path, optional): What was found so far is noted there; a run with
+            the same seed goes on from it.
     """
-    source = random.Random(seed)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / 'inside'
         folder.mkdir()
@@ -73,13 +90,34 @@ def run(times: int, seed: int = 0) -> List[Row]:
         search.export(folder / 'subnet', picture=False)
         kinds = _kinds(folder, search)
         before = _written(folder)
-        rows = [
-            _read(kind, make, read, errors, times // len(kinds), source)
-            for kind, (make, read, errors) in kinds.items()
-        ]
+        rows = _noted(out, seed, kinds)
+        for start in range(0, times // len(kinds), CHUNK):
+            for kind, row in rows.items():
+                number = min(CHUNK, times // len(kinds) - start)
+                if row.read < start + number:
+                    source = random.Random(f'{seed} {kind} {start}')
+                    row.add(_read(kind, *kinds[kind], number, source))
+            if out is not None:
+                found = {kind: asdict(row) for kind, row in rows.items()}
+                write_text(out, json.dumps(dict(seed=seed, rows=found)))
         if _written(folder) - before:
-            rows[0].faults.append('something was written')
-    return rows
+            next(iter(rows.values())).faults.append('something was written')
+    return list(rows.values())
+
+
+def _noted(out: Optional[Path], seed: int, kinds: Iterable[str]) -> \
+        Dict[str, Row]:
+    """What an earlier run has found, of each kind."""
+    found: Dict[str, Any] = dict(seed=seed, rows={})
+    if out is not None and out.exists():
+        found = json.loads(out.read_text())
+        if found['seed'] != seed:
+            raise ValueError(f'{out} holds a run with seed {found["seed"]}; '
+                             f'name another file than for seed {seed}')
+    return {
+        kind: Row(**found['rows'].get(kind, dict(kind=kind)))
+        for kind in kinds
+    }
 
 
 def _kinds(folder: Path, search: Search) -> Dict[str, Tuple]:
@@ -106,7 +144,8 @@ def _kinds(folder: Path, search: Search) -> Dict[str, Tuple]:
     built = build_subnet(network(), folder / 'subnet')
     return {
         'manifest, structure':
-        (lambda s: sealed(mutated(content, s, VALUES)), manifest, SubnetError),
+        (lambda s: sealed(mutated(content, s, VALUES), manifest_checksum),
+         manifest, SubnetError),
         'manifest, bytes': (lambda s: damaged(text, s), manifest, SubnetError),
         'state dict':
         (lambda s: mutated(tensors, s, VALUES + tuple(spoilt(tensors, s))),
@@ -115,11 +154,47 @@ def _kinds(folder: Path, search: Search) -> Dict[str, Tuple]:
         (lambda s: damaged(weights, s), loaded, RuntimeError),
         'checkpoint, bytes': (lambda s: damaged(checkpoint, s), loaded,
                               RuntimeError),
+        'checkpoint with code': (lambda s: with_code(s, folder.parent), loaded,
+                                 RuntimeError),
         'old checkpoint, bytes': (lambda s: damaged(old, s), loaded,
                                   RuntimeError),
         'state of a search':
         (lambda s: mutated(state, s, VALUES + tuple(spoilt(state, s))),
          search.load_state_dict, ValueError),
+        **_tables(path.with_suffix('.json'), search)
+    }
+
+
+def _tables(path: Path, search: Search) -> Dict[str, Tuple]:
+    """The kinds of :func:`_kinds` that are tables of latencies."""
+    resource, grid = search.space.resource, [.5, 1.]
+    content = dict(
+        format=FORMAT,
+        version=1,
+        layers=layers_of(resource),
+        grid=grid,
+        parts={name: [[1., 2.], [1., 3.]]
+               for name in layers_of(resource)},
+        coefficients=dict(base=.1, scale=1., rest=0., traffic=0.),
+        setting=dict(
+            backend='torch', threads=1, device='cpu', precision='fp32',
+            processor='', versions=dict(torch='2')),
+        input=[[1, 3, 8, 8]],
+        steps={'conv': {'8': 1., '9': 2.}})  # yapf: disable
+
+    def table(text: bytes) -> None:
+        path.write_bytes(text)
+        timed = with_latency(resource, read_table(path), str(path))
+        timed.supernet('latency'), timed.minimum('latency')
+
+    text = sealed(content, checksum)
+    table(text)
+    return {
+        'latency table, structure':
+        (lambda s: sealed(mutated(content, s, VALUES), checksum), table,
+         LatencyError),
+        'latency table, bytes':
+        (lambda s: damaged(text, s), table, LatencyError)
     }
 
 
@@ -127,17 +202,41 @@ def _read(kind: str, make: Callable, read: Callable, errors: type, times: int,
           source: random.Random) -> Row:
     row, before = Row(kind), _peak()
     for _ in range(times):
-        made, started = make(source), time.monotonic()
+        made, started = make(source), time.process_time()
         row.read += 1
         try:
-            read(made)
-        except errors:
+            with _bounded():
+                read(made)
+        except errors as error:
             row.refused += 1
+            if isinstance(error.__cause__, (MemoryError, TimeoutError)):
+                row.faults.append(f'{error}'[:120])
         except Exception as error:
             row.faults.append(f'{type(error).__name__}: {error}'[:120])
-        row.seconds = max(row.seconds, time.monotonic() - started)
+        row.seconds = max(row.seconds, time.process_time() - started)
     row.megabytes = _peak() - before
     return row
+
+
+@contextmanager
+def _bounded() -> Iterator[None]:
+    """Ends what takes too long, or more memory than a machine may have."""
+
+    def ended(*_: Any) -> None:
+        raise TimeoutError(f'more than {MOST_SECONDS} s')
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    pages = int(Path('/proc/self/statm').read_text().split()[0])
+    most = pages * resource.getpagesize() + _ROOM
+    before = signal.signal(signal.SIGPROF, ended)
+    signal.setitimer(signal.ITIMER_PROF, MOST_SECONDS)
+    resource.setrlimit(resource.RLIMIT_AS, (most, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
 
 
 def _peak() -> float:
@@ -154,66 +253,7 @@ def _written(folder: Path) -> set:
             }
 
 
-def sealed(content: Dict) -> bytes:
+def sealed(content: Dict, checksum: Callable) -> bytes:
     """With a checksum that is right, as whoever edits a file can make it."""
     content = {k: v for k, v in content.items() if k != 'checksum'}
     return json.dumps(dict(content, checksum=checksum(content))).encode()
-
-
-def places(part: Any, path: Tuple = ()) -> Iterator[Tuple]:
-    """The path of every entry of nested dicts and lists."""
-    for name, value in (part.items() if isinstance(part, dict) else
-                        enumerate(part) if isinstance(part, list) else ()):
-        yield (*path, name)
-        yield from places(value, (*path, name))
-
-
-def mutated(content: Any, source: random.Random, values: Tuple) -> Any:
-    """A copy in which one to three entries are others or missing."""
-    content = copy.deepcopy(content)
-    for _ in range(source.choice([1, 1, 2, 3])):
-        everywhere = list(places(content))
-        if not everywhere:
-            break
-        path, value = source.choice(everywhere), source.choice(values)
-        part = content
-        for name in path[:-1]:
-            part = part[name]
-        if value is REMOVED:
-            del part[path[-1]]
-        else:
-            part[path[-1]] = copy.deepcopy(value)
-    return content
-
-
-def spoilt(state: Any, source: random.Random) -> Iterator[torch.Tensor]:
-    """Tensors of a state as they should not be."""
-    value = None
-    while not isinstance(value, torch.Tensor):
-        value = state
-        for name in source.choice(list(places(state))):
-            value = value[name]
-    yield value.double() * float('nan')
-    yield value.to('meta')
-    yield value.reshape(-1)[:0]
-    yield value.double() - 10
-    yield torch.zeros(1).expand(2**40)
-    if value.dim():
-        yield value.to_sparse()
-
-
-def damaged(data: bytes, source: random.Random) -> bytes:
-    """Bytes of which some are others, some are missing or there twice."""
-    found = bytearray(data)
-    for _ in range(source.choice([1, 1, 2, 8])):
-        at = source.randrange(len(found))
-        how = source.randrange(4)
-        if how < 2:
-            found[at] = source.randrange(256)
-        elif how == 2:
-            del found[at:at + source.choice([1, 4, 64])]
-        else:
-            found[at:at] = found[at:at + source.choice([1, 4, 64])]
-        if not found:
-            break
-    return bytes(found[:source.choice([None, None, None, len(found) // 2])])

@@ -1,21 +1,31 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
-"""Searches that are killed at random moments and resumed until they end."""
+"""Searches that are broken at random moments and resumed until they end.
+
+Four ways: the process is killed, its disk is full, the worker that loads its
+data vanishes, or one of its two ranks dies.
+"""
 import hashlib
+import json
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Dict, List
+from typing import Any, Dict, List, Optional
 
 from dms_razor.compat import load_checkpoint
 from dms_razor.subnet import Manifest, SubnetError, read_weights
+from dms_razor.subnet.files import write_text
 
-TRAIN = Path(__file__).resolve().parents[1] / 'train.py'
+TOOLS = Path(__file__).resolve().parents[1]
+HOW = ('kill', 'disk', 'worker', 'rank')
+#: Seconds in which what is broken has to end by itself.
+MOST_SECONDS = 120.
 CONFIG = '''
 custom_imports = dict(
     imports=['dms_razor.openmmlab'], allow_failed_imports=False)
@@ -37,7 +47,7 @@ model = dict(
             loss=dict(type='CrossEntropyLoss'))))
 data_preprocessor = dict(mean=[127.5], std=[127.5], num_classes=10)
 train_dataloader = dict(
-    batch_size=4, num_workers=0,
+    batch_size={batch}, num_workers={workers},
     sampler=dict(type='InfiniteSampler', shuffle=True),
     dataset=dict(
         type='DigitsDataset', indices=64, pipeline=[dict(type='PackInputs')]))
@@ -50,15 +60,17 @@ custom_hooks = [
 default_hooks = dict(
     logger=dict(type='LoggerHook', interval=4),
     checkpoint=dict(
-        type='CheckpointHook', by_epoch=False, interval=1, max_keep_ckpts={}))
+        type='CheckpointHook', by_epoch=False, interval=1,
+        max_keep_ckpts={keep}))
 randomness = dict(seed=0, deterministic=True)
 '''
 
 
 @dataclass
 class Row:
-    """What came of the kills of searches that keep so many checkpoints."""
+    """What came of the faults of searches that keep so many checkpoints."""
     keep: int
+    how: str = 'kill'
     kills: int = 0
     searches: int = 0
     writing: int = 0
@@ -70,65 +82,162 @@ class Row:
 
     def cells(self) -> Dict[str, object]:
         return {
+            'fault': self.how,
             'max_keep_ckpts': self.keep,
-            'kills': self.kills,
+            'times': self.kills,
             'of these in a write': self.writing,
             'searches ended': self.searches,
-            'faults': '; '.join(self.faults) or 0
+            'otherwise': '; '.join(self.faults) or 0
         }
 
 
-def run(times: int, keep: int, seed: int = 0) -> Row:
-    """Kill ``times`` times, in as many searches as that takes."""
-    source, row = random.Random(seed), Row(keep)
+def run(times: int,
+        keep: int,
+        seed: int = 0,
+        how: str = 'kill',
+        out: Optional[Path] = None) -> Row:
+    """Break searches ``times`` times, as many as that takes.
+
+    Args:
+        times (int): How often.
+        keep (int): Checkpoints that a search keeps.
+        seed (int): Of the moments.
+        how (str): One of :data:`HOW`.
+        out (Path, optional): What came of it so far is noted there, and gone
+            on from.
+    """
+    name = f'{how} {keep} {seed}'
+    noted: Dict[str, Any] = {}
+    if out is not None and out.exists():
+        noted = json.loads(out.read_text())
+    row = Row(**noted.get(name, dict(keep=keep, how=how)))
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / 'search.py'
-        config.write_text(CONFIG.replace('{}', str(keep)))
+        config.write_text(config_of(keep, how))
         started = time.monotonic()
         plain = Path(folder) / 'plain'
-        start(config, plain).wait()
+        start(config, plain, how).wait()
         lasts, expected = time.monotonic() - started, digest(plain)
         while row.kills < times and not row.faults:
+            source = random.Random(f'{name} {row.searches}')
             work_dir = Path(folder) / f'search_{row.searches}'
             _one(config, work_dir, source, lasts, times, row)
             if not row.faults and digest(work_dir) != expected:
                 row.faults.append(f'search {row.searches} ended otherwise')
             row.searches += 1
+            if out is not None:
+                write_text(out, json.dumps({**noted, name: asdict(row)}))
     return row
+
+
+def config_of(keep: int, how: str) -> str:
+    """The text of a search's config."""
+    settings = dict(
+        keep=keep,
+        batch=2 if how == 'rank' else 4,
+        workers=int(how == 'worker'))
+    text = CONFIG
+    for name, value in settings.items():
+        text = text.replace('{' + name + '}', str(value))
+    return text
 
 
 def _one(config: Path, work_dir: Path, source: random.Random, lasts: float,
          times: int, row: Row) -> None:
-    """One search, killed and resumed until it comes to its end."""
+    """One search, broken and resumed until it comes to its end."""
     while True:
-        process = start(config, work_dir)
+        process = start(config, work_dir, row.how)
         try:
             # Most of the time goes into imports: later is more interesting.
             wait = lasts * source.uniform(.3, 1.)
             code = process.wait(wait if row.kills < times else None)
         except subprocess.TimeoutExpired:
-            os.kill(process.pid, signal.SIGKILL)
-            process.wait()
-            row.kills += 1
-            row.writing += any('.tmp-' in path.name or '.old-' in path.name
-                               for path in work_dir.glob('.*'))
-            _look(work_dir, row)
-            continue
-        if code:
+            if not _break(process, row.how, source):
+                code = process.wait()  # it had come to its end
+            else:
+                code = _end_of(process, row)
+                row.kills += bool(code)  # a disk may suffice
+                row.writing += any('.tmp-' in path.name or '.old-' in path.name
+                                   for path in work_dir.glob('.*'))
+                _look(work_dir, row)
+                if code and not row.faults:
+                    continue
+        if code and not row.faults:
             log = (work_dir / 'log.txt').read_text()[-300:]
             row.faults.append(f'ended with {code}: {log}')
         return
 
 
-def start(config: Path, work_dir: Path) -> subprocess.Popen:
+def _end_of(process: subprocess.Popen, row: Row) -> int:
+    """How a broken search ends, which it has to do by itself."""
+    try:
+        return process.wait(MOST_SECONDS)
+    except subprocess.TimeoutExpired:
+        row.faults.append(f'still there {MOST_SECONDS:.0f} s after the fault')
+        for pid in (*_below(process.pid), process.pid):
+            _kill(pid)
+        return process.wait()
+
+
+def _break(process: subprocess.Popen, how: str, source: random.Random) -> bool:
+    """Break a search; False if there is nothing left of it to break."""
+    if how == 'kill':
+        return _kill(process.pid)
+    if how == 'disk':  # no further file can grow beyond so many bytes
+        limit = source.choice([0, 1000, 20_000, 50_000])
+        try:
+            resource.prlimit(process.pid, resource.RLIMIT_FSIZE,
+                             (limit, limit))
+        except ProcessLookupError:
+            return False
+        return True
+    # The workers of a data loader bear its process's name, ranks the tool's.
+    below = [
+        pid for pid in _below(process.pid) if 'train.py' in _command(pid)
+        and 'torch.distributed.run' not in _command(pid)
+    ]
+    return bool(below) and _kill(source.choice(sorted(below)))
+
+
+def _kill(pid: int) -> bool:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _below(pid: int) -> List[int]:
+    """Processes that a process, or one of these, has started."""
+    found: List[int] = []
+    for path in Path(f'/proc/{pid}/task').glob('*/children'):
+        try:
+            for child in map(int, path.read_text().split()):
+                found += [child, *_below(child)]
+        except OSError:
+            pass  # it has ended
+    return found
+
+
+def _command(pid: int) -> str:
+    try:
+        return Path(f'/proc/{pid}/cmdline').read_text()
+    except OSError:
+        return ''
+
+
+def start(config: Path, work_dir: Path, how: str) -> subprocess.Popen:
     """A search, resumed if it was begun; its output goes into a file."""
     work_dir.mkdir(exist_ok=True)
+    command: List[Any] = [sys.executable, TOOLS / 'train.py', config]
+    if how == 'rank':
+        command = ['bash', TOOLS / 'dist_train.sh', config, '2']
     with (work_dir / 'log.txt').open('w') as log:
-        return subprocess.Popen([
-            sys.executable, TRAIN, config, '--work-dir', work_dir, '--resume'
-        ],
+        return subprocess.Popen([*command, '--work-dir', work_dir, '--resume'],
                                 env=dict(
-                                    os.environ, CUDA_VISIBLE_DEVICES='-1'),
+                                    os.environ,
+                                    CUDA_VISIBLE_DEVICES='-1',
+                                    PYTHON=sys.executable),
                                 stdout=log,
                                 stderr=subprocess.STDOUT)
 

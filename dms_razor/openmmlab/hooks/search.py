@@ -11,7 +11,7 @@ from mmrazor.registry import HOOKS
 from torch import Tensor
 
 from ...errors import check_number
-from ...masking.optimizers import refuse_flat
+from ...masking.optimizers import refuse_engines, refuse_flat
 from ..algorithm import DMS
 from ..calibration import LentStatistics
 from ..checkpoints import as_supernet, check_weights, compare_weights
@@ -82,6 +82,7 @@ class DMSHook(Hook):
         Wrapping the model comes between the two: SyncBN conversion puts new
         modules in place of masked ones, so that masks are attached anew.
         """
+        refuse_engines(runner.model, getattr(runner, 'strategy', None))
         refuse_flat(runner.model.parameters())
         model = dms_of(runner)
         if model.search is None:

@@ -3,6 +3,7 @@ import copy
 
 import pytest
 import torch
+from mmengine._strategy.deepspeed import DeepSpeedStrategy
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
@@ -231,5 +232,15 @@ def test_fsdp1_is_refused_before_the_training(tmp_path):
     runner = Runner.from_cfg(toy_config(tmp_path))
     _set_fsdp_flattened(next(runner.model.parameters()))
     with pytest.raises(ValueError, match='FSDP1.*leave out.*strategy'):
+        runner.train()
+    assert runner.iter == 0
+
+
+def test_deepspeed_is_refused_before_the_training(tmp_path):
+    """mmengine's own strategy, which a FlexibleRunner has."""
+    runner = Runner.from_cfg(toy_config(tmp_path))
+    runner.strategy = DeepSpeedStrategy.__new__(DeepSpeedStrategy)
+    with pytest.raises(
+            ValueError, match='DeepSpeedStrategy.*ZeRO.*leave out strategy'):
         runner.train()
     assert runner.iter == 0
