@@ -11,8 +11,8 @@ from .core.resource import METRICS, demanded
 from .counting import count_each
 from .errors import refuse_beside, refuse_unknown
 from .masking.copying import check_copy, whole
-from .network import (as_arguments, describe_inputs, refuse_wrapped, run_model,
-                      samples_of, several, tensors_of, untouched)
+from .network import (alone, as_arguments, describe_inputs, refuse_wrapped,
+                      run_model, samples_of, several, tensors_of, untouched)
 from .proof.check import check_space
 from .proof.smaller import DEAR, smaller_inputs
 from .proof.twin import prove_twin
@@ -68,9 +68,8 @@ def trace(model: nn.Module,
     Raises:
         RuntimeError: The forward fails on the example input.
         TypeError: An option is of the wrong type, or unknown.
-        ValueError: Nothing can be pruned, a pattern matches nothing, no
-            tensor is returned, the network is compiled or cannot be copied,
-            the inputs are of an unknown kind or number of samples.
+        ValueError: Nothing can be pruned, a pattern matches nothing, no tensor
+            is returned, the network cannot be read, the inputs are unknown.
     """
     refuse_unknown('trace', options, trace, Options)
     wanted = Options(**options)
@@ -78,16 +77,17 @@ def trace(model: nn.Module,
     refuse_beside('check', None if check else False, **proof)
     example_inputs = _readable(example_inputs)
     inputs, run = as_arguments(example_inputs, forward or run_model)
-    recorder = record(whole(model), inputs, run, metrics)
-    recorder.batch_size = _samples(recorder, inputs, run, batch_size)
-    training = TrainMode(recorder, train_forward or forward or run_model)
-    training.record(example_inputs, train_inputs, train_forward)
-    recorder.idle = idle_layers(recorder, run, inputs)
-    builder = SpaceBuilder(recorder, wanted)
-    space = _proved(builder, inputs, run, training, **proof) if check \
-        else builder.build()
-    return _describe(
-        of_layers(space, wanted.layers), training, example_inputs, forward)
+    with alone(whole(model)) as model:
+        recorder = record(model, inputs, run, metrics)
+        recorder.batch_size = _samples(recorder, inputs, run, batch_size)
+        training = TrainMode(recorder, train_forward or forward or run_model)
+        training.record(example_inputs, train_inputs, train_forward)
+        recorder.idle = idle_layers(recorder, run, inputs)
+        builder = SpaceBuilder(recorder, wanted)
+        space = _proved(builder, inputs, run, training, **proof) if check \
+            else builder.build()
+        space = of_layers(space, wanted.layers)
+        return _describe(space, training, example_inputs, forward)
 
 
 def _proved(builder: SpaceBuilder, inputs: Tuple, run: Callable,

@@ -68,13 +68,14 @@ def search(folder, rank=0, ranks=1, **settings):
     optimizer = torch.optim.SGD(net.parameters(), lr=.05, momentum=.9)
     found.attach(optimizer)
     masks, calls = [], []
-    for batch in batches():
+    for step, batch in enumerate(batches()):
         optimizer.zero_grad()
         for number, part in enumerate(batch):
             x, y = (value.chunk(ranks)[rank] for value in part)
-            last = number == PARTS - 1
-            with contextlib.nullcontext() if last or ranks == 1 else \
-                    model.no_sync():
+            # torch wants a static graph to be seen whole in the first step
+            together = ranks == 1 or number == PARTS - 1 or (settings
+                                                             and step == 0)
+            with contextlib.nullcontext() if together else model.no_sync():
                 loss = found.loss(F.cross_entropy(model(x), y))
                 (loss / PARTS).backward()
         with counted(calls):
@@ -183,7 +184,9 @@ def alone(tmp_path_factory):
 @pytest.mark.parametrize('ranks, settings', [(2, dict(static_graph=True)),
                                              (4, {})])
 def test_ranks_search_what_one_searches(ranks, settings, alone, tmp_path):
-    started(worker, (ranks, tmp_path, settings), ranks).join()
+    running = started(worker, (ranks, tmp_path, settings), ranks)
+    while not running.join():
+        pass
     found = [
         torch.load(tmp_path / f'{ranks}_{rank}.pth', weights_only=True)
         for rank in range(ranks)

@@ -79,7 +79,8 @@ def rank_order(importance: Tensor,
     order = torch.empty_like(previous)
     for places in layout.rows_by_size:
         within = by_importance.take(places).argsort(dim=1, stable=True)
-        order.put_(places, previous.take(places.gather(1, within)))
+        order.scatter_(0, places.flatten(),
+                       previous.take(places.gather(1, within)).flatten())
     return order
 
 

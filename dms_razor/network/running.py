@@ -2,10 +2,12 @@
 """Running a network in eval mode so that nothing of it shows afterwards."""
 import hashlib
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Set
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
 from .attributes import Attributes
@@ -57,6 +59,26 @@ def untouched(model: nn.Module) -> Iterator[None]:
             if not tensor.is_meta and not torch.equal(tensor, value):
                 with torch.no_grad():
                     tensor.copy_(value)
+
+
+@contextmanager
+def alone(model: nn.Module) -> Iterator[nn.Module]:
+    """Run the body with the model, its norms of this rank's own batch.
+
+    A network is read and exported by each rank for itself: a synchronised norm
+    would wait for the others, and is one more operation than a norm.
+    """
+    norms = [
+        module for module in model.modules() if
+        isinstance(module, nn.SyncBatchNorm) and 'forward' not in vars(module)
+    ]
+    try:
+        for norm in norms:
+            norm.forward = partial(_BatchNorm.forward, norm)
+        yield model
+    finally:
+        for norm in norms:
+            vars(norm).pop('forward', None)
 
 
 def refuse_wrapped(model: nn.Module) -> None:

@@ -154,7 +154,6 @@ def export_subnet(out_dir: Union[str, Path],
     _take_statistics(subnet, report, bn_data, bn_batches, bn_forward)
     check_finite(subnet)
     report.even = even_share(space, limits or {metric: report.cost(metric)})
-    picture = picture and _can_draw(report)
     _write(out_dir, model, subnet, report, texts, picture)
     inputs = space.example_inputs if inputs is None else inputs
     return Export(
@@ -186,6 +185,7 @@ def _write(out_dir: Union[str, Path], model: nn.Module, subnet: nn.Module,
 
     All ranks of a sharded network have the same, and the first one writes.
     """
+    picture = picture and _can_draw(report)
     texts = {
         'report.md': report.to_markdown(),
         'report.json': report.to_json(),

@@ -7,13 +7,14 @@ statistics it loses many points that a few forward passes give back. Nothing
 is trained here, and nothing but running statistics changes.
 """
 from contextlib import contextmanager
-from functools import partial
 from itertools import islice
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from ..network import alone
 
 
 def recalibrate(model: nn.Module,
@@ -104,20 +105,16 @@ def _averaging(model: nn.Module, norms: List[_BatchNorm]) -> Iterator[None]:
         for module, _ in flags:
             module.training = False
         for norm in norms:
-            if type(norm) is nn.SyncBatchNorm:
-                # Alone: an export runs on one rank, and would wait for all.
-                norm.forward = partial(_BatchNorm.forward, norm)
             norm.training, norm.momentum = True, None  # a plain average
             norm.reset_running_stats()
-        with torch.no_grad(), torch.random.fork_rng(devices=list(devices)):
+        with torch.no_grad(), alone(model), torch.random.fork_rng(
+                devices=list(devices)):
             yield
     finally:
         for module, flag in flags:
             module.training = flag
         for norm, momentum in zip(norms, momenta):
             norm.momentum = momentum
-            if type(norm) is nn.SyncBatchNorm:
-                vars(norm).pop('forward', None)
 
 
 def _state(norm: _BatchNorm) -> Dict[str, Tensor]:

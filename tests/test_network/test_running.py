@@ -1,4 +1,5 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
+import copy
 from collections import OrderedDict
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -8,7 +9,7 @@ import torch
 from mmengine.structures import BaseDataElement
 from torch import nn
 
-from dms_razor.network import call, tensors_of, untouched
+from dms_razor.network import alone, call, tensors_of, untouched
 from dms_razor.trace import trace
 
 
@@ -147,3 +148,27 @@ def test_what_a_forward_keeps_is_gone_afterwards():
     assert keeping.table is table and table.tolist() == [0, 0]
     assert not list(net.buffers()) and len(list(net.modules())) == 2
     assert not keeping._forward_hooks
+
+
+def test_norms_of_all_ranks_are_run_alone(monkeypatch):
+    """As a batch norm; also a copy that is made meanwhile, with its own."""
+
+    def waits(self, x):
+        raise AssertionError('waits for the other ranks')
+
+    monkeypatch.setattr(nn.SyncBatchNorm, 'forward', waits)
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.SyncBatchNorm(4))
+    x = torch.randn(2, 3, 5, 5)
+    plain = nn.BatchNorm2d(4)
+    expected = plain(net[0](x))
+    with alone(net):
+        twin = copy.deepcopy(net)
+        with alone(net):  # once more changes nothing
+            assert torch.equal(net(x), expected)
+        assert torch.equal(twin(x), expected)
+        twin[1].weight.data.fill_(2.)
+        torch.testing.assert_close(twin(x), 2 * expected)
+    assert torch.equal(net[1].running_mean, plain.running_mean)
+    assert not twin[1].running_mean.equal(torch.zeros(4))
+    with pytest.raises(AssertionError, match='waits'):
+        net(x)

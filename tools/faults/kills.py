@@ -6,9 +6,11 @@ data vanishes, or one of its two ranks dies.
 """
 import hashlib
 import json
+import multiprocessing
 import os
 import random
 import resource
+import runpy
 import signal
 import subprocess
 import sys
@@ -17,6 +19,11 @@ import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Dict, List, Optional
+
+import dms_razor.openmmlab  # noqa: F401  isort: skip  (must come first)
+
+import mmpretrain.models  # noqa: F401
+import sklearn.datasets  # noqa: F401
 
 from dms_razor.compat import load_checkpoint
 from dms_razor.subnet import Manifest, SubnetError, read_weights
@@ -148,8 +155,7 @@ def _one(config: Path, work_dir: Path, source: random.Random, lasts: float,
     while True:
         process = start(config, work_dir, row.how)
         try:
-            # Most of the time goes into imports: later is more interesting.
-            wait = lasts * source.uniform(.3, 1.)
+            wait = lasts * source.uniform(0., 1.)
             code = process.wait(wait if row.kills < times else None)
         except subprocess.TimeoutExpired:
             if not _break(process, row.how, source):
@@ -168,7 +174,7 @@ def _one(config: Path, work_dir: Path, source: random.Random, lasts: float,
         return
 
 
-def _end_of(process: subprocess.Popen, row: Row) -> int:
+def _end_of(process: Any, row: Row) -> int:
     """How a broken search ends, which it has to do by itself."""
     try:
         return process.wait(MOST_SECONDS)
@@ -179,7 +185,7 @@ def _end_of(process: subprocess.Popen, row: Row) -> int:
         return process.wait()
 
 
-def _break(process: subprocess.Popen, how: str, source: random.Random) -> bool:
+def _break(process: Any, how: str, source: random.Random) -> bool:
     """Break a search; False if there is nothing left of it to break."""
     if how == 'kill':
         return _kill(process.pid)
@@ -191,10 +197,13 @@ def _break(process: subprocess.Popen, how: str, source: random.Random) -> bool:
         except ProcessLookupError:
             return False
         return True
-    # The workers of a data loader bear its process's name, ranks the tool's.
+    # Workers of a data loader are forks, and ranks bear the tool's name;
+    # what looks at the machine meanwhile is none of them.
+    same = _command(process.pid)
     below = [
-        pid for pid in _below(process.pid) if 'train.py' in _command(pid)
-        and 'torch.distributed.run' not in _command(pid)
+        pid for pid in _below(process.pid)
+        if (_command(pid) == same if how == 'worker' else 'train.py' in
+            _command(pid) and 'torch.distributed.run' not in _command(pid))
     ]
     return bool(below) and _kill(source.choice(sorted(below)))
 
@@ -226,20 +235,55 @@ def _command(pid: int) -> str:
         return ''
 
 
-def start(config: Path, work_dir: Path, how: str) -> subprocess.Popen:
+class Forked:
+    """A search in a fork of this process, which has imported everything.
+
+    Imports take longer than a short search, and nothing of it is written in
+    them.
+
+    Args:
+        arguments (list): What ``tools/train.py`` is given.
+        log (Path): File of its output.
+    """
+
+    def __init__(self, arguments: List[Any], log: Path) -> None:
+        context = multiprocessing.get_context('fork')
+        self.process = context.Process(
+            target=_train, args=(list(map(str, arguments)), log))
+        self.process.start()
+        self.pid = self.process.pid
+
+    def wait(self, timeout: Optional[float] = None) -> int:
+        """The exit status, negative for a signal; as Popen.wait."""
+        self.process.join(timeout)
+        if self.process.exitcode is None:
+            raise subprocess.TimeoutExpired('train.py', timeout)
+        return self.process.exitcode
+
+
+def _train(arguments: List[str], log: Path) -> None:
+    """Run the tool as a program, with what is here already."""
+    with log.open('w') as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
+    sys.path.insert(0, str(TOOLS))
+    sys.argv = ['train.py', *arguments]
+    runpy.run_path(str(TOOLS / 'train.py'), run_name='__main__')
+
+
+def start(config: Path, work_dir: Path, how: str) -> Any:
     """A search, resumed if it was begun; its output goes into a file."""
     work_dir.mkdir(exist_ok=True)
-    command: List[Any] = [sys.executable, TOOLS / 'train.py', config]
-    if how == 'rank':
-        command = ['bash', TOOLS / 'dist_train.sh', config, '2']
-    with (work_dir / 'log.txt').open('w') as log:
-        return subprocess.Popen([*command, '--work-dir', work_dir, '--resume'],
-                                env=dict(
-                                    os.environ,
-                                    CUDA_VISIBLE_DEVICES='-1',
-                                    PYTHON=sys.executable),
-                                stdout=log,
-                                stderr=subprocess.STDOUT)
+    os.environ['CUDA_VISIBLE_DEVICES'] = '-1'
+    log, rest = work_dir / 'log.txt', ['--work-dir', work_dir, '--resume']
+    if how != 'rank':
+        return Forked([config, *rest], log)
+    with log.open('w') as file:
+        return subprocess.Popen(
+            ['bash', TOOLS / 'dist_train.sh', config, '2', *rest],
+            env=dict(os.environ, PYTHON=sys.executable),
+            stdout=file,
+            stderr=subprocess.STDOUT)
 
 
 def _look(work_dir: Path, row: Row) -> None:
