@@ -12,6 +12,7 @@ import importlib
 import os
 import os.path as osp
 import pickle
+import struct
 import tarfile
 import types
 import zipfile
@@ -211,7 +212,24 @@ def _reading(path: str) -> types.SimpleNamespace:
         raise UnsafeCheckpointError('is a tar archive, of before PyTorch 1.0,')
 
     class Reading(Unpickler):
-        """Knows how long the storages of the file are."""
+        """Knows how long the file and its storages are."""
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            read = self._file_read
+
+            def bounded(count: int) -> bytes:
+                # room is made for what is asked for, not for what is there
+                if count > size:
+                    raise ValueError(f'holds {count:,} bytes in {size:,}')
+                return read(count)
+
+            self._file_read = bounded
+
+        def load_bytearray8(self) -> None:
+            """As Python's own, which makes room before it reads."""
+            count, = struct.unpack('<Q', self.read(8))
+            self.append(bytearray(self.read(count)))
 
         def load_binpersid(self) -> None:
             """A storage: no longer than what is there, or torch would read
@@ -225,7 +243,10 @@ def _reading(path: str) -> types.SimpleNamespace:
                     'numbers')
             super().load_binpersid()
 
-        dispatch = {**Unpickler.dispatch, pickle.BINPERSID[0]: load_binpersid}
+        dispatch = {
+            **Unpickler.dispatch, pickle.BINPERSID[0]: load_binpersid,
+            pickle.BYTEARRAY8[0]: load_bytearray8
+        }
 
     return types.SimpleNamespace(
         __name__='dms_razor.safe_pickle',

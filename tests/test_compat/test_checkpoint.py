@@ -7,6 +7,7 @@ import io
 import os
 import pickle
 import random
+import struct
 import subprocess
 import tarfile
 import zipfile
@@ -19,7 +20,7 @@ from mmengine.logging import HistoryBuffer, MessageHub
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from dms_razor.compat.checkpoint import (SAFE_PICKLE, UNSAFE_ENV,
-                                         UnsafeCheckpointError,
+                                         UnsafeCheckpointError, _reading,
                                          load_checkpoint, load_url)
 
 
@@ -277,6 +278,29 @@ def test_storages_are_as_long_as_the_file_says(tmp_path):
     repacked(path, compression=zipfile.ZIP_DEFLATED)
     with pytest.raises(UnsafeCheckpointError, match='packed otherwise'):
         load_checkpoint(path)
+
+
+def test_a_length_in_a_pickle_is_no_longer_than_the_file(tmp_path):
+    """Python's unpickler makes room for what a file only speaks of."""
+    path = save(dict(a='text'), tmp_path, _use_new_zipfile_serialization=False)
+    with open(path, 'rb') as file:
+        whole = file.read()
+    text = b'X\x04\0\0\0text'
+    assert text in whole
+    crafted = [
+        whole.replace(text, b'X\xff\xff\xff\x7ftext'),
+        b'\x80\x05\x8d' + struct.pack('<Q', 2**31 - 1) + b'.',
+        b'\x80\x05\x96' + struct.pack('<Q', 2**31 - 1) + b'.',
+    ]
+    for data in crafted:
+        with open(path, 'wb') as file:
+            file.write(data)
+        with pytest.raises(RuntimeError, match='holds 2,147,483,647 bytes in'):
+            load_checkpoint(path)
+    with open(path, 'wb') as file:
+        file.write(pickle.dumps(dict(a=bytearray(b'abc')), 5))
+    with open(path, 'rb') as file:
+        assert _reading(path).load(file) == dict(a=b'abc')
 
 
 def test_old_archives_are_not_unpacked(tmp_path):
