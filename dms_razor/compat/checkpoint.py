@@ -17,7 +17,7 @@ import tarfile
 import types
 import zipfile
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Dict, Optional, Tuple
 from urllib.parse import urlparse
 
 import numpy as np
@@ -190,26 +190,38 @@ SAFE_PICKLE = types.SimpleNamespace(
 old format."""
 
 
-def _reading(path: str) -> types.SimpleNamespace:
-    """:data:`SAFE_PICKLE` for one file, of which storages have to be there.
+def _lengths(path: str) -> Tuple[int, Optional[Dict[str, int]]]:
+    """Bytes of a file and, if it is a zip archive, of each storage in it.
 
     Raises:
         UnsafeCheckpointError: The file unpacks to more than it is.
     """
-    size, records = osp.getsize(path), None  # type: int, Any
+    size = osp.getsize(path)
     with open(path, 'rb') as file:
         zipped = file.read(4) == b'PK\3\4'
-    if zipped:
-        with zipfile.ZipFile(path) as archive:
-            entries = archive.infolist()
-        inside = [e for e in entries if '/data/' in e.filename]
-        records = {e.filename.rpartition('/')[2]: e.file_size for e in inside}
-        if (any(e.compress_type for e in entries) or len(records) < len(inside)
-                or sum(e.file_size for e in entries) > size):
+    if not zipped:
+        if tarfile.is_tarfile(path):
             raise UnsafeCheckpointError(
-                'is packed otherwise than torch.save does it')
-    elif tarfile.is_tarfile(path):
-        raise UnsafeCheckpointError('is a tar archive, of before PyTorch 1.0,')
+                'is a tar archive, of before PyTorch 1.0,')
+        return size, None
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+    inside = [e for e in entries if '/data/' in e.filename]
+    records = {e.filename.rpartition('/')[2]: e.file_size for e in inside}
+    if (any(e.compress_type for e in entries) or len(records) < len(inside)
+            or sum(e.file_size for e in entries) > size):
+        raise UnsafeCheckpointError(
+            'is packed otherwise than torch.save does it')
+    return size, records
+
+
+def _reading(path: str) -> types.SimpleNamespace:
+    """:data:`SAFE_PICKLE` for one file, of which everything has to be there.
+
+    Raises:
+        UnsafeCheckpointError: See :func:`_lengths`.
+    """
+    size, records = _lengths(path)
 
     class Reading(Unpickler):
         """Knows how long the file and its storages are."""

@@ -143,7 +143,7 @@ def export_subnet(out_dir: Union[str, Path],
             weights are wrong, or the folder holds something else.
         ValueError: There is no such metric.
     """
-    limits = limits or ({} if target is None else {metric: target})
+    limits = _asked(target, metric, limits)
     model, notes = _weighed(model, weights, notes)
     selection = space.checked(selection)
     metric = _binding(space, selection, limits, metric)
@@ -158,6 +158,15 @@ def export_subnet(out_dir: Union[str, Path],
     inputs = space.example_inputs if inputs is None else inputs
     return Export(
         Path(out_dir), subnet, report.manifest, report, inputs, forward)
+
+
+def _asked(target: Optional[float], metric: str,
+           limits: Optional[Mapping[str, float]]) -> Mapping[str, float]:
+    """What was asked in each metric; all are known."""
+    limits = limits or ({} if target is None else {metric: target})
+    for name in limits or (metric, ):
+        METRICS.find(name)
+    return limits
 
 
 def _weighed(model: nn.Module, weights: Any,
@@ -208,9 +217,7 @@ def _write(out_dir: Union[str, Path], model: nn.Module, subnet: nn.Module,
 
 def _binding(space: Space, selection: Tensor, limits: Mapping[str, float],
              metric: str) -> str:
-    """The metric whose limit the subnet comes nearest to; all are known."""
-    for name in limits or (metric, ):
-        METRICS.find(name)
+    """The metric whose limit the subnet comes nearest to."""
     return max(
         limits,
         key=lambda name: space.cost(selection, name) / limits[name],
