@@ -29,6 +29,8 @@ class Point:
             the sweep's metric.
         macs, params (int): Counted on the subnet.
         scores (dict[str, float]): What was measured on it.
+        ms (float, optional): What the subnet takes on the device, where the
+            search was under a latency and the export was measured.
     """
     budget: str
     folder: str
@@ -37,6 +39,7 @@ class Point:
     macs: int
     params: int
     scores: Dict[str, float] = field(default_factory=dict)
+    ms: Optional[float] = None
 
 
 @dataclass
@@ -55,14 +58,16 @@ class Sweep:
         names = list(
             dict.fromkeys(name for point in self.points
                           for name in point.scores))
+        timed = any(point.ms for point in self.points)
         head = [
             'budget', METRICS[self.metric].label, 'of the supernet',
-            'parameters', *names
+            *['measured (ms)'] * timed, 'parameters', *names
         ]
         rows = [[
             point.budget,
             format_amount(point.cost),
-            share(point.cost, point.of),
+            share(point.cost,
+                  point.of), *[f'{point.ms:.4g}' if point.ms else ''] * timed,
             format_amount(point.params),
             *(f'{point.scores[name]:.4g}' if name in point.scores else ''
               for name in names)
@@ -127,9 +132,14 @@ def sweep(search: Any,
         done = search.export(out_dir / folder, amounts[name], **export)
         report = done.report
         found.points.append(
-            Point(name, folder, float(report.cost(search.metric)),
-                  float(search.space.resource.supernet(search.metric)),
-                  report.cost('macs'), report.cost('params')))
+            Point(
+                name,
+                folder,
+                float(report.cost(search.metric)),
+                float(search.space.resource.supernet(search.metric)),
+                report.cost('macs'),
+                report.cost('params'),
+                ms=done.manifest.measured.get('measured')))
         if finish is not None:
             found.points[-1].scores = _checked(finish(done), name)
         found.save(out_dir)
@@ -163,18 +173,24 @@ def draw_sweep(found: Sweep, path: Union[str, Path]) -> None:
     for axes, name in zip(
             figure.subplots(len(names), squeeze=False)[:, 0], names):
         points = [point for point in found.points if name in point.scores]
-        places = [100 * point.cost / point.of for point in points]
+        timed = all(point.ms for point in points)
+        places = [
+            point.ms if timed else 100 * point.cost / point.of
+            for point in points
+        ]
         scores = [point.scores[name] for point in points]
         axes.plot(places, scores, 'o-', color='#2a6f97')
         for place, score, point in zip(places, scores, points):
             axes.annotate(
-                f'{format_amount(point.cost)}\n{score:.4g}', (place, score),
+                f'{point.budget if timed else format_amount(point.cost)}\n'
+                f'{score:.4g}', (place, score),
                 xytext=(0, 7),
                 textcoords='offset points',
                 ha='center',
                 fontsize=8)
         axes.margins(.12, .3)
-        axes.set_xlabel(f'{METRICS[found.metric].label} (% of the supernet)')
+        axes.set_xlabel('latency, measured (ms)' if timed else
+                        f'{METRICS[found.metric].label} (% of the supernet)')
         axes.set_ylabel(name)
         axes.spines[['top', 'right']].set_visible(False)
     with whole_file(path) as temporary:

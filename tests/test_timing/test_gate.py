@@ -6,11 +6,12 @@ import warnings
 
 import pytest
 import torch
+from matplotlib.axes import Axes
 from toy_nets import make_search, plain_net
 
 from dms_razor.core.latency import checksum
 from dms_razor.counting import count_macs
-from dms_razor.subnet import Manifest
+from dms_razor.subnet import Manifest, build_subnet, sweep
 from dms_razor.subnet.timed import Timed
 from dms_razor.timing import bench
 from dms_razor.timing.bench import Here
@@ -116,6 +117,27 @@ def test_what_was_promised_is_measured(device, searched, tmp_path):
                    timed.predicted)
     assert (export.path / 'latency.png').stat().st_size > 1000
     assert (export.path / 'report.html').read_text().count('<img') == 2
+
+
+def test_a_sweep_is_drawn_over_what_was_measured(device, searched, tmp_path):
+    drawn = []
+    search = searched()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Axes, 'plot',
+                      lambda self, x, y, *args, **kwargs: drawn.append((x, y)))
+        found = sweep(search, tmp_path, ['60%', '80%'],
+                      lambda export: dict(top=device.truth(export.model)))
+    times = [
+        device.truth(build_subnet(plain_net(), tmp_path / name))
+        for name in ('80pct/subnet.json', '60pct/subnet.json')
+    ]
+    assert [point.ms for point in found.points] == pytest.approx(times)
+    assert drawn[-1] == (pytest.approx(times), pytest.approx(times))
+    assert '| measured (ms) |' in found.table()
+    assert json.loads(
+        (tmp_path /
+         'sweep.json').read_text())['points'][0]['ms'] == pytest.approx(
+             times[0])
 
 
 @pytest.mark.parametrize('asked', [
