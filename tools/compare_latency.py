@@ -22,6 +22,8 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])
 import torch  # noqa: E402  isort: skip
 
 from dms_razor import Search, baselines  # noqa: E402
+from dms_razor.core.projection import project  # noqa: E402
+from dms_razor.core.steps import rounded  # noqa: E402
 from dms_razor.network import run_model  # noqa: E402
 from dms_razor.subnet import build_subnet  # noqa: E402
 from dms_razor.subnet.slicing import plain_copy, slice_model  # noqa: E402
@@ -34,16 +36,23 @@ from tools.compare.data import Images, load_images  # noqa: E402
 from tools.compare.experiment import Experiment, load  # noqa: E402
 from tools.compare.results import paired  # noqa: E402
 from tools.compare.store import Store, write_text  # noqa: E402
-from tools.compare.training import (Machine, evaluate,  # noqa: E402
-                                    new_weights, train)
+
+from tools.compare.training import Machine, evaluate  # noqa: E402  isort: skip
+from tools.compare.training import new_weights, train  # noqa: E402  isort: skip
 
 #: How often the budget is asked for in other words, and how near it is filled.
 ROUNDS, SLACK = 6, .01
+#: What widths are multiples of in the rows that say so.
+STEP = 8
 ROWS = {
     'latency': 'searched under latency',
     'macs': 'searched under MACs',
-    'even': 'narrowed evenly'
+    'even': 'narrowed evenly',
+    'steps': f'searched under latency in steps of {STEP}',
+    'rounded': f'searched under latency, rounded to multiples of {STEP}'
 }
+#: Rows that export what another row has searched.
+SHARED = {'rounded': 'latency'}
 
 
 class Comparison:
@@ -96,6 +105,10 @@ class Comparison:
             for k, v in settings.items() if v is not None
         })
 
+    def units_of(self, row: str) -> Optional[Dict[str, Any]]:
+        """The options of a row's units."""
+        return {'*': dict(divisor=STEP)} if row == 'steps' else self.units
+
     def macs_of_even(self) -> float:
         """Share of the MACs that even narrowing to the latency keeps."""
         search = self.searching(self.network(0), 0)
@@ -107,7 +120,7 @@ class Comparison:
     def search(self, row: str, seed: int) -> Dict[str, Any]:
         """Weights and state of a search, or of even narrowing."""
         network, what = self.network(seed), f'{row} seed {seed}:'
-        search = self.searching(network, seed)
+        search = self.searching(network, seed, units=self.units_of(row))
         if row == 'even':
             baselines.narrow(search, 'uniform', seed=seed)
         else:
@@ -128,8 +141,11 @@ class Comparison:
         The budget is asked of the table in other words until what is measured
         is within it: the prediction of one structure may be some percent off.
         """
-        network, made = self.network(seed), self.state(row, seed)
-        search = self.searching(network, seed)
+        network = self.network(seed)
+        made = self.state(SHARED.get(row, row), seed)
+        search = self.searching(network, seed, units=self.units_of(row))
+        divisor = STEP if row == 'rounded' else 1
+        layout = rounded(search.space.layout, divisor)
         network.load_state_dict(made['weights'])
         # The budget is filled under latency, whatever has been searched under.
         search.load_state_dict(made['search'], with_changes=True)
@@ -138,7 +154,15 @@ class Comparison:
         limit *= whole['ms']
         asked, best = search.target, None
         for _ in range(ROUNDS):
-            selection = search.keep(search.project(asked))
+            selection = search.keep(
+                project(
+                    layout,
+                    search.resource,
+                    search.bank.ratios,
+                    'latency',
+                    asked,
+                    ranks=search.bank.ranks,
+                    depth_kept=search.bank.frozen_kept))
             subnet = slice_model(plain_copy(network), search.space, selection)
             time, = Here(self.setting, 30)([self._job(lambda: subnet)])
             if time['ms'] <= limit * (1 + SLACK) and (best is None
@@ -155,6 +179,7 @@ class Comparison:
             self.folder / 'subnets' / f'{row}_s{seed}',
             target=asked,
             measure=False,
+            divisor=divisor,
             picture=False)
         space = search.space
         return dict(
@@ -281,7 +306,7 @@ def main(arguments: Optional[List[str]] = None) -> None:
     compared.make_table()
     plan = [(row, seed) for seed in args.seeds for row in ROWS]
     for row, seed in plan:
-        compared.state(row, seed)
+        compared.state(SHARED.get(row, row), seed)
     if args.until == 'search':
         return
     runs = [

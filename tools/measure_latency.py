@@ -29,6 +29,7 @@ import torch
 from _launch import at_least, read_config
 from torch import nn
 
+from dms_razor.core.latency import CURVES, GRID_CURVE
 from dms_razor.core.steps import ADVICE, costly_widths, divisor_of
 from dms_razor.openmmlab.from_config import space_of_config
 from dms_razor.space import Space
@@ -79,6 +80,12 @@ def parse_args() -> argparse.Namespace:
         type=at_least(0, 'a number of subnets'),
         default=0,
         help='measure so many subnets more, to see how good the table is')
+    parser.add_argument(
+        '--curve',
+        choices=CURVES,
+        default=GRID_CURVE,
+        help="a layer's time between the measured widths: on straight lines, "
+        "or the paper's quadratic function")
     args = parser.parse_args()
     args.cfg_options = None
     if (args.config is None) == (args.model is None):
@@ -134,7 +141,8 @@ def main() -> None:
             print(f'{args.write_parts}: take it to the device and run '
                   'measure_parts.py there; it needs NumPy and ONNX Runtime')
             return
-        table = measure(model, space, bench(args), args.out, **settings)
+        table = measure(
+            model, space, bench(args), args.out, curve=args.curve, **settings)
     except (TimingError, ValueError, RuntimeError, ImportError, AttributeError,
             OSError) as error:
         sys.exit(f'{type(error).__name__}: {error}')

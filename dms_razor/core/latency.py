@@ -22,6 +22,7 @@ from torch import Tensor
 
 from .layout import Layout
 from .plain_json import loads
+from .quadratics import Quadratics
 from .resource import METRICS, Cost, Metric, ResourceModel
 from .surfaces import Surfaces
 from .table_file import MOST_BYTES, Unsound, check_table, check_version
@@ -29,6 +30,9 @@ from .tables import compile_tables
 
 FORMAT = 'dms_razor.latency'
 COMMAND = 'python tools/measure_latency.py CONFIG --out FILE.json'
+#: What a part's time is between the widths that were measured.
+GRID_CURVE = 'grid'
+CURVES = {GRID_CURVE: Surfaces, 'quadratic': Quadratics}
 COEFFICIENTS = ('base', 'scale', 'rest', 'traffic')
 
 
@@ -75,6 +79,10 @@ def read_table(path: Union[str, Path]) -> Dict[str, Any]:
         raise LatencyError(
             f'{str(path)!r} was not finished: run the same command once more, '
             'it goes on where it stopped')
+    if content.get('curve', GRID_CURVE) not in CURVES:
+        raise LatencyError(
+            f'{str(path)!r} has curve={content["curve"]!r}, which this version'
+            f' does not know; it knows {", ".join(CURVES)}')
     if content.get('checksum') != checksum(content):
         raise LatencyError(
             f'{str(path)!r} does not match its checksum: it was edited or '
@@ -141,7 +149,7 @@ class Latency:
         with device:
             self._tables = compile_tables(resource.axes, rows,
                                           resource.layout.U, False)
-            self._surfaces = Surfaces(
+            self._surfaces = CURVES[table.get('curve', GRID_CURVE)](
                 table['grid'],
                 torch.tensor([table['parts'][names[n]] for n in measured],
                              dtype=torch.float64).view(

@@ -1,7 +1,6 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """A table of latencies: parts of one network, and some whole subnets of it."""
 import hashlib
-import itertools
 import json
 import math
 from functools import partial
@@ -11,9 +10,10 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
 import torch
 from torch import Tensor, nn
 
-from ..core.latency import (COEFFICIENTS, FORMAT, Latency, LatencyError,
-                            checksum, layers_of)
+from ..core.latency import (COEFFICIENTS, FORMAT, GRID_CURVE, Latency,
+                            LatencyError, checksum, layers_of)
 from ..core.layout import Unit
+from ..core.least_squares import not_negative
 from ..core.plain_json import loads
 from ..core.steps import probed_widths
 from ..core.table_file import VERSION
@@ -40,6 +40,7 @@ def measure(
     whole: int = 9,
     held_out: int = 0,
     steps: int = 3,
+    curve: str = GRID_CURVE,
     progress: Callable[[int, int], None] = lambda done, of: None
 ) -> Dict[str, Any]:
     """Measure what a network's parts take, and write the table.
@@ -58,6 +59,8 @@ def measure(
             the table is, and take no part in the fit.
         steps (int): Layers, the largest, that are measured at neighbouring
             widths too: see :mod:`dms_razor.core.steps`.
+        curve (str): What a part's time is between those shares, a name of
+            :data:`dms_razor.core.latency.CURVES`.
         progress (callable): Told how many points are done, and of how many.
 
     Raises:
@@ -81,6 +84,7 @@ def measure(
     def save() -> None:
         write_text(path, json.dumps(table, indent=1) + '\n')
 
+    table['curve'] = curve
     fitted, others, times = gather(table, model, space, bench, forward, whole,
                                    held_out, steps, save, progress)
     _fit(table, space, fitted, times[:whole])
@@ -342,26 +346,3 @@ def spearman(first: Tensor, second: Tensor) -> float:
     a, b = (x.argsort().argsort().double() for x in (first, second))
     a, b = a - a.mean(), b - b.mean()
     return float(a @ b / (a.norm() * b.norm()))
-
-
-def not_negative(rows: Tensor, values: Tensor) -> Tensor:
-    """The x of least squares of ``(rows @ x − values) / values``, x ≥ 0.
-
-    Few columns: every set of them is tried.
-
-    Args:
-        rows (Tensor): float64 ``[N, n]``.
-        values (Tensor): Positive, float64 ``[N]``.
-    """
-    scale = rows.abs().amax(0)
-    a, best = rows / scale.clamp(min=1e-300) / values[:, None], None
-    for size in range(1, rows.shape[1] + 1):
-        for columns in itertools.combinations(range(rows.shape[1]), size):
-            x = torch.zeros(rows.shape[1]).double()
-            x[list(columns)] = torch.linalg.lstsq(
-                a[:, columns], torch.ones(len(a), 1).double(),
-                driver='gelsd').solution[:, 0]
-            off = float((a @ x - 1).square().sum())
-            if bool((x >= 0).all()) and (best is None or off < best[0]):
-                best = off, x
-    return best[1] / scale.clamp(min=1e-300)

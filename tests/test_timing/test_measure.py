@@ -6,14 +6,13 @@ import pytest
 import torch
 from toy_nets import make_search, plain_data, plain_net, train
 
-from dms_razor.core.latency import LatencyError
+from dms_razor.core.latency import LatencyError, checksum
 from dms_razor.counting import count_macs
 from dms_razor.timing import bench
 from dms_razor.timing import measure as module
 from dms_razor.timing.bench import Here
 from dms_razor.timing.clock import Setting
-from dms_razor.timing.measure import (measure, not_negative, resampled,
-                                      spread_subnets)
+from dms_razor.timing.measure import measure, resampled, spread_subnets
 from dms_razor.trace import trace
 
 GRID = (.25, .5, .75, 1.)
@@ -159,18 +158,21 @@ def test_beside_another_budget(device, space, tmp_path):
     assert .95 < max(shares.values()) <= 1
 
 
-def test_coefficients_are_not_negative():
-    rows = torch.tensor([[1., 1.], [1., 2.], [1., 4.]]).double()
-    assert not_negative(
-        rows,
-        rows @ torch.tensor([2., 3.]).double()).tolist() == pytest.approx(
-            [2, 3])
-    # 5 − x would be exact; a slope that may not fall stays out of it: the
-    # mean of 1 / v over that of 1 / v², for v = 4, 3, 1.
-    values = 5 - rows[:, 1]
-    found = not_negative(rows, values).tolist()
-    assert found == pytest.approx(
-        [float((1 / values).sum() / (1 / values).square().sum()), 0])
+def test_the_papers_quadratic(device, space, tmp_path):
+    """The device's time is one: a product of both widths, and a constant."""
+    table = make(space, tmp_path / 'table.json', curve='quadratic')
+    assert table['curve'] == 'quadratic'
+    assert table['fit']['largest_error'] < 1e-6
+    found = space.limiting(['latency'], tmp_path / 'table.json')
+    for selection in spread_subnets(space, 4, seed=7)[1:]:
+        macs = space.cost(selection, 'macs')
+        assert found.cost(selection,
+                          'latency') == pytest.approx(.1 + 1e-5 * macs)
+    content = dict(table, curve='cubic')
+    content['checksum'] = checksum(content)
+    (tmp_path / 'table.json').write_text(json.dumps(content))
+    with pytest.raises(LatencyError, match="curve='cubic', which this ver"):
+        space.limiting(['latency'], tmp_path / 'table.json')
 
 
 def test_other_places_on_straight_lines():
