@@ -37,8 +37,7 @@ from tools.compare.experiment import Experiment, load  # noqa: E402
 from tools.compare.results import paired  # noqa: E402
 from tools.compare.store import Store, write_text  # noqa: E402
 
-from tools.compare.training import Machine, evaluate  # noqa: E402  isort: skip
-from tools.compare.training import new_weights, train  # noqa: E402  isort: skip
+from tools.compare import training  # noqa: E402  isort: skip
 
 #: How often the budget is asked for in other words, and how near it is filled.
 ROUNDS, SLACK = 6, .01
@@ -68,7 +67,7 @@ class Comparison:
     """
 
     def __init__(self, experiment: Experiment, images: Images,
-                 machine: Machine, folder: Path, target: str,
+                 machine: training.Machine, folder: Path, target: str,
                  divisor: int) -> None:
         self.experiment, self.images = experiment, images
         self.machine = machine
@@ -198,11 +197,12 @@ class Comparison:
     def train(self, row: str, seed: int) -> Dict[str, float]:
         """Accuracy of what was found, from new weights."""
         model = self._subnet(row, seed)
-        new_weights(model, seed, self.experiment.init)
-        train(model, self.images, self.experiment.train, seed, self.machine,
-              f'{row} seed {seed}: training')
+        training.new_weights(model, seed, self.experiment.init)
+        training.train(model, self.images, self.experiment.train, seed,
+                       self.machine, f'{row} seed {seed}: training')
         return dict(
-            top1=round(evaluate(model, self.images, self.machine)[0], 3))
+            top1=round(
+                training.evaluate(model, self.images, self.machine)[0], 3))
 
     def state(self, row: str, seed: int) -> Dict[str, Any]:
         """What :meth:`search` has found, once."""
@@ -223,7 +223,7 @@ class Comparison:
         steps = recipe.length(number)
         extra = round(self.experiment.width_only_epochs * recipe.epoch(number))
         search.set_length(steps, width_only_steps=extra)
-        train(
+        training.train(
             network,
             self.images,
             recipe,
@@ -301,8 +301,8 @@ def main(arguments: Optional[List[str]] = None) -> None:
     folder = args.out or Path('work_dirs/compare_latency') / name
     torch.set_num_threads(1)
     images = load_images(args.data, experiment.data, folder.parent / 'images')
-    compared = Comparison(experiment, images, Machine(1, args.amp), folder,
-                          args.target, args.divisor)
+    compared = Comparison(experiment, images, training.Machine(1, args.amp),
+                          folder, args.target, args.divisor)
     compared.make_table()
     plan = [(row, seed) for seed in args.seeds for row in ROWS]
     for row, seed in plan:

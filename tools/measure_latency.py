@@ -65,6 +65,26 @@ def parse_args() -> argparse.Namespace:
         '--read-parts',
         metavar='FILE',
         help='make the table of what another device has found')
+    add_settings(parser)
+    args = parser.parse_args()
+    args.cfg_options = None
+    if (args.config is None) == (args.model is None):
+        parser.error('give either a config or --model MODULE:FUNCTION')
+    if (args.model is None) != (args.input is None):
+        parser.error('--model and --input belong together')
+    elsewhere = args.write_parts or args.read_parts
+    if (args.write_parts is None) == (args.out is None):
+        parser.error('give one of --out FILE and --write-parts FOLDER')
+    if elsewhere and (args.backend or args.threads or args.rounds
+                      or args.write_parts and args.read_parts):
+        parser.error('--backend, --threads and --rounds are given where it is '
+                     'measured, to measure_parts.py; --write-parts comes '
+                     'before --read-parts')
+    return args
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """With what is measured, and how much."""
     parser.add_argument(
         '--backend', choices=BACKENDS, help='onnxruntime unless given')
     parser.add_argument(
@@ -86,21 +106,6 @@ def parse_args() -> argparse.Namespace:
         default=GRID_CURVE,
         help="a layer's time between the measured widths: on straight lines, "
         "or the paper's quadratic function")
-    args = parser.parse_args()
-    args.cfg_options = None
-    if (args.config is None) == (args.model is None):
-        parser.error('give either a config or --model MODULE:FUNCTION')
-    if (args.model is None) != (args.input is None):
-        parser.error('--model and --input belong together')
-    elsewhere = args.write_parts or args.read_parts
-    if (args.write_parts is None) == (args.out is None):
-        parser.error('give one of --out FILE and --write-parts FOLDER')
-    if elsewhere and (args.backend or args.threads or args.rounds
-                      or args.write_parts and args.read_parts):
-        parser.error('--backend, --threads and --rounds are given where it is '
-                     'measured, to measure_parts.py; --write-parts comes '
-                     'before --read-parts')
-    return args
 
 
 def bench(args: argparse.Namespace) -> Union[Here, Elsewhere]:

@@ -67,19 +67,7 @@ def measure(
         LatencyError: The file is another network's or setting's.
         TimingError: The backend cannot run something.
     """
-    table = _begun(
-        Path(path),
-        dict(
-            format=FORMAT,
-            version=VERSION,
-            layers=layers_of(space.resource),
-            setting=bench.describe(),
-            input=[
-                list(x.shape)
-                for x in as_arguments(space.example_inputs, run_model)[0]
-                if isinstance(x, Tensor)
-            ],
-            grid=list(grid)))
+    table = _begun(Path(path), _head(space, bench, grid))
 
     def save() -> None:
         write_text(path, json.dumps(table, indent=1) + '\n')
@@ -93,6 +81,18 @@ def measure(
     table['checksum'] = checksum(table)
     save()
     return table
+
+
+def _head(space: Space, bench: Any, grid: Sequence[float]) -> Dict[str, Any]:
+    """Of what network, and with what, the figures of a table are."""
+    inputs, _ = as_arguments(space.example_inputs, run_model)
+    return dict(
+        format=FORMAT,
+        version=VERSION,
+        layers=layers_of(space.resource),
+        setting=bench.describe(),
+        input=[list(x.shape) for x in inputs if isinstance(x, Tensor)],
+        grid=list(grid))
 
 
 def gather(
