@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Sequence
 
-sys.path[0] = str(Path(__file__).resolve().parents[1])
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch  # noqa: E402  isort: skip
 
@@ -190,7 +190,8 @@ class Comparison:
             macs=space.cost(selection, 'macs') /
             space.resource.supernet('macs'),
             params=space.cost(selection, 'params'),
-            structure=[[unit.name, int(n), unit.size]
+            structure=[[unit.name,
+                        int(n) * unit.step, unit.size * unit.step]
                        for unit, n in zip(space.units, space.counts(selection))
                        ])
 
@@ -299,6 +300,7 @@ def main(arguments: Optional[List[str]] = None) -> None:
     args = parser.parse_args(arguments)
     name, experiment = load(args.experiment)
     folder = args.out or Path('work_dirs/compare_latency') / name
+    folder.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     images = load_images(args.data, experiment.data, folder.parent / 'images')
     compared = Comparison(experiment, images, training.Machine(1, args.amp),
