@@ -113,6 +113,8 @@ def smaller(row, original, blocks, args, seed):
     model, run = copy.deepcopy(original), Run(original, blocks, args, seed)
     given = {} if args.ratio_lr is None else dict(
         lr=args.ratio_lr, loss_weight=args.ratio_weight)
+    if args.decay is not None:
+        given['decay'] = args.decay
     search = Search(
         model,
         dict(input_ids=blocks[:1]),
@@ -231,6 +233,7 @@ def settings():
     parser.add_argument('--test', **named)
     parser.add_argument('--choices', **named)
     parser.add_argument('--limit', type=int, help='questions of each task')
+    parser.add_argument('--pieces', type=int, help='of each text of --test')
     parser.add_argument('--rows', nargs='+', choices=ROWS, default=list(ROWS))
     parser.add_argument('--seeds', nargs='+', type=int, default=[*range(5)])
     parser.add_argument('--target', default='80%', help='of the parameters')
@@ -243,6 +246,7 @@ def settings():
     parser.add_argument('--batch-size', type=int, default=16)
     parser.add_argument('--lr', type=float, default=5e-4)
     parser.add_argument('--temperature', type=float, default=2.)
+    parser.add_argument('--decay', type=float, help='of importances')
     parser.add_argument('--ratio-lr', type=float)
     parser.add_argument('--ratio-weight', type=float, default=10.)
     args = parser.parse_args()
@@ -265,7 +269,9 @@ def main():
     held = torch.arange(len(blocks)) % 10 == 0
     data = {'held out': blocks[held]}
     for name, path in args.test:
-        data[name] = blocks_of(tokenizer, Path(path).read_text(), args.length)
+        data[name] = blocks_of(tokenizer,
+                               Path(path).read_text(),
+                               args.length)[:args.pieces]
     path = args.out / 'results.json'
     given = {
         name: str(value)

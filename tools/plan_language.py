@@ -58,15 +58,20 @@ def built(config):
 
 def planned(model, twin, args):
     """The search, on inputs of a few words."""
-    words = torch.zeros(1, 8, dtype=torch.int64)
+    # With a mask of its own nothing asks for numbers, which meta has not.
+    inputs = dict(
+        input_ids=torch.arange(8)[None],
+        attention_mask=torch.ones(1, 1, 8, 8).tril().bool())
     return Search(
-        model,
-        dict(input_ids=words.to('meta')),
+        model, {
+            name: x.to('meta')
+            for name, x in inputs.items()
+        },
         args.target,
         metric='params',
         batch_size=1,
         twin=twin,
-        probe_inputs=dict(input_ids=words + torch.arange(8)),
+        probe_inputs=inputs,
         layers=args.layers,
         depth=args.depth,
         units={'model.embed_tokens': dict(fixed=not args.hidden)})

@@ -6,7 +6,7 @@ from typing import Any, Callable, Dict, List, Optional, Set, Union
 import torch
 from torch import Tensor, nn
 
-from ..adapters.low_rank import is_adapted
+from ..adapters.low_rank import is_adapted, masked_parts
 from ..core.bank import Bank
 from ..core.budget import AUTO
 from ..space import MaskSite, Space
@@ -81,25 +81,6 @@ def _add_site(site: MaskSite, own: LayerMasks) -> None:
         own.computed.add(site.tensor)
 
 
-def _put_around(path: str, masks: LayerMasks,
-                hooked: Dict[str, LayerMasks]) -> None:
-    """Mask the input of a layer that has adapters around it since its trace.
-
-    Raises:
-        RuntimeError: It reads masks in another way than by its input.
-    """
-    if masks.norm or masks.lends or masks.computed or set(
-            masks.inputs) - {'weight'}:
-        raise RuntimeError(
-            f'the layer "{path}" has an adapter around it since it was '
-            'traced, and its masks are not those of an input. Leave it out '
-            'of target_modules, or put the adapters in before the search.')
-    masks.around = True
-    if masks.scales:
-        hooked[path] = LayerMasks(masks.read, scales=masks.scales)
-        masks.scales = []
-
-
 def is_masked(model: nn.Module, space: Space) -> bool:
     """Whether all layers that read masks are there as they were masked.
 
@@ -112,8 +93,9 @@ def is_masked(model: nn.Module, space: Space) -> bool:
     """
     modules = dict(model.named_modules())
     return all(
-        isinstance(modules.get(site.module), MaskedLayer)
-        for site in (*space.mask_sites, *space.norm_sites))
+        isinstance(modules.get(path), MaskedLayer)
+        for site in (*space.mask_sites, *space.norm_sites)
+        for path in masked_parts(modules, site.module))
 
 
 def _untouched_output(module, args, out) -> None:
@@ -163,16 +145,20 @@ def attach(model: nn.Module, space: Space,
     layers: Dict[str, LayerMasks] = {}
     hooked: Dict[str, LayerMasks] = {}
 
-    def masks_of(path: str, own: Dict[str, LayerMasks]) -> LayerMasks:
+    def masks_of(path: str,
+                 own: Dict[str, LayerMasks],
+                 name: Optional[str] = None) -> LayerMasks:
         if path not in modules:
             raise RuntimeError(
                 f'the search space names the layer "{path}", which this '
                 f'{type(model).__name__} does not have. Trace the model anew '
                 'after changing it.')
-        return own.setdefault(path, LayerMasks(partial(reader.of, path)))
+        return own.setdefault(path,
+                              LayerMasks(partial(reader.of, name or path)))
 
     for site in space.mask_sites:
-        _add_site(site, masks_of(site.module, layers))
+        for path in masked_parts(modules, site.module, site.axis):
+            _add_site(site, masks_of(path, layers, site.module))
         for path in site.readers:
             start = len(path) + 1 if path else 0
             masks_of(path, layers).lends.add(site.module[start:])
@@ -180,12 +166,10 @@ def attach(model: nn.Module, space: Space,
         masks_of(site.module, layers).norm = InputMask(0, site.index)
     for block in space.blocks:
         for tail in block.tails:
+            fold = tail.fold and not is_adapted(modules.get(tail.module))
             masks_of(tail.module,
-                     layers if tail.fold else hooked).scales.append(
-                         block.element)
+                     layers if fold else hooked).scales.append(block.element)
     for path, masks in layers.items():
-        if is_adapted(modules[path]):
-            _put_around(path, masks, hooked)
         _mask(model, path, modules[path], masks)
     hooks = {path: masks.scale_output for path, masks in hooked.items()}
     for path, module in modules.items():

@@ -8,8 +8,7 @@ activation for the backward pass (METHOD section 2).
 Where the weight of a linear layer rests (``requires_grad=False``, as beneath
 LoRA) it is the other way round: the product of mask and weight would have to
 be kept, and its gradient, as large as the weight, be worked out. The layer's
-input is masked there; nothing is kept of it but the input. So it is where
-another layer has been put around one, which hands its input on in two ways.
+input is masked there; nothing is kept of it but the input.
 
 A layer is masked by giving the very same object a subclass of its own class,
 as :mod:`torch.nn.utils.parametrize` does. Its parameters keep their names and
@@ -112,8 +111,6 @@ class LayerMasks:
             parameters too.
         lends (set[str]): Paths of modules inside the layer whose parameters
             it reads itself: they are masked while it runs.
-        around (bool): The layer has been put around that of the space: its
-            input is masked, and none of its parameters.
     """
     read: Callable[[], Optional[Tensor]]
     inputs: Dict[str, List[InputMask]] = field(default_factory=dict)
@@ -122,13 +119,10 @@ class LayerMasks:
     computed: Set[str] = field(default_factory=set)
     early: bool = False
     lends: Set[str] = field(default_factory=set)
-    around: bool = False
 
     @property
     def names(self) -> Tuple[str, ...]:
         """Parameters that are shown masked."""
-        if self.around:
-            return ()
         scaled = SCALED if self.scales else ()
         shown = (name for name in self.inputs if name not in self.computed)
         return tuple(dict.fromkeys((*scaled, *shown)))
@@ -147,8 +141,8 @@ class LayerMasks:
 
         Masks along the rows, as of the dims of heads, are none of its input.
         """
-        if self.around or self.early or self.computed:
-            return self.around
+        if self.early or self.computed:
+            return False
         weight = layer._parameters.get('weight')
         return (weight is not None and not weight.requires_grad
                 and is_plain_linear(layer)

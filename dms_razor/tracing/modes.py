@@ -29,15 +29,20 @@ class _Parameters:
 
     def changed(self) -> bool:
         """Whether one is not what it was."""
-        return any(not torch.equal(p, value) for p, value, _ in self.held)
+        return any(_differ(p, value) for p, value, _ in self.held)
 
     @torch.no_grad()
     def restore(self) -> None:
         """Put back what was there, in place."""
         for parameter, value, learns in self.held:
-            if not torch.equal(parameter, value):
+            if _differ(parameter, value):
                 parameter.copy_(value)
             parameter.requires_grad_(learns)
+
+
+def _differ(one: Tensor, other: Tensor) -> bool:
+    """Whether numbers are others; on the meta device there are none."""
+    return not one.is_meta and not torch.equal(one, other)
 
 
 def training_flags(model: nn.Module) -> Flags:

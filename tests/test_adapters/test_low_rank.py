@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from kept_bytes import kept_bytes
 from language_nets import WORDS, decoder
 from low_rank_nets import Adapted, adapt, merge
 from torch import nn
@@ -103,11 +104,53 @@ def test_both_ways_mask_alike():
     assert torch.allclose(found[1], found[3], rtol=1e-9)
 
 
-def test_masks_of_another_kind_are_refused():
-    """Norms read masks in their own way; nothing is put around them."""
+def test_other_adapters_are_refused():
+    """Of DoRA the layer's own weight is normed: masks do not commute."""
     net = decoder()
-    search = Search(
-        net, WORDS[:1], '70%', metric='params', total_steps=6, depth=False)
-    net.norm = Adapted(nn.Linear(12, 12).double(), 2)
-    with pytest.raises(RuntimeError, match='"norm" has an adapter around'):
+    search = search_of(net)
+    adapt(net, ('down', ))
+    net.layers[1].down.lora_magnitude_vector = nn.ModuleDict(
+        dict(default=nn.Identity()))
+    with pytest.raises(RuntimeError, match='"layers.1.down" has got an adap'):
         search.attach_masks()
+
+
+@pytest.mark.parametrize('before', [True, False])
+def test_blocks_and_bytes(before):
+    """Depth scales what comes out; little more is kept than without a search.
+    """
+    words = torch.randint(0, 31, (4, 16))
+    net = decoder(layers=3)
+    with torch.no_grad():
+        for layer in net.layers:
+            layer.down.bias = nn.Parameter(torch.rand(12).double())
+    plain = adapt(copy.deepcopy(net), NAMES)
+    expected = kept_bytes(plain, lambda: plain(words).sum())
+    units = dict(words=dict(fixed=True))
+    net = adapt(net, NAMES) if before else net
+    search = Search(
+        net,
+        WORDS[:1],
+        '70%',
+        metric='params',
+        total_steps=6,
+        depth=False,
+        units=units)
+    net = net if before else adapt(net, NAMES)
+    search.attach_masks()
+    assert kept_bytes(net, lambda: net(words).sum()) <= 1.05 * expected
+
+
+def test_a_block_goes_with_its_adapters():
+    net = decoder(layers=3)
+    search = Search(net, WORDS[:1], '70%', metric='params', total_steps=6)
+    adapt(net, NAMES)
+    search.attach_masks()
+    keep = torch.ones(search.space.layout.E).bool()
+    keep[search.space.blocks[1].element] = False
+    search.bank.give(keep)
+    with search.masks('given'):
+        found = net.eval()(WORDS)
+    net.layers = nn.ModuleList([net.layers[0], net.layers[2]])
+    search.bank.mode = 'off'
+    assert torch.allclose(net(WORDS), found)

@@ -1,9 +1,8 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
-"""examples/prune_language_model.py from start to end, on a generated text."""
+"""Examples and tools for language models, from start to end."""
 import json
 import re
-import subprocess
-import sys
+import runpy
 
 import pytest
 
@@ -40,13 +39,16 @@ def test_the_page_runs(tmp_path, repo, monkeypatch):
     assert names['model'].config.num_hidden_layers == 2
 
 
-def run(script, *args):
-    """A script on the command line; what it printed."""
-    done = subprocess.run([sys.executable, *map(str, (script, *args))],
-                          capture_output=True,
-                          text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Runs a script as from the command line; what it printed."""
+
+    def call(script, *args):
+        monkeypatch.setattr('sys.argv', [*map(str, (script, *args))])
+        runpy.run_path(str(script), run_name='__main__')
+        return capsys.readouterr().out
+
+    return call
 
 
 def parameters(folder):
@@ -54,7 +56,7 @@ def parameters(folder):
     return sum(p.numel() for p in model.parameters())
 
 
-def test_it_ends_with_a_table_and_a_folder(language, tmp_path, repo):
+def test_it_ends_with_a_table_and_a_folder(language, tmp_path, repo, run):
     out = run(repo / 'examples' / 'prune_language_model.py', language,
               language / 'text.txt', language / 'text.txt', tmp_path / 'out',
               '--steps', 20, '--finetune', 10, '--length', 16)
@@ -70,7 +72,7 @@ def test_it_ends_with_a_table_and_a_folder(language, tmp_path, repo):
     assert dms_razor.llm.FamilyError
 
 
-def test_the_trainer_searches_and_finetunes(language, tmp_path, repo):
+def test_the_trainer_searches_and_finetunes(language, tmp_path, repo, run):
     """With one ratio for all layers: a plain Llama, or Mistral, comes out."""
     pytest.importorskip('accelerate', reason='the Trainer needs accelerate')
     script, text = repo / 'examples' / 'language_trainer.py', language / \
@@ -86,7 +88,7 @@ def test_the_trainer_searches_and_finetunes(language, tmp_path, repo):
     assert parameters(tmp_path / 'b' / 'hf') == size
 
 
-def test_accelerate_searches_beneath_adapters(language, tmp_path, repo):
+def test_accelerate_searches_beneath_adapters(language, tmp_path, repo, run):
     pytest.importorskip('accelerate', reason='a recipe of accelerate')
     pytest.importorskip('peft', reason='a recipe of PEFT')
     run(repo / 'examples' / 'language_accelerate.py', language,
@@ -96,7 +98,7 @@ def test_accelerate_searches_beneath_adapters(language, tmp_path, repo):
     assert .79 * whole < size <= .8 * whole
 
 
-def test_the_table_goes_on_where_it_was(language, tmp_path, repo):
+def test_the_table_goes_on_where_it_was(language, tmp_path, repo, run):
     """What is there is not run again; other settings are refused."""
     (tmp_path / 'tasks.jsonl').write_text(
         json.dumps(dict(query='w1', choices=['w2', 'w3'], gold=0)) + '\n' +
@@ -131,21 +133,27 @@ def test_the_table_goes_on_where_it_was(language, tmp_path, repo):
     error = abs(differ[0] - differ[1]) / 2  # of a mean of two
     row = next(x for x in printed.splitlines() if x.startswith('| random'))
     assert f'({sum(differ) / 2:+.2f} ± {error:.2f})' in row
-    with pytest.raises(AssertionError, match='of other settings'):
+    with pytest.raises(SystemExit, match='of other settings'):
         run(*command, '--seeds', 0, '--lr', .1)
 
 
-def test_a_plan_of_a_large_model(repo, tmp_path):
-    """Llama-7B is 6,738,415,616 parameters; what is found fits the target."""
-    out = run(repo / 'tools' / 'plan_language.py', 'llama', '--target',
-              '5.47G', '--ranks', 8)
-    assert '| heads (…heads) | 32 | 1,024 |' in out
-    assert '| width (…gate_proj) | 32 | 352,256 |' in out
-    found = re.search(
-        r'parameters: ([\d,]+); asked 5,470,000,000; found '
-        r'([\d,]+),', out)
-    whole, size = (int(x.replace(',', '')) for x in found.groups())
-    assert whole == 6_738_415_616 and .999 * 5.47e9 <= size <= 5.47e9
+def test_a_plan_of_a_large_model(repo, run, tmp_path):
+    """Two layers of Llama-7B, of which no weight is made."""
+    config = transformers.LlamaConfig(num_hidden_layers=2)
+    config.save_pretrained(tmp_path)
+    layer = 4 * 4096**2 + 3 * 4096 * 11008 + 2 * 4096
+    whole = 2 * 32000 * 4096 + 2 * layer + 4096
+    out = run(repo / 'tools' / 'plan_language.py', tmp_path, '--target', '80%',
+              '--ranks', 8)
+    assert '| heads (…heads) | 2 | 64 |' in out
+    assert '| width (…gate_proj) | 2 | 22,016 |' in out
+    found = re.search(r'parameters: ([\d,]+); asked ([\d,]+); found ([\d,]+),',
+                      out)
+    told, asked, size = (int(x.replace(',', '')) for x in found.groups())
+    assert told == whole and asked == round(.8 * whole)
+    assert .999 * asked <= size <= asked
     assert 'a twin of LlamaForCausalLM' in out
-    cells = out.splitlines()[-1].split('|')
-    assert float(cells[2]) == pytest.approx(4 * whole / 8 / 2**30, abs=.01)
+    cells = [float(x) for x in out.splitlines()[-1].split('|')[2:-2]]
+    assert cells[:3] == [
+        pytest.approx(size * whole / 8 / 2**30, abs=.01) for size in (4, 12, 2)
+    ]

@@ -2,6 +2,7 @@
 """Linear layers whose weights rest: their input is masked."""
 import pytest
 import torch
+from kept_bytes import kept_bytes
 from language_nets import WORDS, decoder
 from torch import nn
 from transformer_nets import tiny_vit
@@ -103,23 +104,6 @@ def test_an_input_by_its_name():
     assert mask.min() < .9
     assert torch.allclose(
         down(x), x * mask @ down._parameters['weight'].T * block)
-
-
-def kept_bytes(net, forward):
-    """Bytes that backward keeps beside the parameters, each memory once."""
-    known = {p.untyped_storage().data_ptr() for p in net.parameters()}
-    held = {}
-
-    def pack(tensor):
-        memory = tensor.untyped_storage()
-        if memory.data_ptr() not in known:
-            held[memory.data_ptr()] = memory.nbytes(), tensor
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
-        out = forward()
-    del out
-    return sum(size for size, _ in held.values())
 
 
 def test_bytes_kept_for_backward():

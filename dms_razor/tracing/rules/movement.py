@@ -41,8 +41,9 @@ def moved(recorder, call, labels: Optional[Tensor] = None) -> List[Tensor]:
         recorder.core_of(x).expand(x.shape) if labels is None else labels
         for x in data
     }
-    args, kwargs = tree_map_only(Tensor, lambda x: replace.get(id(x), x.cpu()),
-                                 (call.args, call.kwargs))
+    args, kwargs = tree_map_only(
+        Tensor, lambda x: replace[id(x)]
+        if id(x) in replace else x.cpu(), (call.args, call.kwargs))
     # Labels may not be contiguous.
     func = dict(
         view=Tensor.reshape,
