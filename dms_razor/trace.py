@@ -165,7 +165,8 @@ def refuse_unreadable(model: nn.Module) -> None:
                 f'{part} was compiled or scripted, so that its layers cannot '
                 'be masked; search the network that it was made from '
                 '(torch.compile keeps it as _orig_mod; without compile() '
-                'where that was called on a module), and compile the subnet')
+                'where that was called on a module), and compile it once it '
+                'is searched')
         if any(map(is_lazy, module._parameters.values())):
             raise ValueError(
                 f'{part} is lazy: its weights have no shape yet. Run the '

@@ -4,7 +4,8 @@ import copy
 
 import pytest
 import torch
-from torch import nn
+from torch import _dynamo, nn
+from torch._dynamo.utils import counters
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from toy_nets import make_search, plain_data, plain_net, train
@@ -86,3 +87,53 @@ def test_weights_of_another_network_are_refused(tmp_path):
     with pytest.raises(SubnetError, match='stem.weight hold numbers'):
         search.export(tmp_path / 'subnet', weights=broken, picture=False)
     assert not (tmp_path / 'subnet').exists()
+
+
+class Mixed(nn.Module):
+    """Masks on weights, in norms of both kinds, and on what blocks add."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, 12, 3, padding=1), nn.BatchNorm2d(12), nn.ReLU(),
+            nn.Conv2d(12, 12, 3, padding=1, groups=12), nn.Conv2d(12, 8, 1))
+        self.norms = nn.ModuleList([nn.LayerNorm(8) for _ in range(2)])
+        self.blocks = nn.ModuleList([
+            nn.Sequential(nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 8))
+            for _ in range(2)
+        ])
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, x):
+        x = self.stem(x).mean((2, 3))
+        for norm, block in zip(self.norms, self.blocks):
+            x = x + block(norm(x))
+        return self.head(x)
+
+
+def test_a_compiled_supernet_is_searched_without_a_graph_break():
+    """As uncompiled, however often the masks change: two graphs at most."""
+    _dynamo.reset(), counters.clear()
+    found = []
+    for compiled in (False, True):
+        torch.manual_seed(0)
+        net = Mixed()
+        search = make_search(net, total_steps=6)
+        optimizer = torch.optim.SGD(net.parameters(), lr=.05)
+        search.attach(optimizer)
+        model = torch.compile(net, backend='aot_eager') if compiled else net
+        for _ in range(6):
+            optimizer.zero_grad()
+            loss = F.cross_entropy(model(DATA[0]), DATA[1])
+            search.loss(loss).backward()
+            optimizer.step()
+        assert not search.unread_units()
+        found.append([
+            search.bank.ratios, search.bank.importance,
+            *(p.detach() for p in net.parameters())
+        ])
+    for one, other in zip(*found):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)
+    assert found[0][0].max() > .05
+    assert not counters['graph_break']
+    assert 1 <= counters['stats']['unique_graphs'] <= 2

@@ -20,10 +20,9 @@ import copy
 import copyreg
 import functools
 import warnings
-from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import (Any, Callable, ContextManager, Dict, Iterator, List,
-                    Optional, Set, Tuple)
+from typing import (Any, Callable, ContextManager, Dict, List, Optional, Set,
+                    Tuple)
 
 import torch
 from torch import Tensor, nn
@@ -203,13 +202,14 @@ class LayerMasks:
             out = out * masks[element].to(out.dtype)
         return out
 
-    def interceptor(self, parameters: Dict[str, Any]) -> ContextManager:
+    def interceptor(self, parameters: Dict[str,
+                                           Any]) -> Optional[ContextManager]:
         """Lets a norm, or what computes a weight, read masks."""
         if self.norm is None and not self.computed:
-            return nullcontext()
+            return None
         masks = self.read()
         if masks is None:
-            return nullcontext()
+            return None
         if self.norm is not None:
             return NormInterceptor(self.norm.vector(masks))
         return WeightInterceptor([(parameters[name], masks, self.inputs[name])
@@ -224,8 +224,16 @@ class MaskedLayer:
         masks, at_input = self._dms_masks, self._dms_masks.at_input(self)
         if at_input:
             args, kwargs = masks.masked_input(args, kwargs)
-        with _shown(self, at_input), masks.interceptor(self._parameters):
-            return super().forward(*args, **kwargs)
+        # No generators as contexts here: torch.compile cannot read them.
+        before = _show(self, at_input)
+        try:
+            interceptor = masks.interceptor(self._parameters)
+            if interceptor is None:
+                return super().forward(*args, **kwargs)
+            with interceptor:
+                return super().forward(*args, **kwargs)
+        finally:
+            _put_back(before)
 
     def __deepcopy__(self, memo: dict) -> nn.Module:
         """A copy in memory reads the same masks."""
@@ -265,24 +273,33 @@ class EarlyMaskedLayer(MaskedLayer):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The hooks, too, are shown the masked parameters."""
-        with _shown(self):
+        before = _show(self)
+        try:
             return super().__call__(*args, **kwargs)
+        finally:
+            _put_back(before)
 
 
-@contextmanager
-def _shown(layer: MaskedLayer, at_input: bool = False) -> Iterator[None]:
-    """In the body a layer, and those that it reads from, are masked."""
-    layers = [layer]
-    layers += map(layer.get_submodule, sorted(layer._dms_masks.lends))
-    before = [one.__dict__['_dms_shown'] for one in layers]
-    for one in layers:
-        one.__dict__['_dms_shown'] = one._dms_masks.show(
-            one._parameters, at_input and one is layer)
-    try:
-        yield
-    finally:
-        for one, shown in zip(layers, before):
-            one.__dict__['_dms_shown'] = shown
+Shown = Tuple[nn.Module, Optional[Dict[str, Tensor]]]
+
+
+def _show(layer: MaskedLayer, at_input: bool = False) -> List[Shown]:
+    """Mask a layer, and those that it reads from; returns what they showed.
+    """
+    before = []
+    for one in (layer,
+                *map(layer.get_submodule, sorted(layer._dms_masks.lends))):
+        before.append((one, one._dms_shown))
+        object.__setattr__(
+            one, '_dms_shown',
+            one._dms_masks.show(one._parameters, at_input and one is layer))
+    return before
+
+
+def _put_back(before: List[Shown]) -> None:
+    """Let layers show what they showed before."""
+    for one, shown in before:
+        object.__setattr__(one, '_dms_shown', shown)
 
 
 def is_plain_linear(layer: nn.Module) -> bool:
