@@ -63,10 +63,10 @@ def test_every_row_fills_the_same_latency(tool, tmp_path, capsys):
     assert len(result['runs']) == 10 and len(result['times']) == 11
     for run in result['runs']:
         name = f'{run["row"]}_s{run["seed"]}'
-        assert run['limit'] == pytest.approx(.5 * whole)
-        assert run['measured'] == pytest.approx(result['times'][name])
+        assert run['share'] == pytest.approx(.5)
+        assert run['measured'] == pytest.approx(result['times'][name] / whole)
         least = .8 if run['row'] in ('steps', 'rounded') else .93
-        assert least < run['measured'] / run['limit'] <= 1.01, name
+        assert least < run['measured'] / .5 <= 1.01, name
         assert 0 <= run['top1'] <= 100
         if run['row'] in ('steps', 'rounded'):
             assert all(kept % 8 == 0 for _, kept, _ in run['structure'])
