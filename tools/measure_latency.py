@@ -29,6 +29,7 @@ import torch
 from _launch import at_least, read_config
 from torch import nn
 
+from dms_razor.core.budget import AUTO
 from dms_razor.core.latency import CURVES, GRID_CURVE
 from dms_razor.core.steps import ADVICE, costly_widths, divisor_of
 from dms_razor.openmmlab.from_config import space_of_config
@@ -101,6 +102,12 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         default=0,
         help='measure so many subnets more, to see how good the table is')
     parser.add_argument(
+        '--in-steps',
+        action='store_true',
+        help='measure multiples of the steps in which widths pay here, and no '
+        "other widths: for searches with divisor='auto'; configs that say so "
+        'need not')
+    parser.add_argument(
         '--curve',
         choices=CURVES,
         default=GRID_CURVE,
@@ -127,6 +134,14 @@ def network(args: argparse.Namespace) -> Tuple[nn.Module, Space]:
     return model, trace(model, torch.zeros(args.input))
 
 
+def is_in_steps(args: argparse.Namespace) -> bool:
+    """Whether a config's search keeps to what the table will show."""
+    if args.config is None:
+        return False
+    units = (read_config(args).model.get('mutator') or {}).get('units') or {}
+    return any(options.get('divisor') == AUTO for options in units.values())
+
+
 def tell(done: int, of: int) -> None:
     """The bar: one line that is written over."""
     print(
@@ -147,7 +162,13 @@ def main() -> None:
                   'measure_parts.py there; it needs NumPy and ONNX Runtime')
             return
         table = measure(
-            model, space, bench(args), args.out, curve=args.curve, **settings)
+            model,
+            space,
+            bench(args),
+            args.out,
+            curve=args.curve,
+            in_steps=args.in_steps or is_in_steps(args),
+            **settings)
     except (TimingError, ValueError, RuntimeError, ImportError, AttributeError,
             OSError) as error:
         sys.exit(f'{type(error).__name__}: {error}')

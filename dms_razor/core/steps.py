@@ -98,30 +98,34 @@ def divisor_of(table: Mapping[str, Any]) -> Tuple[int, str]:
 
 
 def costly_widths(table: Mapping[str, Any], layout: Layout) -> Optional[str]:
-    """What free widths cost in depth-wise layers, in words; None if nothing.
+    """What free widths cost on a device with steps, in words; None if nothing.
 
-    Where a kernel is there for blocks of channels alone, every other width
-    takes several times as long: a search in steps gets more for its budget.
+    Where a kernel is there for blocks of channels alone, other widths take
+    longer: a search in steps gets more for its budget.
 
     Args:
         table (Mapping): A table of latencies.
         layout (Layout): The units that are searched.
     """
+    if not table.get('steps'):
+        return None
+    divisor, _ = divisor_of(table)
+    free = next((unit.name for unit in layout.units
+                 if unit.kind == 'width' and any(n * unit.step % divisor
+                                                 for n in unit.allowed[:-1])),
+                None)
+    if divisor == 1 or free is None:
+        return None
     layers = [{
         int(width): ms
         for width, ms in times.items()
-    } for key, times in table.get('steps', {}).items() if DEPTHWISE in key]
-    factors = {divisor: _factor(layers, divisor) for divisor in DIVISORS}
-    step = max((d for d in DIVISORS if factors[d] >= COSTLY), default=1)
-    free = next((unit.name for unit in layout.units
-                 if unit.kind == 'width' and any(n * unit.step % step
-                                                 for n in unit.allowed[:-1])),
-                None)
-    return free and (
-        f'depth-wise layers take up to {max(factors.values()):.1f} times as '
-        f'long on this device at widths that are no multiples of {step}, and '
-        f'"{free}" may have any: search in steps, with '
-        "units={'*': dict(divisor='auto')}")
+    } for key, times in table['steps'].items() if DEPTHWISE in key]
+    factor = max(_factor(layers, divisor) for divisor in DIVISORS)
+    deep = f', where depth-wise layers take up to {factor:.1f} times as long' \
+        if factor >= COSTLY else ''
+    return (f'widths pay in steps of {divisor} on this device, and "{free}" '
+            f'may have any{deep}: search in steps, with '
+            "units={'*': dict(divisor='auto')}, or a smaller divisor")
 
 
 def _factor(layers: Sequence[Mapping[int, float]], divisor: int) -> float:

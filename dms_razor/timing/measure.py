@@ -15,7 +15,7 @@ from ..core.latency import (COEFFICIENTS, FORMAT, GRID_CURVE, Latency,
 from ..core.layout import Unit
 from ..core.least_squares import not_negative
 from ..core.plain_json import loads
-from ..core.steps import probed_widths
+from ..core.steps import divisor_of, probed_widths, rounded
 from ..core.table_file import VERSION
 from ..network import as_arguments, run_model
 from ..space import Space
@@ -41,6 +41,7 @@ def measure(
     held_out: int = 0,
     steps: int = 3,
     curve: str = GRID_CURVE,
+    in_steps: bool = False,
     progress: Callable[[int, int], None] = lambda done, of: None
 ) -> Dict[str, Any]:
     """Measure what a network's parts take, and write the table.
@@ -61,6 +62,8 @@ def measure(
             widths too: see :mod:`dms_razor.core.steps`.
         curve (str): What a part's time is between those shares, a name of
             :data:`dms_razor.core.latency.CURVES`.
+        in_steps (bool): Whether the search will keep to the steps in which a
+            width pays here, ``divisor='auto'``: no other widths are measured.
         progress (callable): Told how many points are done, and of how many.
 
     Raises:
@@ -74,7 +77,7 @@ def measure(
 
     table['curve'] = curve
     fitted, others, times = gather(table, model, space, bench, forward, whole,
-                                   held_out, steps, save, progress)
+                                   held_out, steps, save, progress, in_steps)
     _fit(table, space, fitted, times[:whole])
     if others:
         table['held_out'] = _compare(table, space, others, times[whole:])
@@ -105,15 +108,16 @@ def gather(
     held_out: int,
     steps: int,
     save: Callable[[], None],
-    progress: Callable[[int, int], None] = lambda done, of: None
+    progress: Callable[[int, int], None] = lambda done, of: None,
+    in_steps: bool = False
 ) -> Tuple[List[Tensor], List[Tensor], List[Dict[str, float]]]:
     """Have everything timed that a table needs.
 
     Args:
         table (dict): Its beginning; takes the times of parts and steps.
         save (callable): Called now and then.
-        model, space, bench, forward, whole, held_out, steps, progress: As for
-            :func:`measure`.
+        model, space, bench, forward, whole, held_out, steps, progress,
+            in_steps: As for :func:`measure`.
 
     Returns:
         tuple: Whole subnets for the fit, those held out, and times of both.
@@ -121,10 +125,12 @@ def gather(
     inputs, forward = as_arguments(space.example_inputs, forward or run_model)
     plain = plain_copy(model).eval()
     parts = parts_of(plain, space, inputs, forward)
-    measure_parts(table, parts, bench, save, progress)
     measure_steps(table, parts, bench, steps, save)
-    fitted = spread_subnets(space, whole)
-    others = spread_subnets(space, held_out + 1, seed=1)[1:]
+    divisor = divisor_of(table)[0] if in_steps else 1
+    parts = {name: part.in_steps(divisor) for name, part in parts.items()}
+    measure_parts(table, parts, bench, save, progress)
+    fitted = spread_subnets(space, whole, 0, divisor)
+    others = spread_subnets(space, held_out + 1, 1, divisor)[1:]
     jobs = whole_jobs(plain, space, fitted + others, inputs, forward)
     return fitted, others, bench(jobs)
 
@@ -246,9 +252,17 @@ def resampled(rows: Tensor, at: Sequence[int], wanted: Tensor) -> Tensor:
     return (rows[cell] * (1 - share) + rows[cell + 1] * share).clamp(min=0)
 
 
-def spread_subnets(space: Space, number: int, seed: int = 0) -> List[Tensor]:
-    """Selections from a small network to the whole, of units that differ."""
+def spread_subnets(space: Space,
+                   number: int,
+                   seed: int = 0,
+                   divisor: int = 1) -> List[Tensor]:
+    """Selections from a small network to the whole, of units that differ;
+    widths are multiples of a number."""
     generator = torch.Generator().manual_seed(seed)
+    allowed = {
+        unit.name: unit.allowed
+        for unit in rounded(space.layout, divisor).units
+    }
     chosen = [torch.ones(space.layout.E).bool()]
     for i in range(number - 1):
         middle = .3 + .65 * i / max(1, number - 2)
@@ -257,7 +271,8 @@ def spread_subnets(space: Space, number: int, seed: int = 0) -> List[Tensor]:
             share = middle + .3 * (
                 float(torch.rand((), generator=generator)) - .5)
             return min(
-                unit.allowed, key=lambda count: abs(count - share * unit.size))
+                allowed[unit.name],
+                key=lambda count: abs(count - share * unit.size))
 
         chosen.append(space.draw(kept, generator))
     return chosen

@@ -7,7 +7,7 @@ copies read one input, and one copy is subtracted: what the input, the call and
 the first touch of the memory take is in both.
 """
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Callable, Dict, List, Sequence, Tuple
 
 import torch
@@ -69,6 +69,12 @@ class Part:
     def across(self, grid: Sequence[float], side: int) -> List[int]:
         """The different widths of one side, ascending."""
         return sorted({self.width(side, share) for share in grid})
+
+    def in_steps(self, divisor: int) -> 'Part':
+        """The same, of which only multiples of a number are used."""
+        first, second = (math.lcm(step, divisor) if moves else step
+                         for step, moves in zip(self.steps, self.moves))
+        return replace(self, steps=(first, second))
 
     def points(self, grid: Sequence[float]) -> List[Tuple[int, int]]:
         """Channels in and out at which it has to be measured."""

@@ -158,6 +158,26 @@ def test_beside_another_budget(device, space, tmp_path):
     assert .95 < max(shares.values()) <= 1
 
 
+def test_a_table_for_a_search_in_steps(device, space, tmp_path, monkeypatch):
+    """Nothing but multiples of the step is timed, but for finding it."""
+    monkeypatch.setattr(module, 'divisor_of', lambda table: (4, 'as told'))
+    monkeypatch.setattr(module, 'measure_steps', lambda *args: None)
+    table = make(
+        space, tmp_path / 'table.json', held_out=3, in_steps=True, whole=4)
+    widths = {
+        int(w)
+        for points in table['points'].values()
+        for name in points
+        for w in name.split()
+    }
+    assert {w for w in widths if w % 4} <= {3, 10}  # image and classes
+    for selection in (*spread_subnets(space, 4, 0, 4),
+                      *spread_subnets(space, 4, 1, 4)):
+        for unit, kept in zip(space.units, space.counts(selection)):
+            assert unit.kind == 'depth' or int(kept) % 4 == 0
+    assert table['held_out']['error_95'] < 1e-6
+
+
 def test_the_papers_quadratic(device, space, tmp_path):
     """The device's time is one: a product of both widths, and a constant."""
     table = make(space, tmp_path / 'table.json', curve='quadratic')
