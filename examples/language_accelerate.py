@@ -74,6 +74,7 @@ def main():
         told = write_folder(export, args.out / 'hf', tokenizer)
         print(f'{args.out / "hf"}: {told["class"]} of '
               f'{told["parameters"]:,} parameters')
+    accelerator.end_training()
 
 
 if __name__ == '__main__':

@@ -11,6 +11,7 @@ the place of ``python``. Needs ``pip install dms_razor[llm] accelerate``.
 import argparse
 from pathlib import Path
 
+import torch
 from transformers import (AutoModelForCausalLM, AutoTokenizer, Trainer,
                           TrainingArguments, set_seed)
 
@@ -47,6 +48,7 @@ def main():
         per_device_train_batch_size=args.batch_size,
         learning_rate=args.lr,
         lr_scheduler_type='linear' if args.target is None else 'constant',
+        use_cpu=not torch.cuda.is_available(),  # else each rank is alone
         save_strategy='no',
         report_to='none')
     tokenizer = AutoTokenizer.from_pretrained(args.model)
@@ -74,6 +76,7 @@ def main():
         told = write_folder(found, args.out / 'hf', tokenizer)
         print(f'{args.out / "hf"}: {told["class"]} of '
               f'{told["parameters"]:,} parameters')
+    trainer.accelerator.end_training()
 
 
 if __name__ == '__main__':

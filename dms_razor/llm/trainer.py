@@ -22,12 +22,12 @@ class TrainerMixin:
         search = Search(model, dict(input_ids=words[:1]), target='80%')
         SearchTrainer(model, settings, search=search, train_dataset=data)
 
-    Also of trl's ``SFTTrainer`` and of others whose losses are made by
-    ``compute_loss``. A search without a length is given that of the training.
-    The search is part of the trainer's checkpoints, ``search.pt``, and goes
-    on where a training is resumed. Batches of an accumulated step count alike,
-    each by its mean, however many words are in it: the gradient of the masks
-    is divided by what the loss was.
+    It goes in front of any trainer whose losses are made by ``compute_loss``.
+    A search without a length is given that of the training. The search is part
+    of the trainer's checkpoints, ``search.pt``, and goes on where a training
+    is resumed. Batches of an accumulated step count alike, each by its mean,
+    however many words are in it: the gradient of the masks is divided by what
+    the loss was.
 
     Args:
         *args, **settings: The trainer's own.
