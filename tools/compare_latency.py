@@ -171,13 +171,16 @@ class Comparison:
             raise SystemExit(f'{row} seed {seed}: {ROUNDS} rounds found no '
                              'network within the budget; is the machine idle?')
         off, asked, selection = best
-        search.export(
+        export = search.export(
             self.folder / 'subnets' / f'{row}_s{seed}',
-            target=asked,
+            target=f'{asked!r}ms',  # a number alone would be a share
             measure=False,
             divisor=divisor,
             picture=False)
         space = search.space
+        if export.report.cost('macs') != space.cost(selection, 'macs'):
+            raise SystemExit(f'{row} seed {seed}: what was measured is not '
+                             'what was exported; please report this')
         return dict(
             row=row,
             seed=seed,
