@@ -30,7 +30,7 @@ class TrainerMixin:
     the loss was.
 
     Args:
-        *args, **settings: The trainer's own.
+        args, settings: The trainer's own.
         search (Search, optional): Of the model. Without one, as for
             finetuning what was exported, it is an ordinary training.
         distil (Distillation, optional): Its loss is added in training.

@@ -116,8 +116,9 @@ def gather(
     Args:
         table (dict): Its beginning; takes the times of parts and steps.
         save (callable): Called now and then.
-        model, space, bench, forward, whole, held_out, steps, progress,
-            in_steps: As for :func:`measure`.
+        model, space, bench, forward, whole, held_out, steps: As for
+            :func:`measure`.
+        progress, in_steps: As for :func:`measure`.
 
     Returns:
         tuple: Whole subnets for the fit, those held out, and times of both.
