@@ -2,7 +2,7 @@
 """Running a network in eval mode so that nothing of it shows afterwards."""
 import hashlib
 from contextlib import contextmanager
-from functools import partial
+from functools import lru_cache
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Set
 
 import torch
@@ -68,17 +68,41 @@ def alone(model: nn.Module) -> Iterator[nn.Module]:
     A network is read and exported by each rank for itself: a synchronised norm
     would wait for the others, and is one more operation than a norm.
     """
-    norms = [
-        module for module in model.modules() if
-        isinstance(module, nn.SyncBatchNorm) and 'forward' not in vars(module)
-    ]
+    kinds = [(module, type(module)) for module in model.modules()
+             if isinstance(module, nn.SyncBatchNorm)]
     try:
-        for norm in norms:
-            norm.forward = partial(_BatchNorm.forward, norm)
+        for norm, kind in kinds:
+            norm.__class__ = _local(kind)
         yield model
     finally:
-        for norm in norms:
-            vars(norm).pop('forward', None)
+        for norm, kind in kinds:
+            norm.__class__ = kind
+
+
+class _Local(nn.SyncBatchNorm):
+    """A synchronised norm of this rank's own batch."""
+    forward = _BatchNorm.forward
+
+
+_Local.__name__ = nn.SyncBatchNorm.__name__
+
+
+@lru_cache(maxsize=None)
+def _local(kind: type) -> type:
+    """The class of a synchronised norm, or of a masked one, without the
+    others: a mask's own forward stays in front."""
+    if kind is nn.SyncBatchNorm:
+        return _Local
+    if nn.SyncBatchNorm not in kind.__bases__[1:]:  # somebody's own
+        return type(kind.__name__, (kind, ), dict(forward=_BatchNorm.forward))
+    own = {
+        name: value
+        for name, value in vars(kind).items()
+        if name not in ('__dict__', '__weakref__')
+    }
+    bases = tuple(_Local if base is nn.SyncBatchNorm else base
+                  for base in kind.__bases__)
+    return type(kind.__name__, bases, own)
 
 
 def refuse_wrapped(model: nn.Module) -> None:

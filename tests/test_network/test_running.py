@@ -172,3 +172,31 @@ def test_norms_of_all_ranks_are_run_alone(monkeypatch):
     assert not twin[1].running_mean.equal(torch.zeros(4))
     with pytest.raises(AssertionError, match='waits'):
         net(x)
+
+
+class Own(nn.SyncBatchNorm):
+    """Somebody's own."""
+
+    def forward(self, x):
+        return super().forward(x)
+
+
+class Twice:
+    """In front of a norm's own class, as masks are."""
+
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+@pytest.mark.parametrize('kind, factor', [
+    (nn.SyncBatchNorm, 1),
+    (Own, 1),
+    (type('Masked', (Twice, nn.SyncBatchNorm), {}), 2),
+])
+def test_what_masks_a_synchronised_norm_stays_in_front(kind, factor):
+    norm, x = kind(3).train(), torch.randn(4, 3, 2, 2)
+    with alone(norm) as same:
+        assert torch.allclose(same(x), factor * nn.BatchNorm2d(3)(x))
+        copied = copy.deepcopy(norm)
+        assert 'forward' not in vars(copied)
+    assert type(norm) is kind
