@@ -7,8 +7,8 @@ Measures the parts of a config's network and 20 subnets that take no part in
 the fit, searches it for half its latency on random images and targets (what
 it learns is not asked here), measures the export, and compares the peak of
 the activations of the supernet and five subnets with what a forward pass
-holds. The machine should do nothing else. Run again, it goes on where it was;
-`--pages FILE …` prints the tables of several results.
+holds. The machine should do nothing else. Run again, a table that is there is
+not measured again; `--pages FILE …` prints the tables of several results.
 """
 import json
 import sys

@@ -119,20 +119,16 @@ class Comparison:
 
     def search(self, row: str, seed: int) -> Dict[str, Any]:
         """Weights and state of a search, or of even narrowing."""
-        network, what = self.network(seed), f'{row} seed {seed}:'
-        search = self.searching(network, seed, units=self.units_of(row))
+        network = self.network(seed)
+        settings: Dict[str, Any] = dict(units=self.units_of(row))
+        if row == 'macs':
+            settings.update(
+                metric='macs', target=self.macs_of_even(), latency_table=None)
+        search = self.searching(network, seed, **settings)
         if row == 'even':
             baselines.narrow(search, 'uniform', seed=seed)
         else:
-            if row == 'macs':
-                search.close()
-                search = self.searching(
-                    network,
-                    seed,
-                    metric='macs',
-                    target=self.macs_of_even(),
-                    latency_table=None)
-            self._search(search, network, seed, what)
+            self._search(search, network, seed, f'{row} seed {seed}:')
         return dict(weights=network.state_dict(), search=search.state_dict())
 
     def fill(self, row: str, seed: int) -> Dict[str, Any]:
