@@ -10,7 +10,7 @@ import textwrap
 from pathlib import Path
 from typing import Dict, List, NamedTuple, Optional, Sequence
 
-from .errors import nearest
+from .errors import MissingPackageError, nearest
 from .version import __version__
 
 PACKAGE = Path(__file__).resolve().parent
@@ -137,7 +137,10 @@ def main(argv: Optional[List[str]] = None) -> None:
                  'by "pip install ."')
     sys.argv = [f'dms-razor {name}', *arguments]
     sys.path.insert(0, str(script.parent))
-    runpy.run_path(str(script), run_name='__main__')
+    try:
+        runpy.run_path(str(script), run_name='__main__')
+    except MissingPackageError as error:
+        sys.exit(f'dms-razor {name}: {error}')
 
 
 if __name__ == '__main__':

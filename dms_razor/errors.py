@@ -1,5 +1,5 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
-"""The error that every refusal of a subnet raises, and common messages."""
+"""Errors that have a name, and common messages."""
 import difflib
 import inspect
 from numbers import Integral, Real
@@ -12,6 +12,10 @@ class SubnetError(ValueError):
     The message names the thing, the reason and the remedy. It is a
     ``ValueError``, so callers that do not know this package can catch it.
     """
+
+
+class MissingPackageError(ModuleNotFoundError):
+    """An optional package that what was asked for needs is not installed."""
 
 
 def listed(names, limit: int = 5) -> str:

@@ -81,3 +81,12 @@ def test_without_tools(monkeypatch, tmp_path):
     (tmp_path / '.mim' / 'tools').mkdir(parents=True)
     (tmp_path / '.mim' / 'tools' / '_launch.py').write_text('')
     assert command.tools_folder() == tmp_path / '.mim' / 'tools'
+
+
+def test_without_openmmlab_one_line_says_what_to_install(run, tmp_path):
+    (tmp_path / 'train.py').write_text(
+        'from dms_razor.errors import MissingPackageError\n'
+        'raise MissingPackageError("needs b: pip install b")')
+    with pytest.raises(SystemExit) as ended:
+        run(['search', 'a.py'])
+    assert ended.value.code == 'dms-razor search: needs b: pip install b'

@@ -343,11 +343,17 @@ def train_aloud(recipe: Recipe, network: Network, folder: str, seed: int,
                 name: str, **kwargs) -> Dict[str, Any]:
     """:func:`train`, its score called ``name``, with a line on the outcome."""
     found = train(recipe, network, folder, seed, **kwargs)
+    tell_training(network, seed, found, name)
+    return found
+
+
+def tell_training(network: Network, seed: int, found: Dict[str, Any],
+                  name: str) -> None:
+    """Keep the score of a training that is over, and say it."""
     network.top1.append(found['test'][name])
     say(
         f'seed {seed}  {network.name:18} {name} {network.top1[-1]:5.2f} %   '
         f'{found["seconds"]:3.0f} s', 5)
-    return found
 
 
 def mean_and_deviation(scores: List[float]) -> str:

@@ -6,16 +6,18 @@ configs/quickstart/, as tools/train.py would start it; what a run logs goes
 into its own folder, and this script says what happens.
 """
 import argparse
+import copy
 import time
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import List, Optional
 
 import torch
 from _launch import at_least
+from _processes import Processes, cores
 from _steps import (CONFIGS, Network, Recipe, cut_evenly, mean_and_deviation,
                     quickstart, run_parser, say, score_as_cut, shorten, table,
-                    train_aloud)
+                    tell_training, train)
 from mmengine.config import Config
 
 from dms_razor.subnet.files import write_text
@@ -39,27 +41,57 @@ def parse_args() -> argparse.Namespace:
         type=at_least(1, 'train each network at least once'),
         default=3,
         help='trainings of each network in the table (default: %(default)s)')
+    parser.add_argument(
+        '--processes',
+        type=at_least(1, 'this one counts'),
+        default=cores(),
+        help='trainings at a time, with one thread each; 1 trains in this '
+        'process (default: one a core, here %(default)s)')
     return parser.parse_args()
+
+
+@lru_cache(maxsize=None)
+def read(path: Path) -> Config:
+    """A config, read once; logs show it unformatted, which is faster."""
+    return Config.fromfile(path, format_python_code=False)
 
 
 def load(path: Path, epochs: Optional[int]) -> Config:
     """A config of this quickstart, of this length."""
-    cfg = Config.fromfile(path)
+    cfg = copy.deepcopy(read(path))
     return cfg if epochs is None else shorten(cfg, epochs, epochs // 5)
 
 
-def as_cut(recipe: Recipe, networks: List[Network]) -> List[str]:
-    """Top-1 of both small networks before any training, as cells.
+def cut_and_score(recipe: Recipe, seed: int) -> float:
+    """Top-1 of the supernet of this seed, trained and then cut evenly."""
+    last, = (recipe.work_dir / f'supernet-{seed}').glob('epoch_*.pth')
+    subnet = cut_evenly(recipe, last, f'cut-{seed}')
+    return score_as_cut(recipe, subnet)['top-1']
 
-    The supernet of each training is cut evenly; the search was one.
+
+def train_all(recipe: Recipe, networks: List[Network], seeds: int,
+              processes: Processes) -> List[str]:
+    """Train each network with each seed.
+
+    Returns:
+        list[str]: Cells: top-1 of both small networks before any training.
+        The supernet of each training is cut evenly; the search was one.
     """
-    found = score_as_cut(recipe, networks[1].subnet)['top-1']
+    found = processes.submit(score_as_cut, recipe, networks[1].subnet)
+    trainings = [(seed, network,
+                  processes.submit(train, recipe, network,
+                                   f'{network.name.replace(" ", "_")}-{seed}',
+                                   seed)) for seed in range(seeds)
+                 for network in networks]
     cut = []
-    for seed in range(len(networks[0].top1)):
-        last, = (recipe.work_dir / f'supernet-{seed}').glob('epoch_*.pth')
-        subnet = cut_evenly(recipe, last, f'cut-{seed}')
-        cut.append(score_as_cut(recipe, subnet)['top-1'])
-    return ['', f'{found:.2f}', mean_and_deviation(cut)]
+    for seed, network, training in trainings:
+        tell_training(network, seed, training.result(), 'top-1')
+        if network is networks[0]:
+            cut.append(processes.submit(cut_and_score, recipe, seed))
+    return [
+        '', f'{found.result()["top-1"]:.2f}',
+        mean_and_deviation([one.result() for one in cut])
+    ]
 
 
 def main() -> None:
@@ -69,16 +101,15 @@ def main() -> None:
     recipe = Recipe(
         Path(args.work_dir), SUPERNET, SEARCH, RETRAIN,
         partial(load, epochs=args.epochs), args.target)
-    search, networks = quickstart(recipe, 'ResNet-34 on handwritten digits', 0)
-    say(structure_table(search.structure()), 5)
-    say('3/4  Train: three networks from scratch, the same recipe, '
-        f'{args.seeds} seed{"s" * (args.seeds > 1)}')
-    for seed in range(args.seeds):
-        for network in networks:
-            folder = f'{network.name.replace(" ", "_")}-{seed}'
-            train_aloud(recipe, network, folder, seed, 'top-1')
+    with Processes(args.processes, '_steps') as processes:
+        search, networks = quickstart(recipe,
+                                      'ResNet-34 on handwritten digits', 0)
+        say(structure_table(search.structure()), 5)
+        say('3/4  Train: three networks from scratch, the same recipe, '
+            f'{args.seeds} seed{"s" * (args.seeds > 1)}')
+        cut = train_all(recipe, networks, args.seeds, processes)
     subnet = recipe.work_dir / 'search' / 'subnet'
-    text = table(networks, more={'as cut (%)': as_cut(recipe, networks)})
+    text = table(networks, more={'as cut (%)': cut})
     write_text(recipe.work_dir / 'table.md', text + '\n')
     page = write_page(
         subnet, {

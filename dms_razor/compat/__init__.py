@@ -10,11 +10,12 @@ from math import prod
 from ..moved import moved_names
 from .checkpoint import UnsafeCheckpointError, load_checkpoint
 from .cpu_distributed import default_model_wrapper
+from .needed import refuse_missing
 from .shims import SHIMS, apply
 
 __all__ = [
     'SHIMS', 'UnsafeCheckpointError', 'apply', 'default_model_wrapper',
-    'flop_analyzer', 'load_checkpoint'
+    'flop_analyzer', 'load_checkpoint', 'refuse_missing'
 ]
 
 __getattr__ = moved_names(__name__)

@@ -12,6 +12,7 @@ whole (:mod:`.whole_checkpoints`).
 """
 from .. import compat
 
+compat.refuse_missing()
 compat.apply()
 
 # isort: off

@@ -55,6 +55,9 @@ class DigitsDataset(BaseDataset):
         self.split = split
         self.test_every = test_every
         kwargs.setdefault('test_mode', split == 'test')
+        # one array for all workers saves nothing for scans this few, and
+        # costs a collection of all garbage
+        kwargs.setdefault('serialize_data', False)
         super().__init__(ann_file='', **kwargs)
 
     def load_data_list(self) -> List[dict]:
