@@ -148,7 +148,6 @@ class Search:
         self.metric, self.target = self._report.metric, self._report.target
         self.limits = self.constraint.limits = self._report.limits
         self.resource = (self.limits or self.space).resource
-        self._weights: List[Tensor] = []
         self.dropped, self.watchers = DroppedSteps(), Watchers()
         self._handle, self._gave_loss, self._projected = None, False, 0.
         self.own_clock, self.schedule = True, no_schedule
@@ -254,7 +253,6 @@ class Search:
             self.attach_masks()
         self._handle = Drive(optimizer, self.step,
                              lambda: self.bank.drop_gradient())
-        self._weights = self._handle.weights
         return self
 
     def loss(self, task_loss: Tensor) -> Tensor:
@@ -274,7 +272,9 @@ class Search:
         anchor = self.bank.loss_anchor()
         if anchor.requires_grad:
             anchor.register_hook(lambda _: self.dropped.look(
-                self.bank, self._weights, self.step_count))
+                self.bank,
+                self._handle.gradients(self.model)
+                if self.attached else (), self.step_count))
         return value.to(anchor.dtype) + anchor
 
     def step(self) -> bool:

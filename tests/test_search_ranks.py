@@ -1,8 +1,9 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """Whole searches on two and four ranks against one that sees every batch.
 
-DDP, SyncBatchNorm and accumulated gradients, 50 steps in float64, through
-gloo: ratios, importances and weights agree to 1e-9, masks in every step.
+DDP or FSDP2, SyncBatchNorm and accumulated gradients, 50 steps in float64,
+through gloo: ratios, importances and weights agree to 1e-9, masks in every
+step.
 """
 import contextlib
 import multiprocessing
@@ -15,6 +16,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import nn
+from torch.distributed import fsdp
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
@@ -55,7 +57,30 @@ def batches():
                for _ in range(PARTS)]
 
 
-def search(folder, rank=0, ranks=1, **settings):
+def sharded(net):
+    """A network whose weights lie in pieces on the ranks."""
+    for block in net[3:5]:
+        fsdp.fully_shard(block)
+    return fsdp.fully_shard(net)
+
+
+@contextlib.contextmanager
+def not_together(model):
+    """Gradients stay on their rank, to be summed up in a later pass."""
+    if isinstance(model, DistributedDataParallel):
+        with model.no_sync():
+            yield
+    else:
+        model.set_requires_gradient_sync(False)
+        yield
+        model.set_requires_gradient_sync(True)
+
+
+def whole(tensor):
+    return tensor.full_tensor() if hasattr(tensor, 'full_tensor') else tensor
+
+
+def search(folder, rank=0, ranks=1, shard=False, **settings):
     """What a rank finds in its share of each batch."""
     net = network(nn.BatchNorm2d if ranks == 1 else nn.SyncBatchNorm)
     found = Search(
@@ -64,7 +89,8 @@ def search(folder, rank=0, ranks=1, **settings):
         target='50%',
         total_steps=STEPS - 10,
         width_only_steps=10)
-    model = net if ranks == 1 else DistributedDataParallel(net, **settings)
+    model = net if ranks == 1 else sharded(
+        net) if shard else DistributedDataParallel(net, **settings)
     optimizer = torch.optim.SGD(net.parameters(), lr=.05, momentum=.9)
     found.attach(optimizer)
     masks, calls = [], []
@@ -75,20 +101,20 @@ def search(folder, rank=0, ranks=1, **settings):
             # torch wants a static graph to be seen whole in the first step
             together = ranks == 1 or number == PARTS - 1 or (settings
                                                              and step == 0)
-            with contextlib.nullcontext() if together else model.no_sync():
+            with contextlib.nullcontext() if together else not_together(model):
                 loss = found.loss(F.cross_entropy(model(x), y))
                 (loss / PARTS).backward()
         with counted(calls):
             optimizer.step()
         masks.append(found.bank.masks.detach())
-    if rank == 0:
+    if rank == 0 or shard:  # what lies on all of them all have to gather
         found.export(folder / f'subnet{ranks}', picture=False)
     state = found.bank.state_dict()
     return dict({k: state[k]
                  for k in ('ratios', 'importance', 'order')},
                 masks=torch.stack(masks),
                 weights=torch.cat(
-                    [p.detach().flatten() for p in net.parameters()]),
+                    [whole(p.detach()).flatten() for p in net.parameters()]),
                 statistics=torch.cat(
                     [b.double().flatten() for b in net.buffers() if b.dim()]),
                 sums=torch.tensor(sum(name == 'all_reduce' for name in calls)))
@@ -181,8 +207,16 @@ def alone(tmp_path_factory):
     return search(tmp_path_factory.mktemp('alone'))
 
 
-@pytest.mark.parametrize('ranks, settings', [(2, dict(static_graph=True)),
-                                             (4, {})])
+@pytest.mark.parametrize('ranks, settings', [
+    (2, dict(static_graph=True)),
+    (4, {}),
+    pytest.param(
+        4,
+        dict(shard=True),
+        marks=pytest.mark.skipif(
+            not hasattr(fsdp, 'fully_shard'),
+            reason='FSDP2 is in torch from 2.6 on')),
+])
 def test_ranks_search_what_one_searches(ranks, settings, alone, tmp_path):
     running = started(worker, (ranks, tmp_path, settings), ranks)
     while not running.join():

@@ -53,12 +53,14 @@ class DroppedSteps:
         self.total += 1
         self._one_more(step)
 
-    def look(self, bank, weights: Iterable[Tensor], step: int) -> None:
+    def look(self, bank, gradients: Iterable[Optional[Tensor]],
+             step: int) -> None:
         """Drop a gradient that no step has used, and take note of it.
 
         Args:
             bank (Bank): The search's state, when backward begins.
-            weights (Iterable[Tensor]): What the optimizer trains.
+            gradients (Iterable[Tensor, optional]): Of what the optimizer
+                trains.
             step (int): The step, from 0 on.
 
         Raises:
@@ -66,7 +68,7 @@ class DroppedSteps:
                 the loss is not scaled up any more.
         """
         gradient, scale = bank.masks.grad, bank.scale.grad
-        if not drop_stale_gradient(bank, weights) or bool(
+        if not drop_stale_gradient(bank, gradients) or bool(
                 torch.isfinite(gradient).all()):
             return
         self.skipped += 1

@@ -78,7 +78,7 @@ def from_first_rank(vector: Tensor) -> Tensor:
     return vector
 
 
-def drop_stale_gradient(bank, weights: Iterable[Tensor]) -> bool:
+def drop_stale_gradient(bank, gradients: Iterable[Optional[Tensor]]) -> bool:
     """Forget what the masks hold of a step that was skipped.
 
     A ``GradScaler`` that sees infinities skips ``optimizer.step`` and with it
@@ -90,8 +90,8 @@ def drop_stale_gradient(bank, weights: Iterable[Tensor]) -> bool:
 
     Args:
         bank (Bank): The search's state.
-        weights (Iterable[Tensor]): What the optimizer trains. Without any,
-            all is taken to be of one step.
+        gradients (Iterable[Tensor, optional]): Of what the optimizer trains.
+            Without any, all is taken to be of one step.
 
     Returns:
         bool: Whether something was dropped.
@@ -99,7 +99,7 @@ def drop_stale_gradient(bank, weights: Iterable[Tensor]) -> bool:
     if bank.masks.grad is None:
         return False
     # zero_grad(set_to_none=False) leaves zeros.
-    grads = [weight.grad for weight in weights]
+    grads = list(gradients)
     stale = bool(grads) and not any(grad is not None and grad.any()
                                     for grad in grads)
     if stale:

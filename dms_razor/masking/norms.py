@@ -135,10 +135,10 @@ class NormInterceptor(TorchFunctionMode):
 
 # Written out, the formula of a layer or RMS norm reads and writes the whole
 # activation some twenty times. On a CPU that costs more than the arithmetic,
-# so rows are worked off in pieces whose temporaries stay in the cache and are
-# written in place. These are the numbers in one of them, four megabytes of
-# float32; smaller pieces lose more on starting operations than they win.
-PIECE = 2**20
+# so rows are worked off in pieces whose temporaries stay in a core's cache and
+# are written in place. These are the numbers in one of them, a megabyte
+# of float32; what smaller pieces win is lost again on starting operations.
+PIECE = 2**18
 
 
 def _pieces(x: Tensor) -> range:
@@ -211,10 +211,11 @@ def backward_rows(grad: Tensor, normed: Tensor, rstd: Tensor, weight: Tensor,
     gain = torch.ones_like(weight) if gain is None else gain
     pieces = _pieces(normed)
     buffers = weight.new_empty(2, min(pieces.step, len(normed)), len(weight))
+    ones = weight.new_ones(buffers.shape[1])
     for first in pieces:
         rows = slice(first, first + pieces.step)
         g, y, scale = grad[rows].to(weight.dtype), normed[rows], rstd[rows]
-        sums = g.new_ones(len(g))  # a product with it adds up the rows
+        sums = ones[:len(g)]  # a product with it adds up the rows
         product, pull = buffers[:, :len(g)]
         torch.mul(g, y, out=product)
         s = product @ gain
@@ -229,7 +230,7 @@ def backward_rows(grad: Tensor, normed: Tensor, rstd: Tensor, weight: Tensor,
         grad_mask -= sums @ torch.mul(y, pull, out=product) / 2
         grad_mask += s @ (1 - eps * scale[:, 0].square()) / 2
         torch.mul(g, gain, out=grad_x[rows])
-        grad_x[rows].sub_(pull.mul_(weight)).mul_(scale)
+        grad_x[rows].addcmul_(pull, weight, value=-1).mul_(scale)
     return grad_x.to(dtype), grad_mask, grad_gain, grad_bias
 
 

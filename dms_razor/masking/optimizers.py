@@ -1,9 +1,12 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """One update of the ratios with every step of an optimizer."""
-from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple
+from typing import (Any, Callable, Dict, Iterable, Iterator, List, Optional,
+                    Tuple)
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
+
+from .sharded import gradients_of
 
 
 def innermost(optimizer: Any) -> Optimizer:
@@ -119,6 +122,10 @@ class Drive:
             weight for group in self.optimizer.param_groups
             for weight in group['params'] if weight.requires_grad
         ]
+
+    def gradients(self, model: nn.Module) -> Iterator[Optional[Tensor]]:
+        """Of what the optimizer trains; see :func:`.sharded.gradients_of`."""
+        return gradients_of(model, self.weights)
 
     def remove(self) -> None:
         """Let go of the optimizer."""

@@ -9,10 +9,10 @@ plain parameters, whole. Gathering is a collective: all ranks do it.
 """
 from collections import OrderedDict
 from contextlib import contextmanager
-from typing import Any, Dict, Iterator
+from typing import Any, Dict, Iterable, Iterator, Optional
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 _OURS = 'torch.distributed'  # where FSDP's own hooks are from
 
@@ -77,6 +77,40 @@ def gathered(model: nn.Module) -> Iterator[Dict[int, Any]]:
     finally:
         for module, kind in zip(sharded, kinds):
             module.__class__ = kind
+
+
+def gradients_of(model: nn.Module,
+                 weights: Iterable[Tensor]) -> Iterator[Optional[Tensor]]:
+    """Gradients of weights, those too that a rank still has for itself.
+
+    Between the micro-batches of one step a sharded weight has none, where
+    these were told not to sum up (``set_requires_gradient_sync(False)``): what
+    was accumulated is the gradient of the whole weight, which FSDP keeps.
+
+    Args:
+        model (nn.Module): The network, sharded or not.
+        weights (Iterable[Tensor]): Its parameters that train.
+
+    Yields:
+        Tensor, optional: A gradient, or None.
+    """
+    for weight in weights:
+        yield weight.grad
+    for module in model.modules():
+        if _place_of_fsdp(module):
+            yield from _kept_whole(module)
+
+
+def _kept_whole(module: nn.Module) -> Iterator[Optional[Tensor]]:
+    """Gradients that FSDP keeps for one of its groups of parameters."""
+    state = module._get_fsdp_state()
+    groups = getattr(state, '_fsdp_param_groups', None)
+    for group in [state._fsdp_param_group] if groups is None else groups:
+        for parameter in group.fsdp_params if group is not None else ():
+            yield parameter.unsharded_accumulated_grad
+            # there from the first forward on
+            yield getattr(
+                getattr(parameter, '_unsharded_param', None), 'grad', None)
 
 
 def _place_of_fsdp(module: nn.Module) -> int:

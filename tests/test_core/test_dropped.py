@@ -140,12 +140,12 @@ def test_skipped_at_full_precision():
         loss = (bank.masks * weight).sum() * factor + bank.loss_anchor()
         (loss * scale).backward()
         weight.grad = None
-        dropped.look(bank, [weight], step)
+        dropped.look(bank, [weight.grad], step)
 
     for number in range(5):
         skipped(float('inf'), 8., number)
     skipped(1., 1., 5)
-    dropped.look(bank, [weight], 5)
+    dropped.look(bank, [weight.grad], 5)
     for number in range(2):
         skipped(float('inf'), 1., number)
     assert dropped.text() == 'steps dropped: 7 skipped by the loss scaling'

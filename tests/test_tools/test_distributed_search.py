@@ -36,7 +36,7 @@ custom_hooks = [
     dict(type='RankStateHook'),
 ]
 default_hooks = dict(
-    checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=20))
+    checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=10))
 randomness = dict(seed=0)
 '''
 
@@ -67,11 +67,11 @@ def search(run_tool, tmp_path, monkeypatch):
     (tmp_path / 'rank_state.py').write_text(HOOK)
     monkeypatch.setenv('PYTHONPATH', str(tmp_path), prepend=':')
 
-    def run(processes):
-        work_dir = tmp_path / f'work{processes}'
+    def run(processes, work_dir=None, *options):
+        work_dir = work_dir or tmp_path / f'work{processes}'
         config = tmp_path / f'search{processes}.py'
         config.write_text(CONFIG.replace('{batch}', str(16 // processes)))
-        options = ['--work-dir', work_dir]
+        options = ['--work-dir', work_dir, *options]
         if processes == 1:
             run_tool('train.py', config, *options)
         else:
@@ -104,3 +104,10 @@ def test_ranks_search_together(search):
         first['importance'].sum(),
         atol=0,
         rtol=1e-2)
+
+    # And one process goes on with what two began.
+    (work_dir / 'last_checkpoint').write_text(str(work_dir / 'iter_10.pth'))
+    _, (resumed, ) = search(1, work_dir, '--resume')
+    assert int(resumed['updates']) == 20
+    torch.testing.assert_close(
+        alone['ratios'], resumed['ratios'], atol=1e-3, rtol=1e-3)
