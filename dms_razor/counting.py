@@ -260,7 +260,10 @@ def _run_by_module(model: nn.Module, inputs: Any, forward: Optional[Callable],
         note()
         running.pop()
 
-    unknown = _Unknown(model, counter.flop_registry, running)
+    known = getattr(counter, 'flop_registry', None)
+    if known is None:  # its name in torch 2.1
+        known = counter.flop_mapping
+    unknown = _Unknown(model, known, running)
     # Hooks for all modules: scripted ones have none of their own.
     with register_module_forward_pre_hook(enter), \
             register_module_forward_hook(leave), unknown:

@@ -21,7 +21,7 @@ from _launch import config_parser, read_config
 from mmengine.config import Config
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_flatten
 
 from dms_razor.network import as_arguments, run_model, tensors_of
 from dms_razor.openmmlab.from_config import (algorithm_of_config,
@@ -56,7 +56,7 @@ class Held(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(out):
+        for tensor in tree_flatten(out)[0]:
             if isinstance(tensor, Tensor):
                 storage = tensor.untyped_storage()
                 place = storage.data_ptr()

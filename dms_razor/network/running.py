@@ -4,6 +4,7 @@ import hashlib
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Set
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
@@ -103,6 +104,27 @@ def _local(kind: type) -> type:
     bases = tuple(_Local if base is nn.SyncBatchNorm else base
                   for base in kind.__bases__)
     return type(kind.__name__, bases, own)
+
+
+@contextmanager
+def after_scripts(tell: Callable[..., None]) -> Iterator[None]:
+    """Call ``tell(module, args, kwargs, out)`` after each scripted module.
+
+    Scripted modules have no hooks of their own, and hooks of all modules know
+    keyword arguments only in later versions of torch.
+
+    Args:
+        tell (callable): Is called wherever Python calls such a module.
+    """
+    plain = torch.jit.ScriptModule.__call__
+
+    def call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        out = plain(module, *args, **kwargs)
+        tell(module, args, kwargs, out)
+        return out
+
+    with patch.object(torch.jit.ScriptModule, '__call__', call):
+        yield
 
 
 def refuse_wrapped(model: nn.Module) -> None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._pytree import tree_flatten, tree_map_only
 
 #: Precisions -> what stands in their place.
 DOUBLE = {
@@ -40,7 +40,8 @@ def double_network(network: nn.Module) -> nn.Module:
         for name, value in list(vars(module).items()):
             # The registered ones are done; a tensor may lie in a list.
             if not name.startswith('_') and any(
-                    isinstance(leaf, Tensor) for leaf in tree_leaves(value)):
+                    isinstance(leaf, Tensor)
+                    for leaf in tree_flatten(value)[0]):
                 vars(module)[name] = to_double(value)
     return network
 
@@ -137,9 +138,9 @@ class LowPrecision(TorchDispatchMode):
         with torch._C.DisableTorchFunction():
             out = function(*args, **(kwargs or {}))
             low: List[str] = [
-                str(t.dtype).split('.')[-1] for t in tree_leaves((args, out))
-                if isinstance(t, Tensor) and t.dtype in DOUBLE
-                and t.numel() > 1
+                str(t.dtype).split('.')[-1]
+                for t in tree_flatten((args, out))[0] if isinstance(t, Tensor)
+                and t.dtype in DOUBLE and t.numel() > 1
             ]
         if low:
             self.found = self.found or f'{function} in {low[0]}'

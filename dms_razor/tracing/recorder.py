@@ -12,11 +12,11 @@ from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_forward_hook
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten
 
 from ..network import named_tensors, tensors_of
+from ..network.running import after_scripts
 from .facts import Facts, Operation
 from .labels import Variables, compress, core
 from .record import (ModuleCall, Node, NotUnderstood, OpCall, Value,
@@ -329,9 +329,7 @@ class Recorder(TorchFunctionMode):
         call.hands_on = any(map(self.name_of, tensors_of(out)))
 
     def leave_script(self, module: nn.Module, args, kwargs, out) -> None:
-        """Forward hook of scripted modules, whose operations are not seen."""
-        if not isinstance(module, torch.jit.ScriptModule):
-            return
+        """After a call of a scripted module, whose operations are not seen."""
         path = self._paths.get(id(module), type(module).__name__)
         self.touched |= {n for n in self._own if n.startswith(f'{path}.')}
         reason = f'what the scripted module "{path}" does is not seen'
@@ -353,10 +351,7 @@ class Recorder(TorchFunctionMode):
             Any: What the network returned.
         """
         self._paths = {id(m): name for name, m in self.modules.items()}
-        # Scripted modules have no hooks of their own.
-        handles = [
-            register_module_forward_hook(self.leave_script, with_kwargs=True)
-        ]
+        handles = []
         for module in self.modules.values():
             if not isinstance(module, torch.jit.ScriptModule):
                 handles += [
@@ -366,7 +361,7 @@ class Recorder(TorchFunctionMode):
                 ]
         try:
             self._bind_inputs(tensors_of(example_inputs))
-            with torch.no_grad(), self:
+            with torch.no_grad(), after_scripts(self.leave_script), self:
                 out = forward(self.model, *example_inputs)
         finally:
             for handle in handles:

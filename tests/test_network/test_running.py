@@ -10,6 +10,7 @@ from mmengine.structures import BaseDataElement
 from torch import nn
 
 from dms_razor.network import alone, call, tensors_of, untouched
+from dms_razor.network.running import after_scripts
 from dms_razor.trace import trace
 
 
@@ -200,3 +201,22 @@ def test_what_masks_a_synchronised_norm_stays_in_front(kind, factor):
         copied = copy.deepcopy(norm)
         assert 'forward' not in vars(copied)
     assert type(norm) is kind
+
+
+def test_scripted_modules_are_told_with_their_keywords():
+    """Where Python calls them, also inside others, and nowhere later."""
+
+    class Scale(nn.Module):
+
+        def forward(self, x, by: float = 1.):
+            return x * by
+
+    scripted, told, x = torch.jit.script(Scale()), [], torch.ones(2)
+    with after_scripts(lambda *call: told.append(call)):
+        out = nn.Sequential(nn.ReLU(), scripted)(x)
+        twice = scripted(x, by=2.)
+    scripted(x)
+    assert [call[0] for call in told] == [scripted, scripted]
+    assert [call[2] for call in told] == [{}, dict(by=2.)]
+    assert told[0][3] is out and told[1][3] is twice
+    assert twice.tolist() == [2, 2]
