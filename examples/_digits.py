@@ -54,6 +54,6 @@ def make_network() -> nn.Module:
 @torch.no_grad()
 def accuracy(model: nn.Module, data: TensorDataset) -> float:
     """Share of images that the network, in eval mode, gets right."""
-    device = next(model.parameters()).device
+    device = next(model.parameters(), torch.empty(0)).device
     images, labels = (part.to(device) for part in data.tensors)
     return (model.eval()(images).argmax(1) == labels).float().mean().item()

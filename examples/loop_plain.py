@@ -11,9 +11,9 @@ from torch.utils.data import DataLoader
 from dms_razor import Search
 
 
-def train(model, loader, epochs, search=None):
+def train(model, loader, epochs, search=None, lr=.1):
     """The usual loop; a search adds two lines to it."""
-    optimizer = torch.optim.SGD(model.parameters(), lr=.1, momentum=.9)
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=.9)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
         optimizer, epochs * len(loader))
     if search is not None:

@@ -2,6 +2,7 @@
 """The loops in examples/, in their short form, where their package is."""
 import importlib.util
 import json
+import os
 import re
 import runpy
 from pathlib import Path
@@ -20,7 +21,7 @@ LOOPS = sorted(path.stem for path in EXAMPLES.glob('loop_*.py'))
 def test_they_are_all_here():
     assert LOOPS == [
         f'loop_{name}' for name in ('accelerate', 'lightning', 'plain', 'timm',
-                                    'transformers')
+                                    'ray', 'transformers')
     ]
 
 
@@ -28,6 +29,10 @@ def test_they_are_all_here():
 def test_a_loop_ends_with_a_trained_smaller_network(loop, tmp_path,
                                                     monkeypatch, capsys):
     package = loop.partition('_')[2]
+    # for the workers of Ray
+    monkeypatch.setenv(
+        'PYTHONPATH',
+        os.pathsep.join([str(EXAMPLES), os.environ['PYTHONPATH']]))
     if package != 'plain' and importlib.util.find_spec(package) is None:
         pytest.skip(f'{package} is not installed: tools/check_recipes.sh runs '
                     'this one in an environment that has it')
@@ -37,7 +42,8 @@ def test_a_loop_ends_with_a_trained_smaller_network(loop, tmp_path,
     last = capsys.readouterr().out.strip().splitlines()[-1]
     told, path = re.fullmatch(r'accuracy ([\d.]+)%, (.*\.onnx)', last).groups()
     assert float(told) > 80
-    report = json.loads((tmp_path / 'subnet' / 'report.json').read_text())
+    assert Path(path).is_relative_to(tmp_path)
+    report = json.loads(Path(path).with_name('report.json').read_text())
     macs = report['macs']
     assert .95 * macs['supernet'] / 2 < macs['counted'] <= macs['supernet'] / 2
     if package == 'plain':  # others see their images in another way
@@ -85,3 +91,32 @@ def test_the_last_third_is_never_trained_on(monkeypatch):
     images = torch.tensor(load_digits().images).float() / 16
     assert torch.equal(test.tensors[0][:, 0], images[::3])
     assert torch.equal(train.tensors[0][:2, 0], images[1:3])
+
+
+def test_int8_in_the_loop(tmp_path, monkeypatch, capsys):
+    """Four sizes and accuracies; the file rounds weights to 255 numbers."""
+    monkeypatch.syspath_prepend(EXAMPLES)
+    monkeypatch.setattr('sys.argv',
+                        ['plain', '--short', '--out',
+                         str(tmp_path)])
+    runpy.run_path(str(EXAMPLES / 'loop_plain.py'), run_name='__main__')
+    capsys.readouterr()
+    folder = tmp_path / 'subnet'
+    monkeypatch.setattr('sys.argv', ['qat', str(folder), '--short'])
+    runpy.run_path(str(EXAMPLES / 'quantize_train.py'), run_name='__main__')
+    told = re.findall(r'^(.*): ([\d,]+) bytes, accuracy ([\d.]+)%$',
+                      capsys.readouterr().out, re.M)
+    path = folder / 'subnet_qat.onnx'
+    assert [name for name, *_ in told] == [
+        'float', 'static int8', 'int8 after training with it',
+        str(path)
+    ]
+    sizes = [int(size.replace(',', '')) for _, size, _ in told]
+    assert sizes[1] < .4 * sizes[0] and sizes[2] < .4 * sizes[0]
+    whole, static, trained, file = (float(score) for *_, score in told)
+    assert whole > 80 and min(static, trained, file) > whole - 5
+    assert file == pytest.approx(accuracy(str(path)), abs=.06)
+    # ranges of inputs and outputs are in the file, one for each of 5 layers
+    kinds = [node.op_type for node in onnx.load(path).graph.node]
+    assert kinds.count('DequantizeLinear') >= 2 * 5
+    assert kinds.count('Conv') == 4 and kinds.count('Gemm') == 1

@@ -23,7 +23,8 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 for loop in examples/loop_*.py; do
     name=$(basename "$loop" .py)
     if PYTHONPATH=. "$VENV/bin/python" "$loop" --short --out "$out/$name" \
-        >"$out/$name.log" 2>&1 && [ -s "$out/$name/subnet/subnet.onnx" ]; then
+        >"$out/$name.log" 2>&1 &&
+        [ -n "$(find "$out/$name" -name subnet.onnx -size +1k)" ]; then
         echo "$name: $(tail -n 1 "$out/$name.log")"
     else
         tail -n 20 "$out/$name.log"
