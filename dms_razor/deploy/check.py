@@ -10,6 +10,7 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, nn
 
+from ..network import tensors_of
 from .boxes import DetectedBoxes
 from .suppression import detection_difference
 from .write import DeployError, write_network
@@ -52,7 +53,7 @@ def load(path: Union[str, Path], threads: int = 0) -> Run:
 
     def run(images: Tensor) -> List[Tensor]:
         with torch.no_grad():
-            return list(module(images))
+            return tensors_of(module(images))
 
     return run
 
@@ -110,7 +111,7 @@ def difference(network: nn.Module, path: Union[str, Path],
     if isinstance(network, DetectedBoxes):
         return detection_difference(network, found[0], images)
     with torch.no_grad():
-        expected = network(images)
+        expected = tensors_of(network(images))
     pairs = list(zip(expected, found))
     # max() would pass over a nan
     if len(expected) != len(found) or not all(

@@ -1,6 +1,6 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
-"""A network whose outputs are a flat tuple of tensors with names."""
-from typing import List, Tuple
+"""A network whose outputs are a tensor, or a flat tuple, with names."""
+from typing import List, Tuple, Union
 
 from torch import Tensor, nn
 
@@ -8,10 +8,11 @@ from ..network import tensors_of, untouched
 
 
 class RawOutputs(nn.Module):
-    """A network in eval mode, with all it returns in one flat tuple.
+    """A network in eval mode that returns a tensor, or several in a tuple.
 
-    Classifiers return logits, detectors the raw outputs of their head, level
-    by level. Images go in as the data preprocessor would hand them over.
+    Classifiers return logits, a tensor as it is; detectors the raw outputs
+    of their head, level by level, in one flat tuple. Images go in as the data
+    preprocessor would hand them over.
 
     Args:
         model (nn.Module): The network; it is put into eval mode.
@@ -29,9 +30,10 @@ class RawOutputs(nn.Module):
         with untouched(model):
             self.names = _names(model(images))
 
-    def forward(self, images: Tensor) -> Tuple[Tensor, ...]:
+    def forward(self, images: Tensor) -> Union[Tensor, Tuple[Tensor, ...]]:
         """(B, C, H, W) to the outputs, each with the batch in front."""
-        return tuple(tensors_of(self.model(images)))
+        found = self.model(images)
+        return found if isinstance(found, Tensor) else tuple(tensors_of(found))
 
 
 def put_into_eval(model: nn.Module) -> None:

@@ -282,9 +282,10 @@ def _next(files: Dict[str, int]) -> str:
                    'dms-razor export . --format onnx --checkpoint '
                    'work_dirs/retrain/epoch_N.pth')]
     else:
-        steps.append(('Train it in your own loop, then deploy it',
-                      "export.onnx('subnet.onnx')    # what search.export "
-                      'returned\n'
-                      "torch.onnx.export(model, images, 'subnet.onnx')"))
+        steps.append(
+            ('Train it in your own loop, then deploy it; images is a batch '
+             'of yours', 'from dms_razor.subnet import write_portable\n\n'
+             "write_portable(model, images, 'subnet.onnx')\n"
+             "write_portable(model, images, 'subnet.pt', 'torchscript')"))
     return '\n'.join(f'<p>{escape(what)}:</p>\n<pre>{escape(code)}</pre>'
                      for what, code in steps)

@@ -2,8 +2,9 @@
 """A network as a file that runs without its Python code.
 
 ONNX, TorchScript and torch.export, by torch's own writers. Whatever a network
-is called with, as long as it is tensors: it goes in by name, what comes out is
-a flat list of tensors, and batches of any size go through.
+is called with, as long as it is tensors: it goes in by name, and batches of
+any size go through. TorchScript and torch.export return what the network
+returns, a tensor for a tensor; what an ONNX file returns is a flat list.
 """
 import warnings
 from dataclasses import dataclass
@@ -75,7 +76,9 @@ def write_torchscript(network: nn.Module, inputs: Tuple[Tensor, ...],
                       path: Path, names: Names) -> None:
     """A frozen TorchScript file."""
     with torch.jit.optimized_execution(False):
-        traced = torch.jit.trace(network, inputs, check_trace=False)
+        # not strict: else no network may return a dictionary
+        traced = torch.jit.trace(
+            network, inputs, check_trace=False, strict=False)
     torch.jit.save(torch.jit.freeze(traced.eval()), str(path))
 
 
@@ -100,7 +103,7 @@ WRITERS = dict(onnx=write_onnx, torchscript=write_torchscript, pt2=write_pt2)
 
 
 class Portable(nn.Module):
-    """A copy of a network in eval mode: tensors in, a flat tuple out.
+    """A copy of a network in eval mode: tensors in, and out what it returns.
 
     Args:
         model (nn.Module): The network; it stays as it is.
@@ -111,6 +114,7 @@ class Portable(nn.Module):
         tensors (tuple[Tensor]): The tensors among the inputs.
         names (Names): Of inputs and outputs; ``batched`` are those whose
             first axis is as long as that of the first.
+        flat (bool): Whether it returns its tensors in one flat tuple.
 
     Raises:
         DeployError: A tensor lies in a container, or there is none.
@@ -126,6 +130,7 @@ class Portable(nn.Module):
         # that with eval() of the network alone BatchNorm would train again
         self.eval()
         self.run, self.named = forward or run_model, None
+        self.flat = True
         given = inputs
         if isinstance(inputs, Mapping):
             self.named, given = list(inputs), list(inputs.values())
@@ -149,21 +154,21 @@ class Portable(nn.Module):
                               'that a file of it would have no input')
         self.tensors = tuple(self.given[i].cpu() for i in self.places)
         with untouched(self.model):
-            outputs = len(self(*self.tensors))
+            outputs = len(tensors_of(self(*self.tensors)))
         first = self.tensors[0].shape[:1]
         self.names = Names(
             [names[i] for i in self.places], ['output'] if outputs == 1 else
             [f'output_{number}' for number in range(outputs)],
             [bool(first) and x.shape[:1] == first for x in self.tensors])
 
-    def forward(self, *tensors: Tensor) -> Tuple[Tensor, ...]:
-        """The outputs, in the order in which the network returns them."""
+    def forward(self, *tensors: Tensor) -> Any:
+        """What the network returns, or its tensors in their order."""
         values = list(self.given)
         for place, tensor in zip(self.places, tensors):
             values[place] = tensor
         found = self.run(self.model, *values) if self.named is None else \
             self.run(self.model, **dict(zip(self.named, values)))
-        return tuple(tensors_of(found))
+        return tuple(tensors_of(found)) if self.flat else built_in(found)
 
     def example(self, samples: int, draw: bool = False) -> Tuple[Tensor, ...]:
         """The inputs for a number of samples.
@@ -184,12 +189,35 @@ class Portable(nn.Module):
         return tuple(found)
 
 
+def built_in(output: Any) -> Any:
+    """A network's output in the containers that files have: tuple, list, dict.
+
+    Classes of its own, of its package, a file could not be loaded without.
+
+    Raises:
+        TypeError: There is something else in it.
+    """
+    if isinstance(output, Mapping):
+        return {name: built_in(part) for name, part in output.items()}
+    if isinstance(output, (tuple, list)):
+        parts = [built_in(part) for part in output]
+        return parts if isinstance(output, list) else tuple(parts)
+    if output is not None and not isinstance(output,
+                                             (Tensor, bool, int, float, str)):
+        raise TypeError(f'it holds a {type(output).__name__}')
+    return output
+
+
 def write_portable(model: nn.Module,
                    inputs: Any,
                    path: Union[str, Path],
                    format: str = 'onnx',
                    forward: Optional[Callable] = None) -> Path:
     """Write a network to a file and compare the file with it.
+
+    A file of TorchScript or torch.export returns what the network returns. If
+    the format cannot hold that, which is warned of, it returns the tensors of
+    it in one flat tuple; ONNX files always do, under names.
 
     Args:
         model (nn.Module): The network, e.g. of an export or of
@@ -224,15 +252,24 @@ def write_portable(model: nn.Module,
 
 
 def _write(network: Portable, file: Path, format: str, name: str) -> None:
+    """Write it, with its outputs as they are where the format has such."""
+    network.flat = format == 'onnx'
     try:
-        with warnings.catch_warnings(), torch.no_grad(), \
-                windows_of_any_batch(), widths_without_mutables(network):
-            warnings.simplefilter('ignore')
-            # torch.export takes a batch of one for a constant
-            samples = max(2, len(network.tensors[0])) \
-                if network.names.batched[0] else 1
-            WRITERS[format](network, network.example(samples), file,
-                            network.names)
+        try:
+            _write_as(network, file, format)
+        except Exception as error:
+            if network.flat or isinstance(error, ImportError):
+                raise
+            # Either its outputs are of a kind that the format has not, or all
+            # of it is not written; then this fails as well and says why.
+            network.flat = True
+            _write_as(network, file, format)
+            warnings.warn(
+                f'{name} returns the tensors of the network\'s output in one '
+                f'flat tuple, because {format} cannot hold the output as it '
+                f'is ({_first_line(error)}); for another structure give a '
+                'forward that returns a tensor, a tuple or a dict of tensors',
+                stacklevel=3)
     except ImportError as error:
         package = error.name or str(error)
         raise DeployError(
@@ -240,16 +277,29 @@ def _write(network: Portable, file: Path, format: str, name: str) -> None:
             f'install {package}; torchscript and pt2 need torch alone'
         ) from error
     except Exception as error:  # the exporters have errors of many types
-        first = str(error).strip().partition('\n')[0]
         others = ' or '.join(other for other in WRITERS if other != format)
         raise DeployError(
-            f'{type(error).__name__} while writing {name}: {first}. Try '
-            f'{others}, or give a forward that returns tensors alone') \
-            from error
+            f'{type(error).__name__} while writing {name}: '
+            f'{_first_line(error)}. Try {others}, or give a forward that '
+            'returns tensors alone') from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition('\n')[0]
+
+
+def _write_as(network: Portable, file: Path, format: str) -> None:
+    with warnings.catch_warnings(), torch.no_grad(), \
+            windows_of_any_batch(), widths_without_mutables(network):
+        warnings.simplefilter('ignore')
+        # torch.export takes a batch of one for a constant
+        samples = max(2, len(network.tensors[0])) \
+            if network.names.batched[0] else 1
+        WRITERS[format](network, network.example(samples), file, network.names)
 
 
 def _runner(network: Portable, file: Path, format: str,
-            name: str) -> Optional[Callable[..., List[Tensor]]]:
+            name: str) -> Optional[Callable[..., Any]]:
     """What runs a file; None where ONNX Runtime is not installed."""
     if format == 'pt2':
         return torch.export.load(str(file)).module()
@@ -285,14 +335,13 @@ def _compare(network: Portable, file: Path, format: str, name: str) -> None:
         return
     inputs = network.example(3, draw=True)
     with torch.no_grad():
-        expected = network(*inputs)
+        expected = tensors_of(network(*inputs))
         try:
-            found = list(run(*inputs))
+            found = tensors_of(run(*inputs))
         except Exception as error:
-            first = str(error).strip().partition('\n')[0]
             raise DeployError(
-                f'{name} does not run on three samples ({first}) and was not '
-                'kept; try another format') from error
+                f'{name} does not run on three samples ({_first_line(error)}) '
+                'and was not kept; try another format') from error
     worst = max(map(_difference, expected, found), default=0.)
     if len(expected) != len(found) or worst >= BOUND:
         raise DeployError(

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import warnings
+from html import unescape
 from html.parser import HTMLParser
 
 import pytest
@@ -70,7 +71,21 @@ def test_it_says_what_the_report_says(export):
     assert 'a<b 97 & 1' in text, 'escaped in the source, not on the page'
     for name in ('subnet.pth', 'report.json', 'structure.png'):
         assert f'{name} {(export.path / name).stat().st_size:,} ' in text
-    assert 'build_subnet' in text and 'export.onnx' in text
+    assert 'build_subnet' in text
+
+
+def test_what_it_says_comes_next_can_be_done(export, tmp_path, monkeypatch):
+    folder = tmp_path / 'subnet'
+    shutil.copytree(export.path, folder)
+    monkeypatch.chdir(folder)
+    page = (folder / 'report.html').read_text(encoding='utf-8')
+    code = unescape('\n'.join(re.findall('<pre>(.*?)</pre>', page, re.S)))
+    names = dict(YourNetwork=plain_net, images=torch.rand(2, 3, 8, 8))
+    exec(code, names)
+    torch.testing.assert_close(
+        torch.jit.load('subnet.pt')(names['images']),
+        export.model.eval()(names['images']))
+    assert (folder / 'subnet.onnx').exists()
 
 
 def test_it_needs_nothing_else(export):

@@ -1,6 +1,9 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """Subnets of plain Python as files, against the network itself."""
 import builtins
+from collections import OrderedDict, namedtuple
+from contextlib import nullcontext
+from dataclasses import dataclass
 
 import numpy as np
 import onnxruntime
@@ -33,15 +36,18 @@ def test_onnx(export, samples):
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize('format, load', [
+LOADERS = [
     ('torchscript', torch.jit.load),
     ('pt2', lambda path: torch.export.load(path).module()),
-])
+]
+
+
+@pytest.mark.parametrize('format, load', LOADERS)
 def test_formats_of_torch(export, tmp_path, format, load):
     suffix = dict(torchscript='pt', pt2='pt2')[format]
     path = getattr(export, format)(tmp_path / f'mine.{suffix}')
     images = torch.randn(4, 3, 8, 8)
-    found, = load(str(path))(images)
+    found = load(str(path))(images)
     torch.testing.assert_close(found, export.model.eval()(images))
 
 
@@ -49,7 +55,7 @@ def test_what_is_written_is_the_network_as_it_is_now(export):
     with torch.no_grad():
         export.model.fc.bias += 7
     assert export.model.training
-    found, = torch.jit.load(str(export.torchscript()))(torch.zeros(1, 3, 8, 8))
+    found = torch.jit.load(str(export.torchscript()))(torch.zeros(1, 3, 8, 8))
     assert export.model.training, 'it is left as it was'
     torch.testing.assert_close(found,
                                export.model.eval()(torch.zeros(1, 3, 8, 8)))
@@ -72,7 +78,7 @@ def test_batch_norm_keeps_the_statistics_it_has(tmp_path, format):
                                                     dict(input=images.numpy()))
         found = torch.from_numpy(found)
     else:
-        found, = torch.jit.load(str(path))(images) \
+        found = torch.jit.load(str(path))(images) \
             if format == 'torchscript' else \
             torch.export.load(path).module()(images)
     torch.testing.assert_close(found, model.eval()(images))
@@ -119,6 +125,60 @@ def make_same(model, folder):
     from dms_razor.subnet import build_subnet
     return build_subnet(Named(), folder / 'subnet/subnet.json',
                         folder / 'subnet/subnet.pth').eval()
+
+
+@dataclass
+class Answer:
+    """What no format knows."""
+    first: torch.Tensor
+    second: torch.Tensor
+
+
+Pair = namedtuple('Pair', 'first second')
+KINDS = {
+    'tensor': lambda x: x,
+    'tuple of one': lambda x: (x, ),
+    'list': lambda x: [x, 2 * x],
+    'nested': lambda x: (x, (2 * x, 3 * x)),
+    'dict': lambda x: dict(a=x, b=2 * x),
+    'a class of dict': lambda x: OrderedDict(a=x, b=2 * x),
+    'a class of tuple': lambda x: Pair(x, 2 * x),
+    'object': lambda x: Answer(x, 2 * x),
+}
+
+
+class Returning(nn.Module):
+    """Returns its input in a container of some kind."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.make = KINDS[kind]
+
+    def forward(self, x):
+        return self.make(x.relu())
+
+
+@pytest.mark.parametrize('format, load', LOADERS)
+@pytest.mark.parametrize('kind', list(KINDS))
+def test_a_file_returns_what_the_network_returns(tmp_path, format, load, kind):
+    path = tmp_path / f'mine{FORMATS[format]}'
+    images = torch.arange(6.).view(3, 2) - 2
+    expected, told = KINDS[kind](images.relu()), nullcontext()
+    if kind == 'object':
+        expected = (expected.first, expected.second)
+        told = pytest.warns(
+            UserWarning,
+            match=f'mine.* flat tuple, because '
+            f'{format} cannot hold .*; for another structure')
+    with told:
+        write_portable(Returning(kind), torch.ones(1, 2), path, format)
+    found = load(str(path))(images)
+    assert type(found) is {
+        OrderedDict: dict,
+        Pair: tuple
+    }.get(type(expected), type(expected))
+    expected = dict(expected) if kind.endswith('dict') else expected
+    torch.testing.assert_close(found, expected)
 
 
 def test_without_onnx_runtime_it_says_that_nothing_was_compared(
