@@ -7,10 +7,13 @@ Importing this package is light: it imports neither torch nor OpenMMLab.
 - ``import dms_razor.openmmlab`` makes OpenMMLab work on current torch (see
   :mod:`dms_razor.compat.shims`) and registers everything that configs name.
 """
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import moved
 from .version import __version__
+
+if TYPE_CHECKING:  # a checker does not run what is below
+    from .search import Search
 
 __all__ = ['Search', '__version__']
 moved.install()

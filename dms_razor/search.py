@@ -143,10 +143,10 @@ class Search:
                               **learning)
         drive = dict(lr=self.bank.lr, loss_weight=self.constraint.weight)
         drive['selector'] = self.bank.selector
-        self._report = preflight(self.space, target, self.metric, constraints,
-                                 **drive).check()
-        self.metric, self.target = self._report.metric, self._report.target
-        self.limits = self.constraint.limits = self._report.limits
+        self._report = found = preflight(self.space, target, self.metric,
+                                         constraints, **drive).check()
+        self.metric, self.target = found.metric, float(found.target)
+        self.limits = self.constraint.limits = found.limits
         self.resource = (self.limits or self.space).resource
         self.dropped, self.watchers = DroppedSteps(), Watchers()
         self._handle, self._gave_loss, self._projected = None, False, 0.
