@@ -32,8 +32,8 @@ from .subnet.export import Export, export_subnet
 from .timing.gate import choose
 from .trace import trace
 from .tracing.options import Options
-from .watch import (Progress, Status, Watchers, WriterLog, soft_and_hard,
-                    status_of)
+from .watch import (Progress, Status, Watchers, WriterLog, check_finished,
+                    check_loss, soft_and_hard, status_of)
 
 __getattr__ = moved_names(__name__)
 
@@ -149,7 +149,7 @@ class Search:
         self.limits = self.constraint.limits = found.limits
         self.resource = (self.limits or self.space).resource
         self.dropped, self.watchers = DroppedSteps(), Watchers()
-        self._handle, self._gave_loss, self._projected = None, False, 0.
+        self._handle, self.made_losses, self._projected = None, False, 0.
         self.own_clock, self.schedule = True, no_schedule
         self.step_count = self.total_steps = self.width_only_steps = 0
         if total_steps is not None or warmup_steps or width_only_steps:
@@ -247,34 +247,36 @@ class Search:
 
     def attach(self, optimizer: torch.optim.Optimizer) -> 'Search':
         """Let every ``optimizer.step()``, also of a wrapper, update ratios
-        once, closures included; not if a ``GradScaler`` skips it."""
+        once, closures included; not if a ``GradScaler`` skips it. Errors are
+        those of :class:`.masking.optimizers.Drive`."""
         self._release()
+        self.reader.check(self.model)
         if not is_masked(self.model, self.space):  # LoRA, put in since
             self.attach_masks()
         self._handle = Drive(optimizer, self.step,
-                             lambda: self.bank.drop_gradient())
+                             lambda: self.bank.drop_gradient(), self.model)
         return self
 
     def loss(self, task_loss: Tensor) -> Tensor:
         """The loss to call backward on (paper, eq. 5), L_task + λ_res·L_res.
         L_res is a mere number in it: the ratios get its gradient directly."""
+        check_loss(task_loss)
         self.watchers.see(task_loss)
         return task_loss + self.resource_term().to(task_loss.dtype)
 
     def resource_term(self) -> Tensor:
         """λ_res·L_res as a number and the bank's anchor, once for each loss;
         its backward is the moment to see that the step before was skipped."""
-        self._gave_loss = True
+        self.made_losses = True
         with torch.no_grad():
             value = self.constraint.loss(self.current_target,
                                          self.bank.counts(),
                                          self.bank.resource_masks())
         anchor = self.bank.loss_anchor()
         if anchor.requires_grad:
+            grads = self._handle.gradients if self.attached else tuple
             anchor.register_hook(lambda _: self.dropped.look(
-                self.bank,
-                self._handle.gradients(self.model)
-                if self.attached else (), self.step_count))
+                self.bank, grads(), self.step_count))
         return value.to(anchor.dtype) + anchor
 
     def step(self) -> bool:
@@ -314,10 +316,11 @@ class Search:
         self.bank.set_kept(kept)
         self.bank.freeze_depth()
 
-    def decision(self) -> Decision:
-        """Who decided the structure that would be exported now."""
+    def decision(self, left: int = 0) -> Decision:
+        """Who decided what would be exported now, ``left`` steps too early."""
         return decide(self.bank, self.resource, self.metric, self.target,
-                      self._report.resource_only, self._projected)
+                      self._report.resource_only, self._projected,
+                      self.constraint.weight, left)
 
     def state_dict(self) -> Dict[str, Any]:
         """Everything a resumed search needs, in tensors."""
@@ -360,14 +363,11 @@ class Search:
         :func:`.timing.gate.choose`, :func:`dms_razor.subnet.export_subnet`.
 
         Raises:
-            RuntimeError: If losses were made and the ratios never updated.
+            RuntimeError, ValueError: :func:`.watch.finished.check_finished`.
             TargetError: If no network of the space meets the target.
         """
         refuse_unknown('export', kwargs, Search.export, export_subnet, choose)
-        if self._gave_loss and self.bank.updates == 0:
-            raise RuntimeError(
-                'this search has given losses and made no step. Call search.'
-                'attach(optimizer) before the loop, or step() after backward.')
+        left = check_finished(self)
         budget = self.budget(target)
         searched = self.bank.motion.account.steps > 0 and budget == self.target
         return export_subnet(
@@ -377,7 +377,7 @@ class Search:
             metric=self.metric,
             limits=self.limits and self.limits.upto(budget),
             forward=self.forward,
-            decision=self.decision() if searched else None,
+            decision=self.decision(left) if searched else None,
             **choose(self, budget, **kwargs))
 
     def status(self) -> Status:

@@ -11,7 +11,7 @@ convolution are added to those of the slot before: exactly the same function
 import torch
 from torch import Tensor, nn
 
-from .registry import RemovedBlock, Slots, register_slim
+from .registry import Slots, register_slim
 
 
 @register_slim('mmyolo.models.layers.yolo_bricks', 'CSPLayerWithTwoConv')
@@ -25,7 +25,7 @@ class SlimCSPLayerWithTwoConv:
         """Shape ``[B, C, H, W]`` to ``[B, C', H, W]``."""
         parts = list(self.main_conv(x).split(self.splits, 1))
         for block in self.blocks:
-            if not isinstance(block, RemovedBlock):
+            if not isinstance(block, nn.Identity):  # a removed one
                 parts.append(block(parts[-1]))
         return self.final_conv(torch.cat(parts, 1))
 

@@ -13,7 +13,7 @@ from typing import Callable, Dict, List, Optional, Tuple
 import torch
 from torch import Tensor, nn
 
-from .reshaping import RESHAPED, reshaped_type
+from .reshaping import RESHAPED, Reshaped, reshaped_type
 
 #: (module, class name) -> slim mixin; the class name is its manifest name.
 _SLIM: Dict[Tuple[str, str], type] = {}
@@ -88,27 +88,52 @@ def make_slim(module: nn.Module, name: str) -> nn.Module:
     Raises:
         ValueError: There is no such class, or the layer is of another one.
     """
-    if type(module) in _TYPES.values():
-        return module
-    if name == RESHAPED:
-        kind = type(module)
-        if kind not in _TYPES:
-            _TYPES[kind] = reshaped_type(kind)
-        module.__class__ = _TYPES[kind]
+    kind = type(module)
+    if kind in _TYPES.values():
         return module
     mixin = slim_class(module)
-    if mixin is None or slim_name(module) != name:
+    if name != RESHAPED and (mixin is None or slim_name(module) != name):
         raise ValueError(
-            f'a layer of class {type(module).__name__} cannot become a slim '
+            f'a layer of class {kind.__name__} cannot become a slim '
             f'"{name}"; the supernet or dms_razor is another one than that '
             'of the search. Use those of the search.')
-    kind = type(module)
-    if kind not in _TYPES:
-        _TYPES[kind] = type(f'Slim{name}', (mixin, kind),
-                            dict(__module__=mixin.__module__))
-    module.__class__ = _TYPES[kind]
-    module._dms_setup()
+    module.__class__ = slim_type(kind, name)
+    if name != RESHAPED:
+        module._dms_setup()
     return module
+
+
+def slim_type(kind: type, name: str) -> type:
+    """The slim class of a standard one, made once.
+
+    Args:
+        kind (type): The standard class.
+        name (str): Name of the slim class, as for :func:`make_slim`.
+    """
+    if kind not in _TYPES:
+        if name == RESHAPED:
+            made = reshaped_type(kind)
+        else:
+            mixin = _SLIM[kind.__module__, kind.__name__]
+            made = type(f'Slim{name}', (mixin, kind),
+                        dict(__module__=mixin.__module__))
+        made.__reduce_ex__ = _reduce
+        _TYPES[kind] = made
+    return _TYPES[kind]
+
+
+def _reduce(module: nn.Module, protocol: int) -> tuple:
+    """What pickle writes of a slim layer, whose class it cannot find by its
+    name: the standard class, the slim name and the state."""
+    kind = next(kind for kind, slim in _TYPES.items() if slim is type(module))
+    name = RESHAPED if isinstance(module, Reshaped) else kind.__name__
+    state = object.__reduce_ex__(module, max(2, protocol))[2]
+    return _of_slim_type, (kind, name), state
+
+
+def _of_slim_type(kind: type, name: str) -> nn.Module:
+    """An empty module of a slim class, which pickle fills."""
+    return nn.Module.__new__(slim_type(kind, name))
 
 
 class RemovedBlock(nn.Identity):

@@ -7,12 +7,13 @@ projection onto the budget makes of it. Both look like a result.
 """
 import math
 from dataclasses import asdict, dataclass
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Union
 
 import torch
 from torch import Tensor
 
 from .bank import Bank
+from .budget import AUTO
 from .projection import project
 from .resource import ResourceModel
 
@@ -41,6 +42,11 @@ class Decision:
             is narrowed evenly.
         by_projection (float): Share of the cut, in logarithms of the cost,
             that the projection onto the budget did, in either direction.
+        unreached (float): Share of the cut that the ratios had not made
+            before they were rounded to whole elements; the rest of
+            ``by_projection`` is rounding.
+        automatic (bool): Whether lr and loss_weight are 'auto'.
+        left (int): Steps of the search that were not made.
     """
     steps: int
     moved_by_task: float
@@ -49,6 +55,9 @@ class Decision:
     from_resource_only: float
     from_even: float
     by_projection: float
+    unreached: float = 1.
+    automatic: bool = False
+    left: int = 0
 
     def to_dict(self) -> Dict[str, Any]:
         """As plain data, the content of the JSON."""
@@ -67,18 +76,29 @@ class Decision:
 
     def doubts(self) -> List[str]:
         """What speaks against calling the structure searched; often none."""
-        doubts = []
+        doubts, other = [], '' if self.automatic else \
+            ", or leave lr and loss_weight at 'auto'"
+        if self.left:
+            doubts.append(
+                f'The search was not finished: {self.left:,} of its steps '
+                'were not made, and the projection onto the budget stands in '
+                'for them. Make them, or ask for a search of fewer.')
         # Where nothing is cut, all structures are the same.
         if self.from_resource_only < SAME and self.from_even > 0:
+            larger = '' if self.automatic else \
+                ' or with a larger lr of the ratios'
             doubts.append(
                 'The resource alone decided this structure: it could have '
-                'been computed without data. Search longer or with a larger '
-                "lr of the ratios, or leave lr and loss_weight at 'auto'.")
-        if self.by_projection > PROJECTED:
+                f'been computed without data. Search longer{larger}{other}.')
+        if self.by_projection > PROJECTED and not self.left:
             doubts.append(
                 f'{self.by_projection:.0%} of the cut was done by the '
-                'projection onto the budget and not by the search. Search '
-                "longer, or leave lr and loss_weight at 'auto'.")
+                'projection onto the budget and not by the search. ' +
+                (f'Search longer{other}.' if self.unreached > PROJECTED else
+                 'The ratios had met the budget: it is the rounding to whole '
+                 'blocks and channels, coarse in a network of few, which a '
+                 'longer search does not change. Try a budget nearby or other '
+                 'seeds, or keep the blocks (depth=False).'))
         if self.steps < SETTLED:
             doubts.append(
                 f'{self.steps} steps are few: importances average over about '
@@ -86,8 +106,14 @@ class Decision:
         return doubts
 
 
-def decide(bank: Bank, resource: ResourceModel, metric: str, target: float,
-           resource_only: Tensor, projected: float) -> Decision:
+def decide(bank: Bank,
+           resource: ResourceModel,
+           metric: str,
+           target: float,
+           resource_only: Tensor,
+           projected: float,
+           weight: Union[float, str],
+           left: int = 0) -> Decision:
     """Sum up an account, and compare three structures of one budget.
 
     Args:
@@ -97,6 +123,8 @@ def decide(bank: Bank, resource: ResourceModel, metric: str, target: float,
         target (float): In units of the metric.
         resource_only (Tensor): Ratios to which the resource alone leads.
         projected (float): Share of the cut that projection has done before.
+        weight (float | str): λ_res, or 'auto'.
+        left (int): Steps of the search that were not made.
     """
     layout, account = bank.layout.to('cpu'), bank.motion.account
     moves = layout.least < layout.most
@@ -127,7 +155,10 @@ def decide(bank: Bank, resource: ResourceModel, metric: str, target: float,
         distance(resource_only),
         # Ratios of 0: the projection narrows all widths alike.
         distance(torch.zeros_like(bank.ratios)),
-        projected + share_of_projection(bank, resource, metric, kept))
+        projected + share_of_projection(bank, resource, metric, kept),
+        unreached=_unreached(bank, resource, metric, target),
+        automatic=bank.lr == weight == AUTO,
+        left=left)
 
 
 def share_of_projection(bank: Bank, resource: ResourceModel, metric: str,
@@ -142,6 +173,13 @@ def share_of_projection(bank: Bank, resource: ResourceModel, metric: str,
     return share_of_cut(
         cost(bank.kept()), cost(kept.to(bank.ratios.device)),
         resource.supernet(metric))
+
+
+def _unreached(bank: Bank, resource: ResourceModel, metric: str,
+               target: float) -> float:
+    """Share of the cut to the target that ratios have not made, 0 to 1."""
+    cost = float(resource(bank.counts(), bank.resource_masks(), metric))
+    return share_of_cut(max(cost, target), target, resource.supernet(metric))
 
 
 def share_of_cut(before: float, after: float, supernet: float) -> float:

@@ -11,8 +11,10 @@ def check_gradient(bank) -> None:
     """Raise RuntimeError, with the reason, if masks or anchor have none."""
     if bank.masks.grad is None:
         raise RuntimeError('the masks have no gradient: ' + (
-            'no layer read bank.current in a forward pass with gradients '
-            'since the last update, or loss.backward() was not called' if bank.
+            'since the last update the loss was not worked out by the network '
+            'that is searched. Call loss.backward() before the step, on a '
+            'loss of that very network (not of a copy made before the '
+            'search), run without torch.no_grad() and not detached' if bank.
             mode == 'soft' else f'layers read them in mode '
             f'"{bank.mode}", set bank.mode = "soft" to train'))
     if bank.scale.grad is None:

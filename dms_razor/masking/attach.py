@@ -23,16 +23,38 @@ class MaskReader:
     Attributes:
         read (set[str]): Paths of the layers that have read since
             :meth:`reset`.
+        shapes (dict[str, torch.Size]): Of the network's parameters.
     """
 
     def __init__(self, source: Callable[[], Optional[Tensor]]) -> None:
         self.source = source
         self.read: Set[str] = set()
+        self.shapes: Dict[str, torch.Size] = {}
 
     def of(self, path: str) -> Optional[Tensor]:
         """The masks, read by the layer at ``path``."""
         self.read.add(path)
         return self.source()
+
+    def check(self, model: nn.Module) -> None:
+        """Refuse a network whose layers were replaced by others since.
+
+        New parameters and those of another name, such as LoRA's, are none of
+        them.
+
+        Raises:
+            ValueError: Parameters have other shapes.
+        """
+        other = [
+            f'{name} {tuple(self.shapes[name])}, now {tuple(weight.shape)}'
+            for name, weight in model.named_parameters()
+            if self.shapes.get(name, weight.shape) != weight.shape
+        ]
+        if other:
+            raise ValueError(
+                'the network has changed since its search was made: '
+                f'{"; ".join(other[:3])}. Replace layers (a new head, say) '
+                'first, then make the search of the network as it is to be')
 
     def reset(self) -> None:
         """Forget which layers have read."""
@@ -141,6 +163,7 @@ def attach(model: nn.Module, space: Space,
     """
     unmask(model)
     reader = MaskReader(source)
+    reader.shapes = {name: p.shape for name, p in model.named_parameters()}
     modules = dict(model.named_modules())
     layers: Dict[str, LayerMasks] = {}
     hooked: Dict[str, LayerMasks] = {}

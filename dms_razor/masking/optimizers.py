@@ -86,6 +86,31 @@ def refuse_flat(weights: Iterable[Tensor]) -> None:
             'smaller, may be trained with FSDP')
 
 
+def refuse_strangers(weights: Iterable[Tensor], model: nn.Module) -> None:
+    """Refuse an optimizer that trains something else than the network.
+
+    Each of its steps would move the ratios, and no weight: a search that looks
+    as any other, of a network that learns nothing.
+
+    Args:
+        weights (Iterable[Tensor]): What the optimizer trains.
+        model (nn.Module): The network that is searched.
+
+    Raises:
+        ValueError: None of them is a parameter of the network, though some of
+            its parameters are to be trained.
+    """
+    own = {id(p) for p in model.parameters() if p.requires_grad}
+    trained = {id(weight) for weight in weights}
+    if own and trained and not own & trained:
+        raise ValueError(
+            f'the optimizer trains {len(trained)} parameters, none of the '
+            f'{len(own)} of this {type(model).__name__}: perhaps they are '
+            'those of another instance or of a copy. Make the optimizer of '
+            'model.parameters() of the very network that was given to the '
+            'search, after whatever replaces them')
+
+
 class Drive:
     """Calls an update once for each ``optimizer.step()``.
 
@@ -97,19 +122,22 @@ class Drive:
         optimizer (Optimizer): PyTorch's, or a wrapper of one.
         update (Callable): What is called.
         drop (Callable): Forgets the gradient of the masks.
+        model (nn.Module): The network that is searched.
 
     Attributes:
         weights (list[Tensor]): What the optimizer trains.
 
     Raises:
-        TypeError, ValueError: See :func:`innermost`, :func:`refuse_flat`.
+        TypeError, ValueError: See :func:`innermost`, :func:`refuse_flat`,
+            :func:`refuse_strangers`.
     """
 
     def __init__(self, optimizer: Any, update: Callable[[], Any],
-                 drop: Callable[[], None]) -> None:
-        self.update, self.drop = update, drop
+                 drop: Callable[[], None], model: nn.Module) -> None:
+        self.update, self.drop, self.model = update, drop, model
         self.optimizer = innermost(optimizer)
         refuse_flat(self.weights)
+        refuse_strangers(self.weights, model)
         self.after = False
         self.handles = [
             self.optimizer.register_step_pre_hook(self._before),
@@ -123,9 +151,9 @@ class Drive:
             for weight in group['params'] if weight.requires_grad
         ]
 
-    def gradients(self, model: nn.Module) -> Iterator[Optional[Tensor]]:
+    def gradients(self) -> Iterator[Optional[Tensor]]:
         """Of what the optimizer trains; see :func:`.sharded.gradients_of`."""
-        return gradients_of(model, self.weights)
+        return gradients_of(self.model, self.weights)
 
     def remove(self) -> None:
         """Let go of the optimizer."""

@@ -5,6 +5,7 @@ This is the hard side of section 3.1 of the paper: k elements of a unit stay,
 all others leave every tensor they occur in. Which tensors those are is known
 to the space (its slice sites); nothing is traced here.
 """
+import inspect
 from typing import Any, Dict, Iterable, List, Sequence, Tuple
 
 import torch
@@ -117,7 +118,8 @@ def replace_by_identity(
 
     Args:
         model (nn.Module): The network.
-        blocks (Sequence[str]): Paths of the modules that go.
+        blocks (Sequence[str]): Paths of the modules that go. One that took
+            one input is an ``nn.Identity`` now.
         others (Iterable[StandIn]): What else than an identity stands for one.
     """
     known = {part.path: part for part in others}
@@ -126,8 +128,25 @@ def replace_by_identity(
         if not inside(parent, blocks):  # else it goes with that block
             modules = model.get_submodule(parent)._modules
             part = known.get(path, StandIn(path))
-            modules[name] = RemovedBlock(part.zero, part.outputs).train(
-                modules[name].training)
+            modules[name] = _stand_in(modules[name],
+                                      part).train(modules[name].training)
+
+
+def _stand_in(block: nn.Module, part: StandIn) -> nn.Module:
+    """PyTorch's own identity where it can stand for a block: a file of the
+    network is then read without this package."""
+    if part.zero or part.outputs or not _takes_one_input(block):
+        return RemovedBlock(part.zero, part.outputs)
+    return nn.Identity()
+
+
+def _takes_one_input(block: nn.Module) -> bool:
+    try:
+        inputs = list(inspect.signature(block.forward).parameters.values())
+    except (TypeError, ValueError):  # not written in Python
+        return False
+    return len(
+        inputs) == 1 and inputs[0].kind == inputs[0].POSITIONAL_OR_KEYWORD
 
 
 def _tensors_to_slice(model: nn.Module,

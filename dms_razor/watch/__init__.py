@@ -3,6 +3,7 @@
 
 :class:`~dms_razor.search.Search` hands itself over; nothing here changes it.
 """
+from .finished import check_finished, check_loss
 from .progress import Progress
 from .rounding import soft_and_hard
 from .status import Status, status_of
@@ -10,5 +11,6 @@ from .watchers import Watchers
 from .writer import WriterLog
 
 __all__ = [
-    'Progress', 'soft_and_hard', 'Status', 'status_of', 'Watchers', 'WriterLog'
+    'check_finished', 'check_loss', 'Progress', 'soft_and_hard', 'Status',
+    'status_of', 'Watchers', 'WriterLog'
 ]

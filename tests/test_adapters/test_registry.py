@@ -1,5 +1,8 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """Slim forms: found by module and name, made in place, refused elsewhere."""
+import copy
+import pickle
+
 import pytest
 import torch
 from torch import nn
@@ -55,6 +58,15 @@ def test_another_name_is_refused(name, known):
     for layer in (Twice(), nn.Linear(2, 2)):
         with pytest.raises(ValueError, match=f'cannot become a slim "{name}"'):
             make_slim(layer, name)
+
+
+def test_a_slim_layer_can_be_pickled(known):
+    layer, x = make_slim(Twice(), 'Twice'), torch.randn(3, 2)
+    layer.own = 3
+    for again in (pickle.loads(pickle.dumps(layer)), copy.deepcopy(layer)):
+        assert type(again) is type(layer) and again.own == 3
+        assert again.layer.weight is not layer.layer.weight
+        assert torch.equal(again(x), layer(x))
 
 
 def test_a_class_of_the_same_name_elsewhere_has_none(known):

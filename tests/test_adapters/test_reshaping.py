@@ -1,6 +1,7 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """Calls of reshape that look up their sizes: which, and what they then do."""
 import copy
+import pickle
 import sys
 
 import pytest
@@ -72,7 +73,8 @@ def test_a_module_can_be_written_down():
     module.dms_size_forward_1_0, module.dms_size_forward_1_1 = 4, 3
     expected = module(x)
     for other in (torch.export.export(module, (x, )).module(),
-                  torch.jit.trace(module, x)):
+                  torch.jit.trace(module,
+                                  x), pickle.loads(pickle.dumps(module))):
         for a, b in zip(other(x), expected):
             assert torch.equal(a, b)
 

@@ -246,8 +246,8 @@ def test_a_resource_loss_without_gradient():
 def test_missing_gradients_are_explained():
     bank, net = new_bank(), MaskedNet()
     with pytest.raises(
-            RuntimeError, match='no layer read bank.current.*or '
-            'loss.backward'):
+            RuntimeError,
+            match='not worked out by the network.*Call loss.backward'):
         bank.update()
     task_loss(net, bank.masks).backward()
     with pytest.raises(RuntimeError, match='add bank.loss_anchor()'):

@@ -25,7 +25,7 @@ def decided(ratios, resource_only):
     ])
     axes = [Axis((Term(1, (1 + i, )), )) for i in range(2)]
     costs = [Cost(f'c{i}', 'Conv2d', 'macs', 1, (i, )) for i in range(2)]
-    bank = Bank(layout)
+    bank = Bank(layout, lr='auto')
     bank.ratios = vector(*ratios, 0.)
     bank.refresh()
     account = bank.motion.account
@@ -33,7 +33,7 @@ def decided(ratios, resource_only):
     account.resource, account.resource_on = vector(.3, .3,
                                                    9.), torch.tensor(50)
     return decide(bank, ResourceModel(axes, costs, layout), 'macs', 10.,
-                  vector(*resource_only, 0.), 0.)
+                  vector(*resource_only, 0.), 0., 'auto')
 
 
 def test_figures_by_hand():
@@ -47,12 +47,14 @@ def test_figures_by_hand():
     for part in ('200 steps', '0.15', '25%', '10.0%', '30.0%'):
         assert part in told.text(), told.text()
     assert told.to_dict()['steps'] == 200
+    assert told.automatic and told.left == 0
 
 
 def test_what_projection_did_is_told():
     """From 16 of 20 to 10: log(16/10) of log(2)."""
     told = decided((.2, .2), (.7, .3))
     assert told.by_projection == pytest.approx(.678, abs=1e-3)
+    assert told.unreached == pytest.approx(.678, abs=1e-3)
     assert told.from_even == 0.
 
 
@@ -65,6 +67,23 @@ def test_each_doubt(change, message):
     assert not SOUND.doubts()
     doubt, = replace(SOUND, **change).doubts()
     assert message in doubt and 'Search longer' in doubt
+    assert ("'auto'" in doubt) == ('few' not in message)
+    doubt, = replace(SOUND, automatic=True, **change).doubts()
+    assert message in doubt and 'auto' not in doubt
+
+
+def test_rounding_is_no_short_search():
+    """It has a remedy of its own."""
+    doubt, = replace(SOUND, by_projection=.4, unreached=.02).doubts()
+    assert '40% of the cut' in doubt and 'rounding' in doubt
+    assert 'Search longer' not in doubt and 'auto' not in doubt
+    # 5.49 + 4.51 = 10 of 20 at a target of 10: reached, before any rounding
+    assert decided((.451, .549), (.7, .3)).unreached == pytest.approx(0.)
+
+
+def test_a_search_that_was_not_finished():
+    doubt, = replace(SOUND, left=700, by_projection=.9).doubts()
+    assert '700 of its steps' in doubt
 
 
 def test_share_of_a_cut():

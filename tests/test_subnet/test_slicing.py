@@ -1,5 +1,6 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 import copy
+import pickle
 
 import pytest
 import torch
@@ -7,7 +8,7 @@ from torch import nn
 
 from dms_razor.adapters.registry import RemovedBlock
 from dms_razor.masking import MaskedLayer, attach
-from dms_razor.space import SliceSite
+from dms_razor.space import SliceSite, StandIn
 from dms_razor.subnet import SubnetError, slice_model
 from dms_razor.subnet.slicing import inside, replace_by_identity
 from dms_razor.trace import trace
@@ -157,7 +158,26 @@ def test_a_block_inside_a_removed_block_goes_with_it():
     for blocks in (['0', '0.0'], ['0.0', '0']):
         model = nn.Sequential(nn.Sequential(nn.Linear(1, 1), nn.ReLU()))
         replace_by_identity(model.eval(), blocks)
-        assert isinstance(model[0], RemovedBlock) and not model[0].training
+        assert type(model[0]) is nn.Identity and not model[0].training
+
+
+class OfTwo(nn.Linear):
+
+    def forward(self, x, mask=None):
+        return super().forward(x)
+
+
+def test_what_stands_in_is_of_pytorch_where_it_can_be():
+    """A file of such a network is read where this package is not."""
+    model = nn.Sequential(nn.Linear(1, 1), OfTwo(1, 1), nn.ReLU())
+    replace_by_identity(model, ['0', '2'])
+    assert type(model[0]) is type(model[2]) is nn.Identity
+    assert b'dms_razor' not in pickle.dumps(model)
+    replace_by_identity(model, ['1'])
+    assert type(model[1]) is RemovedBlock  # it is given a mask, too
+    with_zeros = nn.Sequential(nn.Linear(1, 1))
+    replace_by_identity(with_zeros, ['0'], [StandIn('0', zero=True)])
+    assert not with_zeros(torch.ones(1)).any()
 
 
 def test_inside():
