@@ -35,8 +35,9 @@ def listed(names, limit: int = 5) -> str:
 
 def nearest(name: Any, known: Iterable[str]) -> str:
     """``'; did you mean "x"?'`` for a name like a known one, else ''."""
-    near = difflib.get_close_matches(str(name), list(known), 1)
-    return f'; did you mean "{near[0]}"?' if near else ''
+    folded = {str(each).casefold(): each for each in known}
+    near = difflib.get_close_matches(str(name).casefold(), list(folded), 1)
+    return f'; did you mean "{folded[near[0]]}"?' if near else ''
 
 
 def refuse_unknown(owner: str, given: Iterable[str], *takers:

@@ -1,5 +1,6 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """``trace``: the way in to tracing."""
+import re
 from dataclasses import replace
 from typing import Any, Callable, Iterable, Mapping, Optional, Tuple
 
@@ -11,8 +12,9 @@ from .core.resource import METRICS, demanded
 from .counting import count_each
 from .errors import refuse_beside, refuse_unknown
 from .masking.copying import check_copy, whole
-from .network import (alone, as_arguments, describe_inputs, refuse_wrapped,
-                      run_model, samples_of, several, tensors_of, untouched)
+from .network import (alone, as_arguments, describe_inputs, refuse_no_network,
+                      refuse_wrapped, run_model, samples_of, several,
+                      tensors_of, untouched)
 from .proof.check import check_space
 from .proof.smaller import DEAR, smaller_inputs
 from .proof.twin import prove_twin
@@ -119,6 +121,12 @@ def _readable(inputs: Any) -> Any:
             'a network is read off one forward pass, and there is nothing to '
             'run it on: give example_inputs, such as images[:1]')
     describe_inputs(inputs)
+    tensors = tensors_of(inputs)
+    if tensors and not any(tensor.numel() for tensor in tensors):
+        raise ValueError(
+            f'the example input is empty, of shape {tuple(tensors[0].shape)}, '
+            'so that no layer has anything to do: give one sample, such as '
+            'images[:1]')
     return inputs if isinstance(inputs, Mapping) else several(inputs)
 
 
@@ -186,6 +194,7 @@ def record(
         forward (Callable): How.
         metrics (Iterable[str], optional): As for :func:`trace`.
     """
+    refuse_no_network(model, 'a trace')
     refuse_wrapped(model)
     refuse_unreadable(model)
     recorder = Recorder(model, RULES)
@@ -206,7 +215,7 @@ def record(
         raise RuntimeError(
             f'the forward of {name} fails on the example input {shapes} '
             f'({type(error).__name__}: {str(error).partition(chr(10))[0]}). '
-            f'{_wanted(example_inputs)}') from error
+            f'{_wanted(model, example_inputs, error)}') from error
     if not recorder.output_nodes:
         raise ValueError(
             f'the forward of {name} returns no floating-point tensor that '
@@ -218,11 +227,24 @@ def record(
     return recorder
 
 
-def _wanted(inputs: Tuple) -> str:
+def _wanted(model: nn.Module, inputs: Tuple, error: Exception) -> str:
     """What to give instead of inputs on which a forward fails."""
     if inputs and all(type(number) is int for number in inputs):
         return 'If that is a shape, give a tensor of it: torch.zeros(' + \
             ', '.join(map(str, inputs)) + ').'
     if any(type(array).__module__ == 'numpy' for array in inputs):
         return 'Give tensors: torch.from_numpy(array).'
+    text = str(error).lower()
+    if len(inputs) > 1 and isinstance(error, TypeError) and \
+            'positional argument' in text:
+        return (f'These are {len(inputs)} arguments, as of a batch with its '
+                'labels: give what the forward takes alone, images[:1].')
+    own = sorted({str(p.dtype) for p in model.parameters()
+                  if p.is_floating_point()})  # yapf: disable
+    first = next(iter(tensors_of(inputs)), None)
+    # Other shapes and words out of range fail with no word of types.
+    if first is not None and own and str(first.dtype) not in own and \
+            re.search('type|byte|long|double', text):
+        return (f'The network computes in {" and ".join(own)}, its example '
+                f'is of {first.dtype}: give images[:1].to({own[0]}).')
     return 'Give an example input of the shape that the network takes.'

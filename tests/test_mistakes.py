@@ -8,9 +8,11 @@ import re
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import TensorDataset
+from toy_nets import plain_net
 
 from dms_razor import Search
-from dms_razor.subnet import build_subnet
+from dms_razor.subnet import build_subnet, write_portable
 from dms_razor.trace import trace
 
 
@@ -48,17 +50,41 @@ SEARCH = begin()
 BEFORE = {
     'share without %': (lambda: begin(target='50'), 'target 50 cannot',
                         'a share is written "50%"'),
-    'share as a number':
-    (lambda: begin(target=50), 'target 50 cannot', 'a share is written "50%"'),
-    'more than all':
-    (lambda: begin(target='200%'), "target '200%'", 'lower the target'),
-    'too little':
-    (lambda: begin(target='0.01%'), 'cannot be reached', 'raise the target'),
+    'share as a number': (lambda: begin(target=50), 'target 50 cannot',
+                          'a share is written "50%"'),
+    'more than all': (lambda: begin(target='200%'), "target '200%'",
+                      'lower the target'),
+    'too little': (lambda: begin(target='0.01%'), 'cannot be reached',
+                   'raise the target'),
     'a word': (lambda: begin(target='half'), "'half'", 'write a fraction'),
     'negative': (lambda: begin(target=-1), '-1', 'write a fraction'),
     'no target': (lambda: begin(target=None), 'target', '"50%"'),
-    'unknown metric':
-    (lambda: begin(metric='flops'), '"flops"', 'use one of macs, params'),
+    'unknown metric': (lambda: begin(metric='speed'), '"speed"',
+                       'use one of macs, params'),
+    'metric in other letters': (lambda: begin(metric='MACs'), '"MACs"',
+                                'did you mean "macs"'),
+    'FLOPs': (lambda: begin(metric='flops'), 'weights_int8', 'MACs: "macs"'),
+    'an empty batch': (lambda: begin(example_inputs=IMAGES[:0]),
+                       'empty, of shape (0, 3, 6, 6)', 'images[:1]'),
+    'a batch with labels':
+    (lambda: begin(example_inputs=(IMAGES, torch.zeros(1))), '2 arguments',
+     'give what the forward takes alone, images[:1]'),
+    'another precision': (lambda: begin(example_inputs=IMAGES.double()),
+                          'torch.float64', 'images[:1].to(torch.float32)'),
+    'bytes for floats': (lambda: begin(example_inputs=IMAGES.byte()),
+                         'torch.uint8', 'images[:1].to(torch.float32)'),
+    'a divisor of nothing':
+    (lambda: begin(units={'*': dict(divisor=7)}), 'no multiple of the step 7',
+     'Give a divisor that divides them'),
+    'a divisor of nothing without depth':
+    (lambda: begin(units={'*': dict(divisor=7)}, depth=False),
+     'no multiple of the step 7', 'Give a divisor that divides them'),
+    'a divisor of no width beside blocks':
+    (lambda: begin(model=plain_net(), units={'*': dict(divisor=7)}),
+     '12 channels are no multiple of the step 7',
+     'Give a divisor that divides them'),
+    'a part without what is in it': (lambda: begin(only='body'), '"body"',
+                                     "Write only='body.*'"),
     'misspelt argument': (lambda: begin(total_step=9), '"total_step"',
                           'did you mean "total_steps"'),
     'argument of another library': (lambda: begin(unit={}), '"unit"',
@@ -120,8 +146,8 @@ BEFORE = {
 DURING = {
     'model for an optimizer': (lambda out: SEARCH.attach(SEARCH.model),
                                'Small', r'call search.step() yourself'),
-    'loss as a number':
-    (lambda out: SEARCH.loss(.5), '0.5, a float', 'without .item()'),
+    'loss as a number': (lambda out: SEARCH.loss(.5), '0.5, a float',
+                         'without .item()'),
     'unknown masks': (lambda out: SEARCH.masks('hrd').__enter__(), '"hrd"',
                       'use one of soft, hard'),
     'path for a writer': (lambda out: SEARCH.log_to('runs'), 'str',
@@ -138,10 +164,46 @@ DURING = {
                          'Name another folder'),
     'export over a photo album': (lambda out: SEARCH.export(_file(out).parent),
                                   "'mine.txt'", 'Name another folder'),
+    'a batch for a loader':
+    (lambda out: with_norm().export(out / 'a', bn_data=IMAGES),
+     'bn_data is a Tensor', 'give a loader'),
+    'a data set for a loader':
+    (lambda out: with_norm().export(out / 'a', bn_data=TensorDataset(IMAGES)),
+     'bn_data is a TensorDataset', 'give a loader'),
+    'samples for batches':
+    (lambda out: with_norm().export(out / 'a', bn_data=[IMAGES[0]]),
+     'bn_data: the network does not take a batch of it, a tensor of shape '
+     '(3, 6, 6)', 'give a loader'),
+    'a number of batches of nothing':
+    (lambda out: with_norm().export(out / 'a', bn_batches=20),
+     'bn_data=, which was not given', 'give a loader'),
+    'a class for a subnet': (lambda out: build_subnet(Small, exported(out)),
+                             'the model is a type', 'call it first, Small()'),
+    'a class for a file':
+    (lambda out: write_portable(Small, IMAGES, out / 'a.onnx'),
+     'the model is a type', 'call it first, Small()'),
+    'a file of an empty batch':
+    (lambda out: write_portable(Small(), IMAGES[:0], out / 'a.onnx'),
+     '"input" is empty', 'give one sample'),
+    'a checkpoint of something else':
+    (lambda out: build_subnet(Small(), exported(out), dict(epoch=3)),
+     "under 'state_dict', 'model'", 'its entries are epoch'),
     'a subnet of nothing':
     (lambda out: build_subnet(Small(), out / 'subnet.json'), 'subnet.json',
      'subnet.json'),
 }
+
+
+def with_norm():
+    """A search of a network that has statistics to take."""
+    model = Small()
+    model.body.insert(1, nn.BatchNorm2d(8))
+    return begin(model=model)
+
+
+def exported(out):
+    """The manifest of an export."""
+    return SEARCH.export(out / 'subnet', picture=False).path / 'subnet.json'
 
 
 def _file(out):

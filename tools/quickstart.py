@@ -7,6 +7,7 @@ into its own folder, and this script says what happens.
 """
 import argparse
 import copy
+import json
 import time
 from functools import lru_cache, partial
 from pathlib import Path
@@ -22,7 +23,7 @@ from mmengine.config import Config
 
 from dms_razor.subnet.files import write_text
 from dms_razor.subnet.page import write_page
-from dms_razor.subnet.structure import structure_table
+from dms_razor.subnet.structure import exported, structure_table
 
 SUPERNET, SEARCH, RETRAIN = (
     CONFIGS / 'quickstart' / f'{name}.py'
@@ -102,9 +103,10 @@ def main() -> None:
         Path(args.work_dir), SUPERNET, SEARCH, RETRAIN,
         partial(load, epochs=args.epochs), args.target)
     with Processes(args.processes, '_steps') as processes:
-        search, networks = quickstart(recipe,
-                                      'ResNet-34 on handwritten digits', 0)
-        say(structure_table(search.structure()), 5)
+        _, networks = quickstart(recipe, 'ResNet-34 on handwritten digits', 0)
+        report = json.loads(
+            networks[1].subnet.with_name('report.json').read_text())
+        say(structure_table(exported(report)), 5)
         say('3/4  Train: three networks from scratch, the same recipe, '
             f'{args.seeds} seed{"s" * (args.seeds > 1)}')
         cut = train_all(recipe, networks, args.seeds, processes)

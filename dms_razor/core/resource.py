@@ -26,7 +26,7 @@ from typing import (Any, Callable, Dict, FrozenSet, Iterable, List, NamedTuple,
 import torch
 from torch import Tensor
 
-from ..errors import check_number
+from ..errors import check_number, nearest
 from .layout import Layout
 from .registry import Registry
 from .tables import Whole, compile_tables
@@ -210,12 +210,22 @@ class ResourceModel:
                 *self.metrics, *self._own,
                 *(cost.metric for cost in self.costs)
         }:
-            raise ValueError(f'this network has no costs in "{metric}", use '
-                             f'one of {", ".join(self.metrics)}; a metric is '
-                             'registered before the network is traced, and '
-                             'one that follows activations is named then: '
-                             f'trace(…, metrics=["{metric}"])')
+            raise ValueError(f'this network has no costs in "{metric}"'
+                             f'{self._instead(metric)}')
         return [cost for cost in self.costs if cost.metric == metric]
+
+    def _instead(self, metric: str) -> str:
+        """What to ask for in place of a metric without costs."""
+        if metric in METRICS:
+            return (f', use one of {", ".join(self.metrics)}; a metric is '
+                    'registered before the network is traced, and one that '
+                    'follows activations is named then: '
+                    f'trace(…, metrics=["{metric}"])')
+        known = list(dict.fromkeys([*self.metrics, *METRICS]))
+        hint = '; FLOPs are two for each of the MACs: "macs"' \
+            if 'flop' in str(metric).lower() else nearest(metric, known)
+        return (f', use one of {", ".join(known)}{hint}. One of your own is '
+                'registered before the network is traced')
 
     def __call__(self,
                  counts: Tensor,

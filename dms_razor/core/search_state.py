@@ -13,8 +13,9 @@ from typing import Any, Dict
 import torch
 from torch import Tensor
 
-from .budget import AUTO
+from .budget import AUTO, format_amount
 from .plain_json import loads
+from .state import check_units
 
 #: Of the format. States of dms_razor 0.1 carry none and are read as well.
 VERSION = 2
@@ -82,6 +83,7 @@ def restore_search(search: Any, state: Any, with_changes: bool) -> None:
             'that saved it')
     steps = int(_number('step_count', state['step_count']))
     projected = _number('projected', state.get('projected', torch.tensor(0.)))
+    _check_network(search, state['bank'])
     differ = _differences(search, state)
     if differ and not with_changes:
         raise ValueError(
@@ -115,9 +117,36 @@ def _differences(search: Any, state: Dict[str, Any]) -> str:
     now = settings_of(search)
     # A search that only evaluates has no length.
     unknown = () if now['total_steps'] and then['total_steps'] else _LENGTHS
-    return ', '.join(f'{name} {then[name]!r}, now {value!r}'
-                     for name, value in now.items()
-                     if value != then[name] and name not in unknown)
+    return ', '.join(
+        f'{name} {_told(search, name, then)}, now {_told(search, name, now)}'
+        for name, value in now.items()
+        if value != then[name] and name not in unknown)
+
+
+def _check_network(search: Any, bank: Any) -> None:
+    """Of another network no setting need be compared."""
+    saved = bank.get('layout') if isinstance(bank, dict) else None
+    if isinstance(saved, Tensor) and saved.dim() == 2 and not (
+            saved.is_meta or saved.is_quantized or saved.is_sparse):
+        check_units(saved, search.bank.layout)
+
+
+def _told(search: Any, name: str, settings: Dict[str, Any]) -> str:
+    """A setting; amounts also as the shares that they were asked for as."""
+    value, whole = settings[name], search.preflight().supernet
+    if name == 'target' and settings['metric'] in whole and isinstance(
+            value, float):
+        return _amount(value, whole[settings['metric']])
+    if name == 'constraints' and isinstance(value, dict) and all(
+            metric in whole and isinstance(amount, (int, float))
+            for metric, amount in value.items()):
+        return ' and '.join(f'{metric} {_amount(amount, whole[metric])}'
+                            for metric, amount in value.items())
+    return repr(value)
+
+
+def _amount(amount: float, whole: float) -> str:
+    return f'{format_amount(amount)} ({amount / (whole or 1.):.1%})'
 
 
 def _number(name: str, value: Any, least: float = 0) -> float:

@@ -38,18 +38,7 @@ def check_state(state: Dict[str, Tensor], own: Dict[str, Tensor],
         if value.is_meta or value.is_quantized or value.is_sparse:
             raise ValueError(f'"{name}" of the saved search has no numbers '
                              'that could be read')
-    saved, units = state['layout'], own['layout']
-    if saved.dim() and len(saved) != len(units):
-        raise ValueError(f'the saved search has {len(saved)} units, this '
-                         f'network has {len(units)}')
-    if saved.shape != units.shape:
-        raise ValueError('"layout" of the saved search is of another version')
-    differ = (saved.cpu() != units).any(1).nonzero().flatten().tolist()
-    if differ:
-        raise ValueError(
-            f'{len(differ)} units of the saved search are not those of this '
-            'network, the first: '
-            f'{listed(layout.units[u].name for u in differ)}')
+    check_units(state['layout'], layout)
     for name, value in state.items():
         if value.shape != own[name].shape or value.dtype != own[name].dtype:
             raise ValueError(
@@ -66,6 +55,34 @@ def check_state(state: Dict[str, Tensor], own: Dict[str, Tensor],
             and rows[order].equal(rows)):
         raise ValueError('"order" of the saved search does not name every '
                          'element of every unit once')
+
+
+def check_units(saved: Tensor, layout: Layout) -> None:
+    """Refuse the units of another network.
+
+    Args:
+        saved (Tensor): What :meth:`Layout.fingerprint` gave of the saved ones.
+        layout (Layout): The units of the bank that is to load them.
+
+    Raises:
+        ValueError: They are others.
+    """
+    units = layout.fingerprint()
+    remedy = ('load the state of a search of this network, with the same '
+              'units=, only=, depth= and the like')
+    if saved.dim() and len(saved) != len(units):
+        raise ValueError(f'the saved search is of another network: it has '
+                         f'{len(saved)} units, this network has '
+                         f'{len(units)}; {remedy}')
+    if saved.shape != units.shape:
+        raise ValueError('"layout" of the saved search is of another version')
+    differ = (saved.cpu() != units).any(1).nonzero().flatten().tolist()
+    if differ:
+        raise ValueError(
+            'the saved search is of another network: '
+            f'{len(differ)} units of the saved search are not those of this '
+            'network, the first: '
+            f'{listed(layout.units[u].name for u in differ)}; {remedy}')
 
 
 def saved(bank) -> Dict[str, Tensor]:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from ..adapters.low_rank import is_adapted, masked_parts
 from ..core.bank import Bank
 from ..core.budget import AUTO
+from ..network import refuse_no_network
 from ..space import MaskSite, Space
 from .layers import OWN, InputMask, LayerMasks, MaskedLayer, masked_type
 
@@ -232,11 +233,7 @@ def refuse_masked(model: nn.Module) -> None:
 
     TypeError if it is no network at all.
     """
-    if not isinstance(model, nn.Module):
-        made = f': call it first, {model.__name__}()' \
-            if isinstance(model, type) else ''
-        raise TypeError(f'the model is a {type(model).__name__}, and a search '
-                        f'takes an nn.Module{made}')
+    refuse_no_network(model, 'a search')
     for name, module in model.named_modules():
         if isinstance(module, MaskedLayer):
             raise ValueError(

@@ -9,14 +9,14 @@
 from .inputs import (as_arguments, describe_inputs, make_inputs, map_tensors,
                      to_device_of)
 from .running import (alone, call, device_of, fingerprint, named_tensors,
-                      refuse_wrapped, run_model, several, shape_differences,
-                      state_shapes, tensors_of, untouched)
+                      refuse_no_network, refuse_wrapped, run_model, several,
+                      shape_differences, state_shapes, tensors_of, untouched)
 from .samples import samples_of
 
 __all__ = [
     'alone', 'as_arguments', 'call', 'describe_inputs', 'device_of',
     'fingerprint', 'make_inputs', 'map_tensors', 'named_tensors',
-    'refuse_wrapped', 'run_model', 'samples_of', 'several',
-    'shape_differences', 'state_shapes', 'tensors_of', 'to_device_of',
-    'untouched'
+    'refuse_no_network', 'refuse_wrapped', 'run_model', 'samples_of',
+    'several', 'shape_differences', 'state_shapes', 'tensors_of',
+    'to_device_of', 'untouched'
 ]

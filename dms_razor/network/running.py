@@ -127,6 +127,20 @@ def after_scripts(tell: Callable[..., None]) -> Iterator[None]:
         yield
 
 
+def refuse_no_network(model: Any, owner: str) -> None:
+    """Raise TypeError for what is no network, such as its class.
+
+    Args:
+        model (Any): What was given.
+        owner (str): What takes a network, for the message.
+    """
+    if not isinstance(model, nn.Module):
+        made = f': call it first, {model.__name__}()' \
+            if isinstance(model, type) else ''
+        raise TypeError(f'the model is a {type(model).__name__}, and {owner} '
+                        f'takes an nn.Module{made}')
+
+
 def refuse_wrapped(model: nn.Module) -> None:
     """Raise ValueError if a network, or a part of it, is spread by a wrapper.
     """

@@ -15,8 +15,9 @@ from torch import nn
 from ..adapters.registry import make_slim
 from ..counting import Count, count_macs, count_params
 from ..errors import SubnetError, listed
-from ..network import (fingerprint, make_inputs, named_tensors, refuse_wrapped,
-                       shape_differences, state_shapes, tensors_of)
+from ..network import (fingerprint, make_inputs, named_tensors,
+                       refuse_no_network, refuse_wrapped, shape_differences,
+                       state_shapes, tensors_of)
 from .manifest import Manifest, joined
 from .restore import unchanged_on_failure
 from .slicing import get_width, memory_format, replace_by_identity, set_width
@@ -53,6 +54,7 @@ def build_subnet(model: nn.Module,
         SubnetError: Manifest, network or weights do not belong together, or
             the network does not cost what the manifest says. It is as it was
             then, after any error.
+        TypeError: ``model`` is no network, such as its class.
         ValueError: Both ``weights`` and ``init`` are given, or the network is
             wrapped, e.g. in ``DataParallel``.
     """
@@ -62,6 +64,7 @@ def build_subnet(model: nn.Module,
     if init is not None and weights is not None:
         raise ValueError('init would be overwritten by the weights. Pass one '
                          'of the two.')
+    refuse_no_network(model, 'build_subnet')
     refuse_wrapped(model)
     check_supernet(model, manifest)
     with unchanged_on_failure(model):

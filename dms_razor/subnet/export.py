@@ -38,7 +38,7 @@ from .picture import draw_structure
 from .portable import FORMATS, write_portable
 from .report import Report, amount, compare_layers
 from .slicing import plain_copy, slice_model
-from .statistics import recalibrate, training_norms
+from .statistics import LOADER, recalibrate, training_norms
 from .timed import Timed
 from .weights import save_weights, with_weights
 
@@ -111,7 +111,7 @@ def export_subnet(out_dir: Union[str, Path],
                   weights: Any = None,
                   retrain: Optional[Any] = None,
                   bn_data: Optional[Iterable] = None,
-                  bn_batches: int = 20,
+                  bn_batches: Optional[int] = None,
                   bn_forward: Optional[Callable] = None,
                   decision: Optional[Decision] = None,
                   scores: Optional[Dict[str, Any]] = None,
@@ -134,15 +134,21 @@ def export_subnet(out_dir: Union[str, Path],
             average: see :func:`.weights.with_weights`.
         retrain (RetrainConfig, optional): What makes retrain.py, if any.
         bn_data, bn_batches, bn_forward: What the BatchNorm statistics, which
-            are else the supernet's, are taken from: see :func:`recalibrate`.
+            are else the supernet's, are taken from, of 20 batches by default:
+            see :func:`recalibrate`.
         decision, scores, timed, notes: What :class:`.Report` has of them.
         picture (bool): Whether to draw with matplotlib.
 
     Raises:
         SubnetError: ``selection`` is no network of the space, costs or
             weights are wrong, or the folder holds something else.
-        ValueError: There is no such metric.
+        ValueError: There is no such metric, or ``bn_batches`` without data.
     """
+    if bn_data is None and (bn_batches, bn_forward) != (None, None):
+        raise ValueError(
+            'bn_batches= and bn_forward= say how the BatchNorm statistics are '
+            'taken from bn_data=, which was not given, so that they would be '
+            f'those of the supernet: {LOADER}')
     limits = _asked(target, metric, limits)
     model, notes = _weighed(model, weights, notes)
     selection = space.checked(selection)
@@ -225,7 +231,7 @@ def _binding(space: Space, selection: Tensor, limits: Mapping[str, float],
 
 
 def _take_statistics(subnet: nn.Module, report: Report,
-                     data: Optional[Iterable], batches: int,
+                     data: Optional[Iterable], batches: Optional[int],
                      forward: Optional[Callable]) -> None:
     """Recalibrate if there is data; say whose statistics it has anyway."""
     if not training_norms(subnet):
@@ -236,7 +242,8 @@ def _take_statistics(subnet: nn.Module, report: Report,
             'network is not: evaluated as it is, it can lose many points. '
             'Train it, or export with bn_data=.')
         return
-    used = recalibrate(subnet, data, batches, forward)
+    used = recalibrate(subnet, data, 20 if batches is None else batches,
+                       forward)
     report.notes.append(f'BatchNorm statistics are from {used} batches.')
 
 

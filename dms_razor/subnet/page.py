@@ -16,7 +16,7 @@ from ..core.plain_json import loads
 from ..core.resource import METRICS
 from ..errors import SubnetError
 from .files import write_text
-from .summary import decided, doubts, limits_of, share, summarise
+from .summary import decided, doubts, kept_of, limits_of, share, summarise
 from .timed import HEAD, rows, told, where
 
 STYLE = '''
@@ -189,14 +189,14 @@ def _decided(report: Dict[str, Any]) -> str:
 def _structure(report: Dict[str, Any]) -> str:
     """A bar for each unit, the least kept first; the even cut is a line."""
     units = sorted(
-        report['units'], key=lambda unit: unit['kept'] / unit['total'])
+        report['units'], key=lambda unit: kept_of(unit) / unit['total'])
     even = report.get('even')
     line = '' if even is None else \
         f'<span class="even" style="left:{even:.1%}"></span>'
     rows = [
         f'<div class="unit"><b>{escape(unit["name"])}</b>'
         f'<span class="track"><span class="fill" '
-        f'style="width:{unit["kept"] / unit["total"]:.1%}"></span>'
+        f'style="width:{kept_of(unit) / unit["total"]:.1%}"></span>'
         f'{"" if unit["kind"] == "depth" else line}</span>'
         f'<span>{_kept(unit)}</span></div>' for unit in units
     ]
@@ -208,6 +208,8 @@ def _structure(report: Dict[str, Any]) -> str:
 
 def _kept(unit: Dict[str, Any]) -> str:
     """``9 of 16`` channels of one group; blocks and heads are named."""
+    if unit.get('gone'):
+        return 'removed'
     step, kind = unit['step'], unit['kind']
     text = f'{unit["kept"] * step} of {unit["total"] * step}'
     return text if kind == 'width' else \

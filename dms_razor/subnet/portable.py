@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from ..adapters.mutables import widths_without_mutables
 from ..adapters.windows import windows_of_any_batch
 from ..errors import nearest
-from ..network import run_model, several, tensors_of, untouched
+from ..network import (refuse_no_network, run_model, several, tensors_of,
+                       untouched)
 from .files import whole_file
 from .slicing import plain_copy
 
@@ -152,6 +153,10 @@ class Portable(nn.Module):
         if not self.places:
             raise DeployError('the network is called without any tensor, so '
                               'that a file of it would have no input')
+        if not all(self.given[i].numel() for i in self.places[:1]):
+            raise DeployError(f'"{names[self.places[0]]}" is empty, so that '
+                              'no file can be made or compared: give one '
+                              'sample or more')
         self.tensors = tuple(self.given[i].cpu() for i in self.places)
         with untouched(self.model):
             outputs = len(tensors_of(self(*self.tensors)))
@@ -243,6 +248,7 @@ def write_portable(model: nn.Module,
     if path.suffix != FORMATS[format] or path.is_dir():
         raise DeployError(f'{path} is no file name for the format {format}; '
                           f'name a file that ends with {FORMATS[format]}')
+    refuse_no_network(model, 'write_portable')
     network = Portable(model, inputs, forward)
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as file:

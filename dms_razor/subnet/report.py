@@ -143,7 +143,8 @@ class Report:
             ``fraction`` and, of several, ``limits``), ``macs`` and
             ``params`` (``supernet``, ``searched``, ``counted``),
             ``others`` (the same of other metrics, if there are any),
-            ``counter``, ``units`` (name, kind, kept and total per group),
+            ``counter``, ``units`` (name, kind, kept and total per group,
+            and ``gone`` if all that it is part of lies in removed blocks),
             ``layers``, ``removed``, ``full_width``, ``notes``, ``even``,
             ``scores`` and, of a search, ``decision``; under a latency also
             ``latency``, see :class:`.timed.Timed`.
@@ -162,10 +163,7 @@ class Report:
             params=manifest.params,
             **(dict(others=manifest.others) if manifest.others else {}),
             counter=self.counter,
-            units=[{
-                key: unit[key]
-                for key in ('name', 'kind', 'kept', 'total', 'groups', 'step')
-            } for unit in manifest.units],
+            units=[_unit(unit, manifest.removed) for unit in manifest.units],
             layers=[asdict(layer) for layer in self.layers],
             removed=manifest.removed,
             full_width=self.full_width,
@@ -259,6 +257,19 @@ class Report:
                 for unit in self.manifest.units if unit['kind'] == 'depth']
         return table(('stage', 'removable blocks',
                       'removed'), rows) if rows else 'No blocks were searched.'
+
+
+def _unit(unit: Dict[str, Any], removed: List[str]) -> Dict[str, Any]:
+    """A unit of a manifest; widths of removed blocks are nowhere any more."""
+    gone = unit['kind'] != 'depth' and bool(unit['members']) and all(
+        inside(member, removed) for member in unit['members'])
+    return {
+        **{
+            key: unit[key]
+            for key in ('name', 'kind', 'kept', 'total', 'groups', 'step')
+        },
+        **(dict(gone=True) if gone else {})
+    }
 
 
 def amount(value: float) -> str:

@@ -8,13 +8,19 @@ is trained here, and nothing but running statistics changes.
 """
 from contextlib import contextmanager
 from itertools import islice
-from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional
+from typing import (Any, Callable, Dict, Iterable, Iterator, List, Mapping,
+                    Optional)
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.data import Dataset, IterableDataset
 
 from ..network import alone
+
+LOADER = ('give a loader: an iterable of batches, such as '
+          'DataLoader(dataset, batch_size=64) or [images]')
+"""What statistics are taken from, for messages."""
 
 
 def recalibrate(model: nn.Module,
@@ -44,7 +50,8 @@ def recalibrate(model: nn.Module,
         int: Batches that were used; 0 if no norm of the network trains.
 
     Raises:
-        ValueError: If there is not a single batch, or ``number`` is below 1.
+        ValueError: If there is not a single batch, ``number`` is below 1, or
+            ``batches`` are no batches of this network.
             The network is as before then.
     """
     if number < 1:
@@ -52,13 +59,22 @@ def recalibrate(model: nn.Module,
     norms = training_norms(model) if norms is None else norms
     if not norms:
         return 0
-    forward = forward or _first_part
+    _check_batches(batches)
     before = [_state(norm) for norm in norms]
     used, unseen = 0, norms
     try:
         with _averaging(model, norms):
             for batch in islice(batches, number):
-                forward(model, batch)
+                try:
+                    (forward or _first_part)(model, batch)
+                except Exception as error:
+                    if forward or used:
+                        raise
+                    raise ValueError(
+                        f'bn_data: the network does not take a batch of it, '
+                        f'{_told(batch)} ({type(error).__name__}: '
+                        f'{str(error).partition(chr(10))[0]}). {LOADER}, or '
+                        'bn_forward(model, batch), which calls it') from error
                 used += 1
         if not used:
             raise ValueError(
@@ -71,6 +87,25 @@ def recalibrate(model: nn.Module,
             if norm in unseen:
                 _restore(norm, state)
     return used
+
+
+def _check_batches(batches: Any) -> None:
+    """Refuse a batch or a data set in the place of a loader."""
+    samples = isinstance(batches,
+                         Dataset) and not isinstance(batches, IterableDataset)
+    if isinstance(batches, (Tensor, Mapping, str)) or samples or not (hasattr(
+            batches, '__iter__') or hasattr(batches, '__getitem__')):
+        what = 'samples one by one' if samples else 'no batches'
+        raise ValueError(
+            f'bn_data is a {type(batches).__name__}, which gives {what}: '
+            f'{LOADER}')
+
+
+def _told(batch: Any) -> str:
+    """What kind of thing a batch is."""
+    part = batch[0] if isinstance(batch, (tuple, list)) and batch else batch
+    return f'a tensor of shape {tuple(part.shape)}' \
+        if isinstance(part, Tensor) else f'a {type(part).__name__}'
 
 
 def training_norms(model: nn.Module) -> List[_BatchNorm]:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any, Dict, List, Sequence
 
+from .summary import kept_of
+
 
 @dataclass
 class Stage:
@@ -50,6 +52,25 @@ def by_stage(structure: Sequence[Dict[str, Any]]) -> List[Stage]:
             stage.kept += unit['kept']
             stage.channels += unit['total']
     return list(stages.values())
+
+
+def exported(report: Dict[str, Any]) -> List[Dict[str, Any]]:
+    """The structure of an exported network, as :func:`by_stage` takes it.
+
+    It is what the projection made of the ratios, and not what they round to,
+    as :meth:`Search.structure` gives it; removed blocks have no channels.
+
+    Args:
+        report (dict): The content of a report.json.
+    """
+    return [
+        dict(
+            name=unit['name'],
+            kind=unit['kind'],
+            kept=kept_of(unit) * unit['groups'] * unit['step'],
+            total=unit['total'] * unit['groups'] * unit['step'])
+        for unit in report['units']
+    ]
 
 
 def structure_table(structure: Sequence[Dict[str, Any]]) -> str:

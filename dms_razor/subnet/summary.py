@@ -60,10 +60,15 @@ def _kept(report: Dict[str, Any]) -> str:
         number = unit['groups'] * unit['step']
         before, after = kept.get(kind, (0, 0))
         kept[kind] = (before + unit['total'] * number,
-                      after + unit['kept'] * number)
+                      after + kept_of(unit) * number)
     for kind, (before, after) in kept.items():
         parts.append(f'{after:,} of {before:,} {kind}s')
     return f'It keeps {", ".join(parts)}.' if parts else 'Nothing was cut.'
+
+
+def kept_of(unit: Dict[str, Any]) -> int:
+    """What the subnet has of a unit of a report: nothing of removed blocks."""
+    return 0 if unit.get('gone') else unit['kept']
 
 
 def doubts(report: Dict[str, Any]) -> List[str]:

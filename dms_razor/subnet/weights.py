@@ -14,6 +14,8 @@ from ..network import named_tensors, shape_differences, state_shapes
 from .files import whole_file
 
 __getattr__ = moved_names(__name__)
+#: Names under which checkpoints have a state dict, mmengine's first.
+_UNDER = ('state_dict', 'model', 'model_state_dict')
 #: What averages of torch and mmengine count beside the weights.
 _COUNTS = ('n_averaged', 'steps')
 
@@ -43,8 +45,8 @@ def read_weights(source: Union[str, Path, Mapping],
 
     Args:
         source (str | Path | Mapping): A checkpoint's file or web address,
-            with the state dict as it is or under ``'state_dict'`` (mmengine),
-            or what such a file holds.
+            with the state dict as it is or under ``'state_dict'`` (mmengine)
+            or ``'model'``, or what such a file holds.
         part (str): Select the weights below this path and name them
             relative to it.
 
@@ -63,12 +65,17 @@ def read_weights(source: Union[str, Path, Mapping],
             state = load(str(source), map_location='cpu')
         except (OSError, RuntimeError) as error:  # each names the remedy
             raise SubnetError(str(error)) from error
-    if isinstance(state, Mapping) and 'state_dict' in state:
-        state = state['state_dict']
+    under = next((name for name in _UNDER if isinstance(state, Mapping)
+                  and isinstance(state.get(name), Mapping)), None)
+    state = state if under is None else state[under]
     if not isinstance(state, Mapping) or not any(
             isinstance(value, Tensor) for value in state.values()):
-        raise SubnetError(f'{_named(source)} holds no weights. Name a '
-                          'checkpoint of this subnet, e.g. its subnet.pth.')
+        entries = f', its entries are {listed(state)}' \
+            if isinstance(state, Mapping) and state else ''
+        raise SubnetError(
+            f'{_named(source)} holds no weights as it is nor under '
+            f'{listed(map(repr, _UNDER))}{entries}. Name a checkpoint of this '
+            'subnet, e.g. its subnet.pth, or give the state dict itself.')
     return _below(
         part, {
             name.removeprefix('module.'): value

@@ -15,7 +15,8 @@ from .blocks import group_stages
 from .branches import find_residuals
 from .costs import CostBuilder
 from .labels import compress, core
-from .options import Options, make_unit, matches, two_stay
+from .options import (DIVIDE, INDIVISIBLE, Options, check_divisor, make_unit,
+                      matches, two_stay)
 from .reshaping import find_sizes
 from .rules.multihead import settle_shown
 from .sites import SiteBuilder
@@ -101,6 +102,8 @@ class SpaceBuilder:
 
     def _remedy(self, full_width: List[FullWidth]) -> str:
         """What to do about a network in which nothing can be pruned."""
+        if any(INDIVISIBLE in stay.reason for stay in full_width):
+            return DIVIDE
         off = [kind for kind in KINDS if kind not in self.kinds]
         if off and full_width:
             return f'Switched off are {", ".join(off)}: switch one on.'
@@ -114,7 +117,8 @@ class SpaceBuilder:
     def _check_patterns(self, units: List[Unit],
                         full_width: List[FullWidth]) -> None:
         stays = [stay.module for stay in full_width]
-        self.wanted.check_only(self.recorder.modules)
+        self.wanted.check_only(self.recorder.modules,
+                               [m for unit in units for m in unit.members])
         for pattern, options in self.options.items():
             kinds = {
                 unit.kind
@@ -123,6 +127,7 @@ class SpaceBuilder:
                     for name in (unit.name, *unit.members))
             }
             if 'divisor' in options and kinds == {'depth'}:
+                check_divisor(pattern, options['divisor'], full_width)
                 raise ValueError(
                     f'the unit pattern "{pattern}" gives blocks a divisor, '
                     'which channels and heads alone have. Name the numbers '
@@ -173,7 +178,7 @@ class SpaceBuilder:
             return outside
         if size % step:
             what = f'{size} channels are' if width else f'{kind}: {size} is'
-            return f'its {what} no multiple of the step {step}'
+            return f'its {what} {INDIVISIBLE} {step}'
         if size == step:
             what = 'channels' if width else kind
             return f'its {what} go together, there is no choice'

@@ -2,12 +2,15 @@
 """What users can say about units by name pattern."""
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Dict, Iterable, List, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple, Union
 
 from ..core.layout import KINDS, Unit
 from ..errors import listed, nearest
 
 LAYERS = ('free', 'tied')
+INDIVISIBLE = 'no multiple of the step'
+"""Why a width stays whose channels a divisor does not divide."""
+DIVIDE = 'Give a divisor that divides them, or leave it out.'
 OPTIONS = ('fixed', 'divisor', 'least', 'most', 'choices')
 
 
@@ -72,11 +75,27 @@ class Options:
         """The kinds of units that are searched."""
         return [kind for kind in KINDS if getattr(self, kind)]
 
-    def check_only(self, modules: Iterable[str]) -> None:
-        """Raise ValueError if a pattern of ``only`` matches no module."""
-        modules = list(modules)
+    def check_only(self, modules: Iterable[str],
+                   members: Iterable[str]) -> None:
+        """Raise ValueError if a pattern of ``only`` has nothing to say.
+
+        Args:
+            modules (Iterable[str]): All modules of the network.
+            members (Iterable[str]): Those that units have as members.
+        """
+        modules, members = list(modules), set(members)
         for pattern in self.only or ():
-            if not any(matches(module, pattern) for module in modules):
+            found = [m for m in modules if matches(m, pattern)]
+            if found and members.isdisjoint(found) and all(
+                    any(
+                        m.startswith(f'{path}.' * bool(path)) and m != path
+                        for m in modules) for path in found):
+                whole = f'{pattern}.*' if pattern else '*'
+                raise ValueError(
+                    f'only={pattern!r} names "{found[0]}" and none of the '
+                    'layers in it, so that nothing there would be searched. '
+                    f'Write only={whole!r}.')
+            if not found:
                 raise ValueError(
                     f'only={pattern!r} matches no module of this network. Its '
                     'parts are: '
@@ -139,6 +158,25 @@ def check_options(units: Dict[str, dict]) -> Dict[str, dict]:
                 raise ValueError(f'units["{pattern}"]: {key}={value!r} is no '
                                  'positive whole number')
     return units
+
+
+def check_divisor(pattern: str, divisor: int, stays: Iterable[Any]) -> None:
+    """Raise ValueError if a divisor leaves no width that it is meant for.
+
+    Args:
+        pattern (str): Whose divisor it is.
+        divisor (int): The divisor.
+        stays (Iterable[FullWidth]): What stays, with its reason.
+    """
+    odd = [
+        stay for stay in stays
+        if INDIVISIBLE in stay.reason and matches(stay.module, pattern)
+    ]
+    if odd:
+        raise ValueError(
+            f'units["{pattern}"]: divisor={divisor} fits none of the widths '
+            f'that it is meant for ("{odd[0].module}": {odd[0].reason}), so '
+            f'that all of them would stay. {DIVIDE}')
 
 
 def two_stay(options: dict, size: int) -> Optional[dict]:

@@ -53,10 +53,10 @@ def by_hand(mask, grad, previous):
 
 
 @pytest.mark.parametrize('name, value, told', [
-    ('target', .5, 'target .*, now'),
+    ('target', .5, r'target .* \(60.0%\), now .* \(50.0%\)'),
     ('metric', 'params', "metric 'macs', now 'params'"),
     ('constraints', dict(macs='60%', params='80%'),
-     "constraints None, now {'macs': .*, 'params'"),
+     r'constraints None, now macs .* \(60.0%\) and params .* \(80.0%\)'),
     ('total_steps', 30, 'total_steps 20, now 30'),
     ('warmup_steps', 3, 'warmup_steps 2, now 3'),
     ('width_only_steps', 0, 'width_only_steps 4, now 0'),
@@ -81,6 +81,25 @@ def test_other_settings_are_refused_or_wanted(state, name, value, told,
     with caplog.at_level(logging.WARNING, 'dms_razor'):
         search.load_state_dict(state, with_changes=True)
     assert search.step_count == 5 and f'{name} ' in caplog.text
+
+
+def test_another_network_is_named_before_its_settings(state):
+    other = plain_net()
+    del other.blocks[2]
+    with pytest.raises(
+            ValueError,
+            match='another network: it has 5 units, '
+            'this network has 4; load .* of this network'):
+        search = make_search(other, target=.3)
+        search.load_state_dict(state)
+    with pytest.raises(
+            ValueError,
+            match='another network: 1 units of .* not '
+            'those of this network, the first: blocks.0.conv1'):
+        begun(
+            units={
+                'blocks.0.conv1': dict(divisor=4)
+            }, target=.3).load_state_dict(state)
 
 
 def test_a_search_without_a_length_only_looks(state):

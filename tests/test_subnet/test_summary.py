@@ -5,6 +5,8 @@ import copy
 import torch
 from toy_nets import make_search, plain_net
 
+from dms_razor.subnet import export_subnet
+from dms_razor.subnet.structure import Stage, by_stage, exported
 from dms_razor.subnet.summary import decided, share, summarise
 
 REPORT = dict(
@@ -34,6 +36,32 @@ def test_what_it_says():
         '(150 of 300); asked for were at most 1 K macs. It keeps 10 of 20 '
         'channels, 1 of 3 removable blocks, 2 of 4 heads. The task decided '
         'the structure.')
+
+
+def test_channels_of_removed_blocks_are_not_kept(tmp_path):
+    search = make_search(plain_net(), target='50%')
+    kept = search.space.layout.size.clone()
+    depth = next(n for n, unit in enumerate(search.space.units)
+                 if unit.kind == 'depth')
+    kept[depth] = 1
+    export = export_subnet(
+        tmp_path / 'subnet',
+        search.model,
+        search.space,
+        search.keep(kept),
+        picture=False)
+    net = export.model
+    blocks = [b for b in net.blocks if not isinstance(b, torch.nn.Identity)]
+    assert len(blocks) == 1
+    inner = blocks[0].conv1.out_channels
+    assert (f'It keeps {net.stem.out_channels + inner} of 48 channels, 1 of 3 '
+            'removable blocks.') in export.report.summary()
+    page = (export.path / 'report.html').read_text(encoding='utf-8')
+    assert page.count('<span>removed</span>') == 2
+    assert by_stage(exported(export.report.to_dict())) == [
+        Stage('stem', net.stem.out_channels, 12),
+        Stage('blocks', inner, 36, 1, 3)
+    ]
 
 
 def test_several_budgets():

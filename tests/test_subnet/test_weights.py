@@ -42,6 +42,22 @@ def test_checkpoints_of_training(tmp_path):
     assert not model.weight.any()  # state_dict shares memory
 
 
+@pytest.mark.parametrize('name', ['model', 'model_state_dict'])
+def test_checkpoints_of_loops_of_ones_own(tmp_path, name):
+    """As plain_python.md writes them, and PyTorch's tutorials."""
+    model = nn.Linear(2, 3)
+    optimizer = torch.optim.SGD(model.parameters(), .1, momentum=.9)
+    model(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    torch.save({
+        name: model.state_dict(),
+        'optimizer': optimizer.state_dict()
+    }, tmp_path / 'a.pth')
+    other = nn.Linear(2, 3)
+    load_weights(other, tmp_path / 'a.pth')
+    assert torch.equal(other.weight, model.weight)
+
+
 def test_part():
     state = {'backbone.a': torch.ones(1), 'backbones.a': torch.ones(2)}
     assert list(read_weights(state, 'backbone')) == ['a']
@@ -78,7 +94,9 @@ def test_unreadable(tmp_path):
         read_weights(tmp_path / 'a.pth')
     for empty in ({}, [1], dict(state_dict=dict(a=1))):
         torch.save(empty, tmp_path / 'b.pth')
-        with pytest.raises(SubnetError, match="b.pth' holds no weights. Name"):
+        with pytest.raises(
+                SubnetError, match="b.pth' holds no weights as "
+                'it is nor under'):
             read_weights(tmp_path / 'b.pth')
 
 

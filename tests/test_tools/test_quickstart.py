@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
+from dms_razor.subnet.structure import exported, structure_table
+
 
 @pytest.fixture
 def comparison(load_tool):
@@ -35,6 +37,11 @@ def test_ends_with_table_and_picture(run_tool, tmp_path):
     for macs in (searched, even):
         assert .99 * .6 * whole <= macs <= .6 * whole
     assert f'| {searched:,} ' in output and f'| {even:,} ' in output
+
+    found = json.loads(
+        (tmp_path / 'out/search/subnet/report.json').read_text())
+    for line in structure_table(exported(found)).splitlines():
+        assert line in output
 
     # Both small networks without training, the second one cut from the
     # trained supernet.
