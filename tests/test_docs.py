@@ -124,6 +124,7 @@ def pretrained(names):
         names,
         model=model,
         loader=batches,
+        epochs=2,
         held_out=batches[:2],
         criterion=nn.functional.cross_entropy)
 
