@@ -282,6 +282,36 @@ def test_a_subnet_is_deployed(names):
             torch.from_numpy(found), names['model'].eval()(images))
 
 
+def test_the_tutorial_from_photographs_to_a_file(tmp_path, monkeypatch,
+                                                 capsys):
+    """Its blocks in turn, with shorter trainings."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv('MPLBACKEND', 'agg')
+    names = {}
+    for code in python_blocks('docs/en/tutorial.md'):
+        exec(code.replace('EPOCHS = 12', 'EPOCHS = 2'), names)
+    search, subnet = names['search'], names['subnet']
+    assert search.step_count == 24 and list(
+        names['curves']) == [5, 10, 15, 20, 24]
+    macs = count_macs(subnet, names['images'][:1]).total
+    assert .97 * search.target < macs <= search.target
+    for picture in ('squares.png', 'curves.png', 'subnet/structure.png'):
+        assert Path(picture).read_bytes().startswith(b'\x89PNG')
+    # none of the test's pixels was trained on
+    train, test = names['train_set'].tensors[0], names['images']
+    assert (len(train), len(test)) == (600, 400)
+    photograph = names['photographs'][names['labels'][0]]
+    places = photograph.unfold(1, 24, 1).unfold(2, 24, 1)
+    same = (places.permute(1, 2, 0, 3, 4) == test[0]).flatten(2).all(2)
+    assert same[:, 430:].any() and not same[:, :430].any()
+    told = capsys.readouterr().out.splitlines()[-1]
+    told = float(re.fullmatch(r'subnet.onnx: accuracy (.*)%', told).group(1))
+    assert told == pytest.approx(100 * names['accuracy'](subnet), abs=.6)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            torch.from_numpy(names['logits']), subnet(test), atol=1e-4, rtol=0)
+
+
 def test_a_network_is_narrowed(names):
     names['search'].close()
     model = names['model']
