@@ -144,11 +144,7 @@ def export_subnet(out_dir: Union[str, Path],
             weights are wrong, or the folder holds something else.
         ValueError: There is no such metric, or ``bn_batches`` without data.
     """
-    if bn_data is None and (bn_batches, bn_forward) != (None, None):
-        raise ValueError(
-            'bn_batches= and bn_forward= say how the BatchNorm statistics are '
-            'taken from bn_data=, which was not given, so that they would be '
-            f'those of the supernet: {LOADER}')
+    _check_statistics(bn_data, bn_batches, bn_forward)
     limits = _asked(target, metric, limits)
     model, notes = _weighed(model, weights, notes)
     selection = space.checked(selection)
@@ -228,6 +224,15 @@ def _binding(space: Space, selection: Tensor, limits: Mapping[str, float],
         limits,
         key=lambda name: space.cost(selection, name) / limits[name],
         default=metric)
+
+
+def _check_statistics(data: Optional[Iterable], *how: Any) -> None:
+    """Refuse what says how statistics are taken where there is no data."""
+    if data is None and how != (None, None):
+        raise ValueError(
+            'bn_batches= and bn_forward= say how the BatchNorm statistics are '
+            'taken from bn_data=, which was not given, so that they would be '
+            f'those of the supernet: {LOADER}')
 
 
 def _take_statistics(subnet: nn.Module, report: Report,

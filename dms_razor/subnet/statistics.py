@@ -65,16 +65,8 @@ def recalibrate(model: nn.Module,
     try:
         with _averaging(model, norms):
             for batch in islice(batches, number):
-                try:
-                    (forward or _first_part)(model, batch)
-                except Exception as error:
-                    if forward or used:
-                        raise
-                    raise ValueError(
-                        f'bn_data: the network does not take a batch of it, '
-                        f'{_told(batch)} ({type(error).__name__}: '
-                        f'{str(error).partition(chr(10))[0]}). {LOADER}, or '
-                        'bn_forward(model, batch), which calls it') from error
+                run = forward or (_first_part if used else _first_batch)
+                run(model, batch)
                 used += 1
         if not used:
             raise ValueError(
@@ -166,3 +158,14 @@ def _restore(norm: _BatchNorm, state: Dict[str, Tensor]) -> None:
 
 def _first_part(model: nn.Module, batch: Any) -> Any:
     return model(batch[0] if isinstance(batch, (tuple, list)) else batch)
+
+
+def _first_batch(model: nn.Module, batch: Any) -> Any:
+    """Run the first batch: if that fails, it is no batch of this network."""
+    try:
+        return _first_part(model, batch)
+    except Exception as error:
+        raise ValueError(f'bn_data: the network does not take a batch of it, '
+                         f'{_told(batch)} ({type(error).__name__}: '
+                         f'{str(error).partition(chr(10))[0]}). {LOADER}, or '
+                         'bn_forward(model, batch), which calls it') from error
