@@ -133,9 +133,8 @@ def export_subnet(out_dir: Union[str, Path],
         weights (Any, optional): In place of the model's own, their moving
             average: see :func:`.weights.with_weights`.
         retrain (RetrainConfig, optional): What makes retrain.py, if any.
-        bn_data, bn_batches, bn_forward: What the BatchNorm statistics, which
-            are else the supernet's, are taken from, of 20 batches by default:
-            see :func:`recalibrate`.
+        bn_data, bn_batches, bn_forward: What the BatchNorm statistics, else
+            the supernet's, are taken from (20 batches): :func:`recalibrate`.
         decision, scores, timed, notes: What :class:`.Report` has of them.
         picture (bool): Whether to draw with matplotlib.
 
@@ -157,9 +156,9 @@ def export_subnet(out_dir: Union[str, Path],
     check_finite(subnet)
     report.even = even_share(space, limits or {metric: report.cost(metric)})
     _write(out_dir, model, subnet, report, texts, picture)
-    inputs = space.example_inputs if inputs is None else inputs
     return Export(
-        Path(out_dir), subnet, report.manifest, report, inputs, forward)
+        Path(out_dir), subnet, report.manifest, report,
+        space.example_inputs if inputs is None else inputs, forward)
 
 
 def _asked(target: Optional[float], metric: str,
