@@ -4,11 +4,12 @@
 A command is a script of the folder ``tools``, which lies beside the package in
 a source tree and in ``.mim`` of an installed one.
 """
-import runpy
 import sys
 import textwrap
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Optional, Sequence
+from types import ModuleType
+from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence
 
 from .errors import MissingPackageError, nearest
 from .version import __version__
@@ -100,6 +101,35 @@ def find_script(tool: str) -> Optional[Path]:
     return next((path for path in paths if path.exists()), None)
 
 
+def run_script(script: Path) -> None:
+    """Run a tool as the main program, under the name in ``sys.argv[0]``.
+
+    ``runpy`` would put the file in the place of that name, and the tool's help
+    would speak of ``train.py`` to those who called ``dms-razor search``.
+
+    Args:
+        script (Path): A file, or a folder with ``__main__.py``.
+    """
+    sys.path.insert(0, str(script.parent))
+    if script.is_dir():
+        sys.path.insert(0, str(script))
+        script = script / '__main__.py'
+    with _main_module(script) as names:
+        exec(compile(script.read_bytes(), str(script), 'exec'), names)
+
+
+@contextmanager
+def _main_module(script: Path) -> Iterator[Dict]:
+    """Names of a new ``__main__``, which processes that it starts find."""
+    before, module = sys.modules['__main__'], ModuleType('__main__')
+    module.__file__ = str(script)
+    sys.modules['__main__'] = module
+    try:
+        yield vars(module)
+    finally:
+        sys.modules['__main__'] = before
+
+
 def usage() -> str:
     """The help text, of the commands that are installed."""
     lines = [
@@ -136,9 +166,8 @@ def main(argv: Optional[List[str]] = None) -> None:
                  'installation lacks: install dms_razor from its source tree '
                  'by "pip install ."')
     sys.argv = [f'dms-razor {name}', *arguments]
-    sys.path.insert(0, str(script.parent))
     try:
-        runpy.run_path(str(script), run_name='__main__')
+        run_script(script)
     except MissingPackageError as error:
         sys.exit(f'dms-razor {name}: {error}')
 

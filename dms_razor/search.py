@@ -260,8 +260,8 @@ class Search:
     def loss(self, task_loss: Tensor) -> Tensor:
         """The loss to call backward on (paper, eq. 5), L_task + λ_res·L_res.
         L_res is a mere number in it: the ratios get its gradient directly."""
-        check_loss(task_loss)
         self.watchers.see(task_loss)
+        check_loss(task_loss)
         return task_loss + self.resource_term().to(task_loss.dtype)
 
     def resource_term(self) -> Tensor:

@@ -1,5 +1,6 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """``dms-razor``: one command in front of the tools."""
+import runpy
 import sys
 
 import pytest
@@ -33,6 +34,22 @@ def test_a_command_is_its_tool(run, capsys, words, script):
         run(words)
     assert end.value.code == 3
     assert capsys.readouterr().out == f'__main__ {script} {words[1:]!r}\n'
+
+
+def test_help_has_the_name_that_was_typed(run, tmp_path, capsys):
+    (tmp_path / 'train.py'
+     ).write_text('import argparse\nargparse.ArgumentParser().parse_args()')
+    main = sys.modules['__main__']
+    with pytest.raises(SystemExit):
+        run(['search', '--help'])
+    assert 'usage: dms-razor search [-h]' in capsys.readouterr().out
+    assert sys.modules['__main__'] is main
+
+
+def test_the_package_runs_as_the_command(monkeypatch, capsys):
+    monkeypatch.setattr(sys, 'argv', ['dms_razor', '--version'])
+    runpy.run_module('dms_razor', run_name='__main__')
+    assert capsys.readouterr().out == f'dms_razor {__version__}\n'
 
 
 def test_a_tool_that_is_a_folder(run, capsys):

@@ -1,6 +1,7 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """What tools that read a config share: arguments, the config, the runner."""
 import argparse
+import ast
 import json
 import os
 import sys
@@ -73,9 +74,38 @@ def tell(args: argparse.Namespace, result: Dict[str, Any], text: str) -> None:
 
 def read_config(args: argparse.Namespace) -> Config:
     """The config, with the overrides of the command line."""
+    _check_file(Path(args.config))
     cfg = Config.fromfile(args.config)
     cfg.merge_from_dict(args.cfg_options or {})
     return cfg
+
+
+def _check_file(path: Path) -> None:
+    """End with a line if a config is no file, or code of something else."""
+    if path.is_dir():
+        inside = path / 'retrain.py'
+        sys.exit(f'{path} is a folder and no config: name ' +
+                 (str(inside) if inside.exists() else 'a file in it'))
+    if not path.exists() or path.suffix != '.py':
+        return  # mmengine knows other kinds, and names what is not there
+    try:
+        body = ast.parse(path.read_text(encoding='utf-8')).body
+    except (SyntaxError, ValueError):
+        return  # mmengine shows where
+    names = {
+        name.id
+        for node in body if isinstance(node, ast.Assign)
+        for name in node.targets if isinstance(name, ast.Name)
+    }
+    inherits = any(isinstance(node, ast.With) for node in body)
+    code = any(
+        isinstance(node, (ast.ClassDef, ast.FunctionDef)) for node in body)
+    if not (inherits or {'model', '_base_'} & names) and (code or not names):
+        sys.exit(
+            f'{path} is Python code and no config, which has settings such as '
+            'model = dict(…). Name a config; a network in Python is searched '
+            'from Python: from dms_razor import Search '
+            '(docs/en/plain_python.md)')
 
 
 def make_parser(description: str) -> argparse.ArgumentParser:

@@ -7,6 +7,7 @@ The page is one file that needs nothing else: what the subnet costs and keeps,
 who decided that, its files, and how to go on.
 """
 import argparse
+import re
 import sys
 from typing import Tuple
 
@@ -20,6 +21,10 @@ def score(text: str) -> Tuple[str, str]:
     if not name.strip() or not value.strip():
         raise argparse.ArgumentTypeError(
             f'{text!r} is no score: write NAME=VALUE, such as "top-1=76.1"')
+    if not re.match(r'[-+]?\.?\d', value.strip()):
+        raise argparse.ArgumentTypeError(
+            f'{text!r}: {value.strip()!r} is no number; write one, such as '
+            '"top-1=76.1", "top-1=76.1 ± 0.2" or "top-1=76.1 %"')
     return name.strip(), value.strip()
 
 

@@ -114,6 +114,13 @@ def subnet_of_folder(
                           'has exported, or the subnet.json in it')
     manifest = Manifest.load(folder / 'subnet.json')
     path = Path(config or folder / 'retrain.py')
+    if not path.is_file() and config is None:
+        raise SubnetError(
+            f'{path} is not there: this subnet is of a search in Python, and '
+            'the class of its network is not known here. Write the file in '
+            'Python: dms_razor.subnet.write_portable(model, images, '
+            "'subnet.onnx'), with the model of search.export or build_subnet;"
+            ' or name a config whose model is this subnet by --config')
     if not path.is_file():
         raise SubnetError(
             f'{path} is not there, so the class of the network is not known; '

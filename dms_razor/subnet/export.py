@@ -143,7 +143,6 @@ def export_subnet(out_dir: Union[str, Path],
             weights are wrong, or the folder holds something else.
         ValueError: There is no such metric, or ``bn_batches`` without data.
     """
-    _check_statistics(bn_data, bn_batches, bn_forward)
     limits = _asked(target, metric, limits)
     model, notes = _weighed(model, weights, notes)
     selection = space.checked(selection)
@@ -238,6 +237,7 @@ def _take_statistics(subnet: nn.Module, report: Report,
                      data: Optional[Iterable], batches: Optional[int],
                      forward: Optional[Callable]) -> None:
     """Recalibrate if there is data; say whose statistics it has anyway."""
+    _check_statistics(data, batches, forward)
     if not training_norms(subnet):
         return
     if data is None:

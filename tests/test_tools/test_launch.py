@@ -10,10 +10,10 @@ def parse(load_tool, config):
     """Parse a command line and load its config."""
     launch = load_tool('_launch')
 
-    def run(*arguments):
+    def run(*arguments, path=config):
         parser = launch.make_parser('')
         return launch.load_config(
-            parser.parse_args([str(config), *map(str, arguments)]))
+            parser.parse_args([str(path), *map(str, arguments)]))
 
     return run
 
@@ -41,3 +41,20 @@ def test_options_reach_into_the_config(parse):
     assert cfg.train_cfg.max_epochs == 7
     assert cfg.model.head.topk == (1, 3)
     assert cfg.launcher == 'none'
+
+
+@pytest.mark.parametrize('content, message', [
+    ('import a, b\n\nsize = 3\n\n\nclass Net:\n    pass\n',
+     'net.py is Python code and no config.*from dms_razor import Search'),
+    ('import a\n', 'net.py is Python code and no config'),
+    (None, 'net.py is a folder and no config: name .*net.py/retrain.py'),
+])
+def test_what_is_no_config_is_told_in_a_line(parse, config, content, message):
+    path = config.with_name('net.py')
+    if content is None:
+        path.mkdir()
+        (path / 'retrain.py').write_text('model = dict()')
+    else:
+        path.write_text(content)
+    with pytest.raises(SystemExit, match=message):
+        parse(path=path)
