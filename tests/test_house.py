@@ -21,6 +21,7 @@ IMPORTS_LATER = {
 }
 #: Modules without a test file of their own -> where they are tested.
 TESTED_WITH_OTHERS = {
+    '__main__': 'tests/test_command.py',
     'core/selectors': 'tests/test_search_selector.py',
     'deploy/check': 'tests/test_deploy/test_write.py',
     'deploy/outputs': 'tests/test_deploy/test_write.py',
@@ -119,7 +120,8 @@ def test_core_needs_torch_and_numpy_alone(graph):
 
 
 def test_few_rooms():
-    assert len(list(PACKAGE.glob('*.py'))) <= 10
+    # __main__ has no content of its own
+    assert len(list(PACKAGE.glob('*[!_].py'))) <= 9
 
 
 @pytest.mark.parametrize(
