@@ -20,8 +20,8 @@ LOOPS = sorted(path.stem for path in EXAMPLES.glob('loop_*.py'))
 
 def test_they_are_all_here():
     assert LOOPS == [
-        f'loop_{name}' for name in ('accelerate', 'lightning', 'plain', 'timm',
-                                    'ray', 'transformers')
+        f'loop_{name}' for name in ('accelerate', 'lightning', 'plain', 'ray',
+                                    'timm', 'transformers')
     ]
 
 
