@@ -198,8 +198,10 @@ class Preflight:
                    f'{shape}; costs are of one')
         for metric in self._listed:
             whole, least = self.supernet[metric], self.minimum[metric]
-            yield (metric, f'supernet {format_amount(whole)}, smallest '
-                   f'{format_amount(least)} ({least / (whole or 1.):.1%})')
+            yield (
+                metric, f'supernet {format_amount(whole, metric)}, smallest '
+                f'{format_amount(least, metric)} ({least / (whole or 1.):.1%})'
+            )
         if self.training:
             yield 'training', self.training
         yield 'proof', self.proof
@@ -209,7 +211,7 @@ class Preflight:
             binds = '' if taken is None else (
                 ', binds' if taken == max(self.taken.values()) else
                 f', {taken:.1%} of it taken where the others bind')
-            yield ('target', f'{format_amount(amount)} {metric} '
+            yield ('target', f'{format_amount(amount, metric)} {metric} '
                    f'({share:.1%} of the supernet){binds}')
         if self.problem is not None:
             yield 'reachable', f'no: {self.problem}'

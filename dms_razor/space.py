@@ -16,7 +16,7 @@ from typing import (Any, Callable, Dict, Iterable, List, Optional, Sequence,
 import torch
 from torch import Tensor
 
-from .core.latency import latency_of, read_table
+from .core.latency import latency_of, poor_fit, read_table
 from .core.layout import Layout, Unit
 from .core.resource import ResourceModel
 from .core.steps import costly_widths
@@ -250,10 +250,11 @@ class Space:
         resource = self.resource
         if latency_table is not None or 'latency' in metrics:
             resource = latency_of(resource, latency_table, metrics)
-            advice = latency_table and costly_widths(
-                read_table(latency_table), self.layout)
-            if advice:
-                warnings.warn(advice, stacklevel=3)
+            table = latency_table and read_table(latency_table)
+            for advice in (costly_widths(table, self.layout),
+                           poor_fit(resource, table)) if table else ():
+                if advice:
+                    warnings.warn(advice, stacklevel=3)
         if 'memory' in metrics and {'qk', 'v'} <= {u.kind for u in self.units}:
             warnings.warn(UNFUSED, stacklevel=3)
         hidden = set(metrics) - set(resource.metrics)

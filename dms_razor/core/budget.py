@@ -67,9 +67,9 @@ def parse_target(target: Union[str, float],
     amount = share * (supernet if whole else _POWERS[suffix])
     if amount > supernet:
         raise TargetError(
-            f'{metric} target {shown} is {format_amount(amount)}, above the '
-            f'supernet\'s {format_amount(supernet)}: there is nothing to '
-            'prune; lower the target or take a larger supernet')
+            f'{metric} target {shown} is {format_amount(amount, metric)}, '
+            f'above the supernet\'s {format_amount(supernet, metric)}: there '
+            'is nothing to prune; lower the target or take a larger supernet')
     return amount
 
 
@@ -87,22 +87,25 @@ def check_target(target: float,
     Raises:
         TargetError: If the target lies outside [minimum, supernet].
     """
-    span = (f'this space reaches from {format_amount(minimum)} to '
-            f'{format_amount(supernet)} {metric}')
+    span = (f'this space reaches from {format_amount(minimum, metric)} to '
+            f'{format_amount(supernet, metric)} {metric}')
     if target < minimum:
         share = f'; a share is written "{target:g}%"' * (1 < target <= 100)
         raise TargetError(
-            f'{metric} target {format_amount(target)} cannot be reached, '
-            f'{span}: raise the target, or let more be pruned (fewer fixed '
-            f'units, lower "least", a smaller "divisor"){share}')
+            f'{metric} target {format_amount(target, metric)} cannot be '
+            f'reached, {span}: raise the target, or let more be pruned (fewer '
+            f'fixed units, lower "least", a smaller "divisor"){share}')
     if target > supernet:
         raise TargetError(
-            f'{metric} target {format_amount(target)} lies above the '
+            f'{metric} target {format_amount(target, metric)} lies above the '
             f'supernet, {span}: lower the target or take a larger supernet')
 
 
-def format_amount(amount: float) -> str:
-    """``amount`` for people, four digits: '4.089 G', '350 M', '512'."""
+def format_amount(amount: float, metric: str = '') -> str:
+    """``amount`` for people, four digits: '4.089 G', '350 M', '512', and with
+    its unit where a metric has one: '3.2 ms'."""
+    if metric == 'latency':
+        return f'{amount:.4g} ms'
     for suffix in 'TGMK':
         if abs(amount) >= _POWERS[suffix]:
             return f'{amount / _POWERS[suffix]:.4g} {suffix}'

@@ -33,6 +33,12 @@ COMMAND = 'python tools/measure_latency.py CONFIG --out FILE.json'
 #: What a part's time is between the widths that were measured.
 GRID_CURVE = 'grid'
 CURVES = {GRID_CURVE: Surfaces, 'quadratic': Quadratics}
+#: A median error above which a table is told to be poor.
+POOR = .15
+REMEASURE = (
+    'Measure again on a machine that does nothing else, with more rounds and '
+    'larger batches where a network takes less than a millisecond; or limit '
+    'MACs, and measure what comes out')
 COEFFICIENTS = ('base', 'scale', 'rest', 'traffic')
 
 
@@ -251,6 +257,37 @@ def with_latency(resource: ResourceModel, table: Mapping[str, Any],
             f'"{differ[0].partition(" ")[2]}". Measure this one: {COMMAND}')
     return resource.plus('latency',
                          lambda model, device: Latency(model, table, device))
+
+
+def poor_fit(resource: ResourceModel, table: Mapping[str, Any]) -> str:
+    """What speaks against a table as far as it knows; '' if nothing does.
+
+    It holds whole subnets as they were measured. Where the sum of the parts is
+    far from them, a search follows the sum and not the device.
+
+    Args:
+        resource (ResourceModel): With latency by this table.
+        table (Mapping): The table.
+    """
+    if METRICS['latency'] is not BUILT_IN:
+        return ''  # somebody's own metric of this name
+    fit, held_out = table.get('fit', {}), table.get('held_out', {})
+    said = []
+    for known, where in ((fit, 'fitted to'), (held_out, 'checked with')):
+        error = known.get('median_error')
+        if isinstance(error, (int, float)) and error > POOR:
+            most = known.get('largest_error', known.get('error_95'))
+            worst = f', {most:.0%} at most' \
+                if isinstance(most, (int, float)) else ''
+            said.append(f'it is off by {error:.0%} (median{worst}) from the '
+                        f'subnets that it was {where}')
+    measured = (fit.get('measured') or [0.])[0]  # of the whole network
+    predicted = resource.supernet('latency')
+    if measured and abs(predicted / measured - 1) > POOR:
+        said.append(f'it gives the whole network {predicted:.4g} ms, which '
+                    f'took {measured:.4g} ms')
+    return f'the table of latencies is poor: {"; ".join(said)}. {REMEASURE}' \
+        if said else ''
 
 
 def latency_table(resource: ResourceModel) -> Optional[Latency]:

@@ -140,9 +140,9 @@ class Limits:
         tightness, smallest = min(
             (self._smallest(metric) for metric in models), key=lambda x: x[0])
         if tightness > 1:
-            found = ', '.join(f'{format_amount(cost)} of at most '
-                              f'{format_amount(self.amounts[metric])} {metric}'
-                              for metric, cost in smallest)
+            found = ', '.join(f'{format_amount(cost, metric)} of at most '
+                              f'{format_amount(self.amounts[metric], metric)} '
+                              f'{metric}' for metric, cost in smallest)
             raise TargetError(
                 f'{self.text()} cannot be met together: the smallest network '
                 f'takes {found}. Raise one of the limits, or let more be '
@@ -157,5 +157,5 @@ class Limits:
 
     def text(self) -> str:
         """All limits, for messages."""
-        return ' and '.join(f'at most {format_amount(amount)} {metric}'
+        return ' and '.join(f'at most {format_amount(amount, metric)} {metric}'
                             for metric, amount in self.amounts.items())

@@ -144,10 +144,10 @@ def project(layout: Layout,
     smallest = problem.cost(problem.least).item()
     if smallest > target:
         raise TargetError(
-            f'{metric} target {format_amount(target)} cannot be reached with '
-            'the blocks that are now the most important, the least is '
-            f'{format_amount(smallest)}: lower "least" of the stages or '
-            'raise the target')
+            f'{metric} target {format_amount(target, metric)} cannot be '
+            'reached with the blocks that are now the most important, the '
+            f'least is {format_amount(smallest, metric)}: lower "least" of '
+            'the stages or raise the target')
     if problem.cost(problem.most).item() <= target:
         return problem.most.clone()
 

@@ -136,17 +136,18 @@ def _told(search: Any, name: str, settings: Dict[str, Any]) -> str:
     value, whole = settings[name], search.preflight().supernet
     if name == 'target' and settings['metric'] in whole and isinstance(
             value, float):
-        return _amount(value, whole[settings['metric']])
+        return _amount(value, whole, settings['metric'])
     if name == 'constraints' and isinstance(value, dict) and all(
             metric in whole and isinstance(amount, (int, float))
             for metric, amount in value.items()):
-        return ' and '.join(f'{metric} {_amount(amount, whole[metric])}'
+        return ' and '.join(f'{metric} {_amount(amount, whole, metric)}'
                             for metric, amount in value.items())
     return repr(value)
 
 
-def _amount(amount: float, whole: float) -> str:
-    return f'{format_amount(amount)} ({amount / (whole or 1.):.1%})'
+def _amount(amount: float, supernet: Dict[str, float], metric: str) -> str:
+    share = amount / (supernet[metric] or 1.)
+    return f'{format_amount(amount, metric)} ({share:.1%})'
 
 
 def _number(name: str, value: Any, least: float = 0) -> float:

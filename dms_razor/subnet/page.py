@@ -171,10 +171,11 @@ def _costs(report: Dict[str, Any]) -> str:
         cost = found[name]
         now = cost.get('counted', cost['searched'])
         target = limits.get(name)
-        rows.append((METRICS[name].label if name in METRICS else name,
-                     format_amount(cost['supernet']),
-                     '' if target is None else '≤ ' + format_amount(target),
-                     format_amount(now), share(now, cost['supernet'])))
+        rows.append(
+            (METRICS[name].label if name in METRICS else name,
+             format_amount(cost['supernet'], name),
+             '' if target is None else '≤ ' + format_amount(target, name),
+             format_amount(now, name), share(now, cost['supernet'])))
     return _table(('', 'supernet', 'asked', 'subnet', 'share'), rows)
 
 

@@ -32,11 +32,11 @@ def _cost(report: Dict[str, Any]) -> str:
         label = METRICS[name].label if name in METRICS else name
         now = cost.get('counted', cost['searched'])
         parts.append(f'{share(now, cost["supernet"])} of the {label} '
-                     f'({format_amount(now)} of '
-                     f'{format_amount(cost["supernet"])})')
+                     f'({format_amount(now, name)} of '
+                     f'{format_amount(cost["supernet"], name)})')
     text = f'{report.get("network", "The network")} with {", ".join(parts)}'
     limits = [
-        f'{format_amount(limit)} {name}'
+        f'{format_amount(limit, name)} {name}'
         for name, limit in limits_of(report).items()
     ]
     if limits:

@@ -67,7 +67,8 @@ class Status:
     def rows(self) -> Iterator[Tuple[str, str]]:
         """Name and value of each line."""
         yield 'space', self.space
-        yield self.metric, f'supernet {format_amount(self.supernet)}, ' + \
+        yield self.metric, 'supernet ' + \
+            f'{format_amount(self.supernet, self.metric)}, ' + \
             ', '.join(f'{name} {cost / self.supernet:.1%}'
                       for name, cost in (('target', self.target),
                                          ('asked now', self.asked),

@@ -1,13 +1,17 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """A table of latencies as a metric, against sums by hand."""
 import json
+import re
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from dms_razor.core import Axis, Cost, Layout, ResourceModel, Term, Unit
 from dms_razor.core.latency import (FORMAT, LatencyError, checksum, latency_of,
-                                    layers_of, read_table)
+                                    layers_of, poor_fit, read_table,
+                                    with_latency)
+from dms_razor.preflight import preflight
 
 LAYOUT = Layout([
     Unit('a', 'width', 8),
@@ -71,6 +75,52 @@ def by_hand(a, b, mask):
     """Kept counts a of 8, b of 4 steps of 2 channels."""
     stem, block = product(1., a / 8, 2.), mask * product(a / 8, b / 4, 7.)
     return .5 + 1.5 * (stem + block) + .01 * 5 * a * a + .001 * 64 * a
+
+
+@pytest.mark.parametrize('fit, held_out, told', [
+    (dict(measured=[1.], median_error=.15), {}, None),
+    (dict(measured=[1.14], median_error=.1), {}, None),
+    ({}, dict(predicted=[], measured=[], median_error=.02), None),
+    (dict(measured=[1.], median_error=.27, largest_error=.73), {},
+     r'off by 27% \(median, 73% at most\) from the subnets that it was fitted'
+     ),
+    (dict(measured=[1.2], median_error=.1), {},
+     r'gives the whole network ([\d.]+) ms, which took ([\d.]+) ms'),
+    ({}, dict(predicted=[], measured=[], median_error=.2, error_95=.4),
+     r'off by 20% \(median, 40% at most\) from .* it was checked with'),
+])
+def test_a_poor_table_is_told_with_its_figures(table, fit, held_out, told):
+    resource = with_latency(RESOURCE, table, 'a')
+    whole = resource.supernet('latency')
+    assert whole == pytest.approx(by_hand(8, 4, 1))
+    fit = {**fit, 'measured': [x * whole for x in fit.get('measured', [])]}
+    text = poor_fit(resource, dict(table, fit=fit, held_out=held_out))
+    if told is None:
+        assert text == ''
+        return
+    found = re.search(told, text)
+    assert found and 'Measure again' in text, text
+    if found.groups():
+        assert [float(x)
+                for x in found.groups()] == pytest.approx([whole, 1.2 * whole],
+                                                          rel=1e-3)
+
+
+def test_milliseconds_have_their_unit(saved):
+    report = preflight(
+        SimpleNamespace(
+            resource=latency_of(RESOURCE, saved(), ['latency']),
+            layout=LAYOUT,
+            units=LAYOUT.units,
+            full_width=[],
+            batch_size=1,
+            input_shape=(),
+            training='',
+            proof=None), '900ms', 'latency')
+    assert re.search(r"'900ms' is 900 ms, above the supernet's [\d.]+ ms:",
+                     report.problem)
+    assert re.search(r'latency +supernet [\d.]+ ms, smallest [\d.]+ ms',
+                     report.text())
 
 
 def test_milliseconds_by_hand(saved):

@@ -103,11 +103,12 @@ class StructureLogHook(Hook):
 
     def _log_table(self, runner: Runner, search: Search, step: int) -> None:
         whole = search.preflight().supernet[search.metric]
-        costs = ', '.join(
-            f'{name} {format_amount(value)} ({value / whole:.1%})'
-            for name, value in (('asked', search.current_target),
-                                ('now', search.current()),
-                                ('rounded', search.current(hard=True))))
+        costs = ', '.join(f'{name} {format_amount(value, search.metric)} '
+                          f'({value / whole:.1%})'
+                          for name, value in (('asked', search.current_target),
+                                              ('now', search.current()),
+                                              ('rounded',
+                                               search.current(hard=True))))
         runner.logger.info(
             f'Structure after {step} iterations, {search.metric}: {costs}\n'
             f'{structure_table(search.structure())}')
