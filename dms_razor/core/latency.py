@@ -29,7 +29,9 @@ from .table_file import MOST_BYTES, Unsound, check_table, check_version
 from .tables import compile_tables
 
 FORMAT = 'dms_razor.latency'
-COMMAND = 'python tools/measure_latency.py CONFIG --out FILE.json'
+COMMAND = ('python tools/measure_latency.py CONFIG --out FILE.json (of a '
+           'network in Python, in the place of CONFIG: --model '
+           'MODULE:FUNCTION --input 1 3 224 224)')
 #: What a part's time is between the widths that were measured.
 GRID_CURVE = 'grid'
 CURVES = {GRID_CURVE: Surfaces, 'quadratic': Quadratics}

@@ -16,7 +16,8 @@ from ..core.plain_json import loads
 from ..core.resource import METRICS
 from ..errors import SubnetError
 from .files import write_text
-from .summary import decided, doubts, kept_of, limits_of, share, summarise
+from .summary import (EXPLAINED, PRODUCTS, decided, doubts, kept_of, limits_of,
+                      products, share, summarise)
 from .timed import HEAD, rows, told, where
 
 STYLE = '''
@@ -184,7 +185,8 @@ def _decided(report: Dict[str, Any]) -> str:
     if not known:
         return f'<p class="doubt">{escape(decided(report))}</p>'
     return ''.join(f'<p class="doubt">{escape(doubt)}</p>' for doubt in doubts(
-        report)) + f'<p>{escape(Decision(**known).text())}</p>'
+        report)) + f'<p>{escape(Decision(**known).text())}</p>' + \
+        f'<p class="soft">{EXPLAINED}</p>'
 
 
 def _structure(report: Dict[str, Any]) -> str:
@@ -251,6 +253,10 @@ def _layers(report: Dict[str, Any]) -> str:
              *map(format_amount, layer['macs']),
              share(*reversed(layer['macs'])) if layer['macs'][0] else '')
             for layer in report['layers']]
+    rest = products(report)
+    if any(rest):
+        rows.append((PRODUCTS, '', '', '', *map(format_amount, rest),
+                     share(*reversed(rest)) if rest[0] else ''))
     return _table(
         ('layer', 'type', 'in', 'out', 'MACs', 'of the subnet', 'share'), rows)
 

@@ -12,7 +12,7 @@ from ..core.resource import METRICS
 from ..counting import Count
 from .manifest import Manifest
 from .slicing import inside
-from .summary import summarise
+from .summary import EXPLAINED, PRODUCTS, products, summarise
 from .timed import HEAD, Timed, rows, told, where
 
 WIDTHS = (('in_channels', 'out_channels'), ('in_features', 'out_features'))
@@ -237,7 +237,7 @@ class Report:
             return []
         return [
             '## Who decided',
-            self.decision.text(), *self.decision.doubts()
+            self.decision.text(), *self.decision.doubts(), EXPLAINED
         ]
 
     def _layers(self) -> str:
@@ -248,7 +248,14 @@ class Report:
               change(layer.outputs[0],
                      'removed' if layer.removed else layer.outputs[1]),
               ' ⇒ '.join(map(format_amount, layer.macs)))
-             for layer in self.layers])
+             for layer in self.layers] + self._products())
+
+    def _products(self) -> List[Tuple[str, ...]]:
+        """The row that makes the layers add up to the whole, if it needs one.
+        """
+        rest = products(self.to_dict())
+        return [(PRODUCTS, '', '', '',
+                 ' ⇒ '.join(map(format_amount, rest)))] if any(rest) else []
 
     def _removed(self) -> str:
         rows = [(f'`{unit["name"]}`', f'{unit["total"]} ⇒ {unit["kept"]}',

@@ -3,8 +3,19 @@
 from typing import Any, Dict, List
 
 from ..core.budget import format_amount
-from ..core.decision import Decision
+from ..core.decision import PROJECTED, SAME, Decision
 from ..core.resource import METRICS
+
+PRODUCTS = 'products without weights, as in attention'
+"""What is in the layer table beside layers."""
+EXPLAINED = (
+    'A ratio is the share of a unit that goes, 0 to 1; what moved it is a '
+    'mean over all units, without sign. Two structures differ by the mean '
+    f'difference of what their units keep: below {SAME:.0%} they are called '
+    'the same. '
+    'The projection makes whole channels and blocks of the ratios that meet '
+    f'the budget; beyond {PROJECTED:.0%} of the cut it is told as a doubt.')
+"""What the figures of who decided mean."""
 
 
 def share(part: float, whole: float) -> str:
@@ -69,6 +80,20 @@ def _kept(report: Dict[str, Any]) -> str:
 def kept_of(unit: Dict[str, Any]) -> int:
     """What the subnet has of a unit of a report: nothing of removed blocks."""
     return 0 if unit.get('gone') else unit['kept']
+
+
+def products(report: Dict[str, Any]) -> List[int]:
+    """MACs of supernet and subnet that are in no layer with weights.
+
+    They are products of activations, as in attention: with them the layers
+    add up to the whole.
+    """
+    macs = report['macs']
+    whole = macs['supernet'], macs.get('counted', macs['searched'])
+    return [
+        round(total - sum(layer['macs'][which] for layer in report['layers']))
+        for which, total in enumerate(whole)
+    ]
 
 
 def doubts(report: Dict[str, Any]) -> List[str]:

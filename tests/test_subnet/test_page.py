@@ -14,6 +14,7 @@ from toy_nets import make_search, plain_data, plain_net, train
 
 from dms_razor.subnet import SubnetError
 from dms_razor.subnet.page import write_page
+from dms_razor.subnet.summary import EXPLAINED
 
 VOID = ('meta', 'img', 'br', 'hr', 'link', 'input')
 
@@ -71,7 +72,8 @@ def test_it_says_what_the_report_says(export):
     assert 'a<b 97 & 1' in text, 'escaped in the source, not on the page'
     for name in ('subnet.pth', 'report.json', 'structure.png'):
         assert f'{name} {(export.path / name).stat().st_size:,} ' in text
-    assert 'build_subnet' in text
+    assert 'build_subnet' in text and EXPLAINED in text
+    assert EXPLAINED in export.report.to_markdown()
 
 
 def test_what_it_says_comes_next_can_be_done(export, tmp_path, monkeypatch):

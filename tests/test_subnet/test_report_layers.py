@@ -4,8 +4,10 @@ from dataclasses import asdict
 import torch
 from torch import nn
 
+from dms_razor import Search
 from dms_razor.subnet import count_macs, slice_model
 from dms_razor.subnet.report import compare_layers, is_layer, width
+from dms_razor.subnet.summary import PRODUCTS, products
 from .helpers import images, net, some_keep, space
 
 
@@ -49,3 +51,35 @@ def test_what_is_a_layer():
     assert not is_layer(nn.BatchNorm2d(3), 0)
     assert not is_layer(nn.Softmax(), 9)
     assert not is_layer(nn.Embedding(7, 3), 0)
+
+
+class Attention(nn.Module):
+    """Its products have no weights; they are most of it for many words."""
+
+    def __init__(self):
+        super().__init__()
+        self.qkv, self.out = nn.Linear(8, 24), nn.Linear(8, 8)
+
+    def forward(self, x):
+        B, N, _ = x.shape
+        q, k, v = self.qkv(x).view(B, N, 3, 2, 4).permute(2, 0, 3, 1, 4)
+        x = (q @ k.transpose(-2, -1)).softmax(-1) @ v
+        return self.out(x.transpose(1, 2).flatten(2))
+
+
+def test_the_layers_of_attention_add_up_to_the_whole(tmp_path):
+    model = nn.Sequential(nn.Linear(3, 8), Attention(), nn.Linear(8, 2))
+    search = Search(model, torch.randn(1, 6, 3), target=.6)
+    export = search.export(tmp_path / 'subnet', picture=False)
+    report = export.report.to_dict()
+    # two products of 6 × 6 words, each 8 dims wide over both heads
+    before, after = products(report)
+    assert before == 2 * 6 * 6 * 8
+    for which, total in ((0, report['macs']['supernet']),
+                         (1, report['macs']['counted'])):
+        rest = (before, after)[which]
+        assert sum(x['macs'][which] for x in report['layers']) + rest == total
+    row = f'{PRODUCTS} |  |  |  | {before} ⇒ {after} |'
+    assert row in (export.path / 'report.md').read_text(encoding='utf-8')
+    page = (export.path / 'report.html').read_text(encoding='utf-8')
+    assert f'<td>{PRODUCTS}</td>' in page
