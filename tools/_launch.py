@@ -86,8 +86,11 @@ def _check_file(path: Path) -> None:
         inside = path / 'retrain.py'
         sys.exit(f'{path} is a folder and no config: name ' +
                  (str(inside) if inside.exists() else 'a file in it'))
+    if not path.exists() and '::' not in str(path):
+        sys.exit(f'there is no config {str(path)!r}, seen from {Path.cwd()}: '
+                 'name its file, or one of a package as PACKAGE::FILE')
     if not path.exists() or path.suffix != '.py':
-        return  # mmengine knows other kinds, and names what is not there
+        return  # of a package, or of another kind that mmengine reads
     try:
         body = ast.parse(path.read_text(encoding='utf-8')).body
     except (SyntaxError, ValueError):

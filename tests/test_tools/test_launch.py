@@ -58,3 +58,5 @@ def test_what_is_no_config_is_told_in_a_line(parse, config, content, message):
         path.write_text(content)
     with pytest.raises(SystemExit, match=message):
         parse(path=path)
+    with pytest.raises(SystemExit, match="there is no config 'no.py', seen"):
+        parse(path='no.py')
