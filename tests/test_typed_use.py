@@ -17,7 +17,7 @@ from dms_razor.subnet import count_params
 
 search = Search(nn.Linear(1, 1), target=None)
 count_params('a network')
-search.export('subnet').modle
+search.export('subnet').nothing
 '''
 
 
