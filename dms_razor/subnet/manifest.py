@@ -20,6 +20,7 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Union
 import torch
 from torch import Tensor, nn
 
+from ..adapters.registry import RemovedBlock
 from ..core.resource import METRICS
 from ..counting import Count
 from ..errors import SubnetError
@@ -313,7 +314,9 @@ def _modules(subnet: nn.Module, space: Space, removed: List[str],
     modules: Dict[str, Dict[str, Any]] = {
         path:
         dict(
-            type=type(module).__name__,
+            # as ever, whatever class stands there
+            type=RemovedBlock.__name__
+            if path in removed else type(module).__name__,
             tensors={},
             attributes={},
             macs=count.by_module.get(path, 0))
