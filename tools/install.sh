@@ -36,3 +36,4 @@ echo "Installing into $VENV what requirements/tested.txt lists (a minute or" \
 rm -rf build
 "$VENV/bin/python" -m pip install -qq --no-deps --no-build-isolation .
 "$VENV/bin/python" -m pip check
+echo "Installed in $SECONDS s, downloads included."
