@@ -60,14 +60,23 @@ def accuracy(path):
     return 100 * np.mean(logits.argmax(1) == labels[::3])
 
 
-def test_int8_of_a_file(tmp_path, monkeypatch, capsys):
+@pytest.fixture(scope='module')
+def exported(tmp_path_factory):
+    """The folder that the plain loop exports, for all kinds of int8."""
+    folder = tmp_path_factory.mktemp('plain')
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.syspath_prepend(EXAMPLES)
+        monkeypatch.setattr('sys.argv',
+                            ['plain', '--short', '--out',
+                             str(folder)])
+        runpy.run_path(str(EXAMPLES / 'loop_plain.py'), run_name='__main__')
+    return folder / 'subnet'
+
+
+def test_int8_of_a_file(exported, monkeypatch, capsys):
     """Weights of a byte, and what the digits say is nearly as before."""
     monkeypatch.syspath_prepend(EXAMPLES)
-    monkeypatch.setattr('sys.argv',
-                        ['plain', '--short', '--out',
-                         str(tmp_path)])
-    runpy.run_path(str(EXAMPLES / 'loop_plain.py'), run_name='__main__')
-    path = tmp_path / 'subnet' / 'subnet.onnx'
+    path = exported / 'subnet.onnx'
     monkeypatch.setattr('sys.argv', ['quantize', str(path)])
     runpy.run_path(str(EXAMPLES / 'quantize_onnx.py'), run_name='__main__')
     small = path.with_name('subnet_int8.onnx')
@@ -93,20 +102,16 @@ def test_the_last_third_is_never_trained_on(monkeypatch):
     assert torch.equal(train.tensors[0][:2, 0], images[1:3])
 
 
-def test_int8_in_the_loop(tmp_path, monkeypatch, capsys):
+def test_int8_in_the_loop(exported, monkeypatch, capsys):
     """Four sizes and accuracies; the file rounds weights to 255 numbers."""
     monkeypatch.syspath_prepend(EXAMPLES)
-    monkeypatch.setattr('sys.argv',
-                        ['plain', '--short', '--out',
-                         str(tmp_path)])
-    runpy.run_path(str(EXAMPLES / 'loop_plain.py'), run_name='__main__')
     capsys.readouterr()
-    folder = tmp_path / 'subnet'
-    monkeypatch.setattr('sys.argv', ['qat', str(folder), '--short'])
+
+    monkeypatch.setattr('sys.argv', ['qat', str(exported), '--short'])
     runpy.run_path(str(EXAMPLES / 'quantize_train.py'), run_name='__main__')
     told = re.findall(r'^(.*): ([\d,]+) bytes, accuracy ([\d.]+)%$',
                       capsys.readouterr().out, re.M)
-    path = folder / 'subnet_qat.onnx'
+    path = exported / 'subnet_qat.onnx'
     assert [name for name, *_ in told] == [
         'float', 'static int8', 'int8 after training with it',
         str(path)

@@ -17,19 +17,14 @@ JSON: for each method ratio (its step over the plain ones of the round) and
 saved_bytes_ratio (what one backward pass keeps; null of MMRazor's steps);
 control_ratio, the second plain step over the first; plain_s.
 """
-import argparse
 import copy
-import logging
 import statistics
-import sys
-from contextlib import redirect_stdout
 from typing import Any, Callable, Dict, List
 
 import torch
-from _launch import at_least, config_parser, read_config, tell
-from benchmark_overhead import Side, make_sides, seconds
+from benchmark_overhead import Side, make_sides, rounds_parser, run, seconds
 from mmengine.config import Config
-from mmengine.logging import MessageHub, MMLogger
+from mmengine.logging import MessageHub
 from mmengine.optim import OptimWrapper, OptimWrapperDict, build_optim_wrapper
 from mmrazor.registry import MODELS
 from torch import Tensor, nn
@@ -71,76 +66,67 @@ class Whole:
             dict(self.batch), self.optim_wrapper))
 
 
-def mmrazor_parts(shape: List[int], unit: Dict[str, Any]) -> Dict[str, Any]:
-    """Settings of a mutator of MMRazor.
+def mutator(plain: Side, name: str, **options: Any) -> Dict[str, Any]:
+    """The channel mutator of a method of MMRazor, with options of its units.
 
-    Its own example input of a classifier needs a class of mmcls that
+    MMRazor's own example input of a classifier needs a class of mmcls that
     mmpretrain has no more; that of any model does.
     """
-    images = dict(type='DefaultMMDemoInput', input_shape=shape)
+    images: Tensor = plain.batch['inputs']
+    example = dict(
+        type='DefaultMMDemoInput', input_shape=[1, *images.shape[1:]])
     return dict(
+        type=f'mmrazor.{name}ChannelMutator',
         parse_cfg=dict(
-            type='ChannelAnalyzer', tracer_type='FxTracer', demo_input=images),
-        channel_unit_cfg=unit)
+            type='ChannelAnalyzer', tracer_type='FxTracer',
+            demo_input=example),
+        channel_unit_cfg=dict(type=f'{name}ChannelUnit', default_args=options))
+
+
+def algorithm(plain: Side, name: str, **settings: Any) -> nn.Module:
+    """An algorithm of MMRazor on a copy of the network."""
+    return MODELS.build(
+        dict(
+            _scope_='mmrazor',
+            type=f'mmrazor.{name}',
+            architecture=copy.deepcopy(plain.model),
+            **settings))
 
 
 def group_fisher(plain: Side, cfg: Config) -> Whole:
     """MMRazor's GroupFisher on the same network."""
-    algorithm = MODELS.build(
-        dict(
-            _scope_='mmrazor',
-            type='mmrazor.GroupFisherAlgorithm',
-            architecture=copy.deepcopy(plain.model),
-            interval=25,
-            mutator=dict(
-                type='GroupFisherChannelMutator',
-                **mmrazor_parts(
-                    _shape(plain),
-                    dict(
-                        type='GroupFisherChannelUnit',
-                        default_args=dict(normalization_type='act'))))))
-    optim_wrapper = build_optim_wrapper(algorithm,
-                                        copy.deepcopy(cfg.optim_wrapper))
-    return Whole(algorithm, optim_wrapper, plain.batch)
+    made = algorithm(
+        plain,
+        'GroupFisherAlgorithm',
+        interval=25,
+        mutator=mutator(plain, 'GroupFisher', normalization_type='act'))
+    return Whole(made,
+                 build_optim_wrapper(made, copy.deepcopy(cfg.optim_wrapper)),
+                 plain.batch)
 
 
 def dmcp(plain: Side, cfg: Config) -> Whole:
     """MMRazor's DMCP on the same network."""
     recorder = dict(fc=dict(type='ModuleOutputs', source='head.fc'))
-    algorithm = MODELS.build(
-        dict(
-            _scope_='mmrazor',
-            type='mmrazor.DMCP',
-            architecture=copy.deepcopy(plain.model),
-            strategy=['max', 'min', 'scheduled_random', 'arch_random'],
-            distiller=dict(
-                type='ConfigurableDistiller',
-                teacher_recorders=recorder,
-                student_recorders=copy.deepcopy(recorder),
-                distill_losses=dict(loss_kl=dict(type='KLDivergence')),
-                loss_forward_mappings=dict(
-                    loss_kl=dict(
-                        preds_S=dict(recorder='fc', from_student=True),
-                        preds_T=dict(recorder='fc', from_student=False)))),
-            mutator_cfg=dict(
-                type='DMCPChannelMutator',
-                **mmrazor_parts(
-                    _shape(plain),
-                    dict(
-                        type='DMCPChannelUnit',
-                        default_args=dict(choice_mode='number'))))))
-    weights = build_optim_wrapper(algorithm.architecture,
+    made = algorithm(
+        plain,
+        'DMCP',
+        strategy=['max', 'min', 'scheduled_random', 'arch_random'],
+        distiller=dict(
+            type='ConfigurableDistiller',
+            teacher_recorders=recorder,
+            student_recorders=copy.deepcopy(recorder),
+            distill_losses=dict(loss_kl=dict(type='KLDivergence')),
+            loss_forward_mappings=dict(
+                loss_kl=dict(
+                    preds_S=dict(recorder='fc', from_student=True),
+                    preds_T=dict(recorder='fc', from_student=False)))),
+        mutator_cfg=mutator(plain, 'DMCP', choice_mode='number'))
+    weights = build_optim_wrapper(made.architecture,
                                   copy.deepcopy(cfg.optim_wrapper))
-    ratios = OptimWrapper(
-        torch.optim.Adam(algorithm.mutator.parameters(), lr=1e-3))
-    return Whole(algorithm,
-                 OptimWrapperDict(architecture=weights, mutator=ratios),
+    ratios = OptimWrapper(torch.optim.Adam(made.mutator.parameters(), lr=1e-3))
+    return Whole(made, OptimWrapperDict(architecture=weights, mutator=ratios),
                  plain.batch)
-
-
-def _shape(plain: Side) -> List[int]:
-    images: Tensor = plain.batch['inputs']
-    return [1, *images.shape[1:]]
 
 
 MAKE: Dict[str, Callable[[Side, Config], Any]] = dict(
@@ -188,41 +174,14 @@ def text(result: Dict[str, Any]) -> str:
     return '\n'.join(lines)
 
 
-def parse_args() -> argparse.Namespace:
-    parser = config_parser(
-        __doc__, 'config of a search of a classifier', as_json=True)
+def main() -> None:
+    parser = rounds_parser(__doc__, warmup=2)
     parser.add_argument(
         '--methods', nargs='+', choices=METHODS, default=list(METHODS))
-    parser.add_argument(
-        '--batch',
-        type=at_least(1, 'give at least 1'),
-        default=8,
-        help='batch size')
-    parser.add_argument(
-        '--rounds',
-        type=at_least(1, 'give at least 1'),
-        default=20,
-        help='20 by default')
-    parser.add_argument(
-        '--warmup',
-        type=at_least(0, 'give at least 0'),
-        default=2,
-        help='rounds that do not count')
-    return parser.parse_args()
-
-
-def main() -> None:
-    args = parse_args()
-    try:
-        with redirect_stdout(sys.stderr):  # stdout may be for the JSON alone
-            # mmengine's log has a stdout of its own
-            MMLogger.get_current_instance().setLevel(logging.WARNING)
-            result = benchmark(
-                read_config(args), args.methods, args.batch, args.rounds,
-                args.warmup)
-    except ValueError as error:
-        sys.exit(str(error))
-    tell(args, result, text(result))
+    args = parser.parse_args()
+    run(
+        args, lambda cfg: benchmark(cfg, args.methods, args.batch, args.rounds,
+                                    args.warmup), text)
 
 
 if __name__ == '__main__':

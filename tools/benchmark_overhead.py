@@ -11,6 +11,7 @@ plain), control_ratio (plain over plain), saved_bytes_ratio (activations kept
 for the backward pass, search over plain), masks_ms (milliseconds that the
 bank itself takes a step: masks, resource and update).
 """
+import argparse
 import copy
 import logging
 import statistics
@@ -142,9 +143,10 @@ def benchmark(cfg: Config, batch: int, rounds: int, warmup: int) -> dict:
         masks_ms=1e3 * time_bank(search.model.search))
 
 
-def main() -> None:
+def rounds_parser(description: str, warmup: int) -> argparse.ArgumentParser:
+    """Arguments of a benchmark of a classifier's steps, in rounds."""
     parser = config_parser(
-        __doc__, 'config of a search of a classifier', as_json=True)
+        description, 'config of a search of a classifier', as_json=True)
     parser.add_argument(
         '--batch',
         type=at_least(1, 'give at least 1'),
@@ -154,24 +156,34 @@ def main() -> None:
         '--rounds',
         type=at_least(1, 'give at least 1'),
         default=20,
-        help='paired rounds, 20 by default')
+        help='rounds that count, 20 by default')
     parser.add_argument(
         '--warmup',
         type=at_least(0, 'give at least 0'),
-        default=3,
+        default=warmup,
         help='rounds that do not count')
-    args = parser.parse_args()
+    return parser
+
+
+def run(args: argparse.Namespace, measure: Callable[[Config], dict],
+        text: Callable[[dict], str]) -> None:
+    """Measure what a config says, and tell it."""
     try:
         with redirect_stdout(sys.stderr):  # stdout may be for the JSON alone
             # mmengine's log has a stdout of its own
             MMLogger.get_current_instance().setLevel(logging.WARNING)
-            result = benchmark(
-                read_config(args), args.batch, args.rounds, args.warmup)
+            result = measure(read_config(args))
     except ValueError as error:
         sys.exit(str(error))
-    tell(
-        args, result,
-        '\n'.join(f'{name:<18} {value:.4g}' for name, value in result.items()))
+    tell(args, result, text(result))
+
+
+def main() -> None:
+    args = rounds_parser(__doc__, warmup=3).parse_args()
+    run(
+        args, lambda cfg: benchmark(cfg, args.batch, args.rounds, args.warmup),
+        lambda result: '\n'.join(f'{name:<18} {value:.4g}'
+                                 for name, value in result.items()))
 
 
 if __name__ == '__main__':

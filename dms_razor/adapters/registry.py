@@ -7,6 +7,7 @@ a C2f stage cuts its channels into equal halves. A *slim* class is the
 standard class with a forward for that; parameters keep their names. Which
 layer becomes which slim class stands in the manifest.
 """
+import copyreg
 from dataclasses import dataclass
 from typing import Callable, Dict, List, Optional, Tuple
 
@@ -122,13 +123,27 @@ def slim_type(kind: type, name: str) -> type:
     return _TYPES[kind]
 
 
+def remake(kind: type) -> Tuple[Callable, tuple]:
+    """How pickle makes an empty module of a class.
+
+    A slim class it cannot find by its name: the standard class and the slim
+    name are written.
+
+    Returns:
+        tuple[Callable, tuple]: A function, and its arguments.
+    """
+    standard = next((key for key, slim in _TYPES.items() if slim is kind),
+                    None)
+    if standard is None:
+        return copyreg._reconstructor, (kind, object, None)
+    name = RESHAPED if issubclass(kind, Reshaped) else standard.__name__
+    return _of_slim_type, (standard, name)
+
+
 def _reduce(module: nn.Module, protocol: int) -> tuple:
-    """What pickle writes of a slim layer, whose class it cannot find by its
-    name: the standard class, the slim name and the state."""
-    kind = next(kind for kind, slim in _TYPES.items() if slim is type(module))
-    name = RESHAPED if isinstance(module, Reshaped) else kind.__name__
+    """``__reduce_ex__`` of slim classes, and of classes made of them."""
     state = object.__reduce_ex__(module, max(2, protocol))[2]
-    return _of_slim_type, (kind, name), state
+    return (*remake(type(module)), state)
 
 
 def _of_slim_type(kind: type, name: str) -> nn.Module:

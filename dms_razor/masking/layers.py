@@ -17,7 +17,6 @@ conversion see an ordinary layer; only during its own ``forward`` do
 ``weight`` and ``bias`` read as the masked tensors.
 """
 import copy
-import copyreg
 import functools
 import warnings
 from dataclasses import dataclass, field
@@ -27,6 +26,7 @@ from typing import (Any, Callable, ContextManager, Dict, List, Optional, Set,
 import torch
 from torch import Tensor, nn
 
+from ..adapters.registry import remake
 from .norms import NormInterceptor
 from .weights import WeightInterceptor
 
@@ -253,10 +253,10 @@ class MaskedLayer:
         mro, state = type(self).__mro__, super().__reduce_ex__(protocol)[2]
         plain = mro[mro.index(MaskedLayer) + 1]
         # Not the usual __newobj__, which insists on the object's own class.
-        return copyreg._reconstructor, (plain, object, None), {
+        return (*remake(plain), {
             name: value
             for name, value in state.items() if name not in OWN
-        }
+        })
 
     def _dms_parameter(self, name: str) -> Optional[Tensor]:
         shown = self.__dict__.get('_dms_shown')

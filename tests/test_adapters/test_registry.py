@@ -10,6 +10,7 @@ from torch import nn
 from dms_razor.adapters import registry
 from dms_razor.adapters.registry import (RemovedBlock, make_slim,
                                          register_slim, slim_class, slim_name)
+from dms_razor.masking.layers import LayerMasks, masked_type
 
 
 class Twice(nn.Module):
@@ -67,6 +68,22 @@ def test_a_slim_layer_can_be_pickled(known):
         assert type(again) is type(layer) and again.own == 3
         assert again.layer.weight is not layer.layer.weight
         assert torch.equal(again(x), layer(x))
+
+
+def test_so_can_one_that_is_searched_again(known):
+    """A masked class of a slim one is made on the fly as well."""
+    layer, x = make_slim(Twice(), 'Twice'), torch.randn(3, 2)
+    slim, expected = type(layer), layer(x)
+    layer._dms_masks, layer._dms_shown = LayerMasks(lambda: None), None
+    layer.__class__ = masked_type(layer, ('weight', ))
+    again = copy.deepcopy(layer)
+    assert type(again) is type(layer) is not slim
+    assert torch.equal(again(x), expected)
+    with pytest.warns(UserWarning, match='being searched'):
+        saved = pickle.dumps(layer)
+    again = pickle.loads(saved)
+    assert type(again) is slim and not hasattr(again, '_dms_masks')
+    assert torch.equal(again(x), expected)
 
 
 def test_a_class_of_the_same_name_elsewhere_has_none(known):

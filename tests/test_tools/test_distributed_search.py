@@ -106,8 +106,11 @@ def test_ranks_search_together(search):
         rtol=1e-2)
 
     # And one process goes on with what two began.
-    (work_dir / 'last_checkpoint').write_text(str(work_dir / 'iter_10.pth'))
+    begun = work_dir / 'iter_10.pth'
+    written = begun.stat().st_mtime_ns
+    (work_dir / 'last_checkpoint').write_text(str(begun))
     _, (resumed, ) = search(1, work_dir, '--resume')
+    assert begun.stat().st_mtime_ns == written, 'not begun anew'
     assert int(resumed['updates']) == 20
     torch.testing.assert_close(
         alone['ratios'], resumed['ratios'], atol=1e-3, rtol=1e-3)
