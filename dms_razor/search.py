@@ -208,7 +208,7 @@ class Search:
 
     def attach_masks(self) -> None:
         """Mask the layers, by name; again after modules were replaced."""
-        self.reader = attach(self.model, self.space, lambda: self.bank.current)
+        self.reader = attach(self.model, self.space, self.bank)
 
     def unread_units(self) -> List[str]:
         """Units whose masks no layer has read since they were attached."""

@@ -2,7 +2,7 @@
 """What the pages show is there, and runs."""
 import ast
 import copy
-import importlib
+import importlib.util
 import inspect
 import re
 import textwrap

@@ -9,7 +9,9 @@ machine slows both sides; the two plain steps of a round give the control.
 JSON keys: plain_s and search_s (seconds a step, medians), ratio (search over
 plain), control_ratio (plain over plain), saved_bytes_ratio (activations kept
 for the backward pass, search over plain), masks_ms (milliseconds that the
-bank itself takes a step: masks, resource and update).
+bank itself takes a step: masks, resource and update); on a GPU
+peak_bytes_ratio too, the most memory that a step holds, weights and the
+optimizer's included, search over plain.
 """
 import argparse
 import copy
@@ -74,6 +76,21 @@ class Side:
             _ = self.loss()  # holds every storage while they are counted
         return sum(sizes.values())
 
+    def peak_bytes(self) -> int:
+        """The most bytes on the GPU in one step, of this side alone."""
+        optimizer = self.optim_wrapper.optimizer
+        state = [
+            value for values in optimizer.state.values()
+            for value in values.values() if torch.is_tensor(value)
+        ]
+        own = sum(
+            tensor.nbytes for tensor in (*self.model.parameters(),
+                                         *self.model.buffers(), *state))
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        self.step()
+        return own + torch.cuda.max_memory_allocated() - before
+
 
 def seconds(work: Callable[[], object]) -> float:
     """Seconds that some work takes, on the GPU too if there is one."""
@@ -126,11 +143,20 @@ def time_bank(search, repeats: int = 20) -> float:
     return statistics.median(seconds(step) for _ in range(repeats))
 
 
-def benchmark(cfg: Config, batch: int, rounds: int, warmup: int) -> dict:
+def benchmark(cfg: Config,
+              batch: int,
+              rounds: int,
+              warmup: int,
+              amp: bool = False) -> dict:
     """Run the rounds; see the module's docstring for the keys."""
+    if amp:
+        cfg.optim_wrapper.update(type='AmpOptimWrapper', loss_scale='dynamic')
     search, plain = make_sides(cfg, batch)
     times = [(plain.step(), search.step(), plain.step())
              for _ in range(warmup + rounds)][warmup:]
+    peak = {}
+    if torch.cuda.is_available():
+        peak['peak_bytes_ratio'] = search.peak_bytes() / plain.peak_bytes()
     return dict(
         plain_s=statistics.median(t for first, _, last in times
                                   for t in (first, last)),
@@ -140,7 +166,8 @@ def benchmark(cfg: Config, batch: int, rounds: int, warmup: int) -> dict:
         control_ratio=statistics.median(last / first
                                         for first, _, last in times),
         saved_bytes_ratio=search.saved_bytes() / plain.saved_bytes(),
-        masks_ms=1e3 * time_bank(search.model.search))
+        masks_ms=1e3 * time_bank(search.model.search),
+        **peak)
 
 
 def rounds_parser(description: str, warmup: int) -> argparse.ArgumentParser:
@@ -179,9 +206,15 @@ def run(args: argparse.Namespace, measure: Callable[[Config], dict],
 
 
 def main() -> None:
-    args = rounds_parser(__doc__, warmup=3).parse_args()
+    parser = rounds_parser(__doc__, warmup=3)
+    parser.add_argument(
+        '--amp',
+        action='store_true',
+        help='mixed precision by autocast, with a scaled loss')
+    args = parser.parse_args()
     run(
-        args, lambda cfg: benchmark(cfg, args.batch, args.rounds, args.warmup),
+        args, lambda cfg: benchmark(cfg, args.batch, args.rounds, args.warmup,
+                                    args.amp),
         lambda result: '\n'.join(f'{name:<18} {value:.4g}'
                                  for name, value in result.items()))
 

@@ -59,7 +59,9 @@ class Run:
         """The next batch."""
         rows = torch.randint(
             len(self.blocks), (self.args.batch_size, ), generator=self.draw)
-        return dict(input_ids=self.blocks[rows], labels=self.blocks[rows])
+        # Drawn on the CPU, so that batches are the same everywhere.
+        chosen = self.blocks[rows.to(self.blocks.device)]
+        return dict(input_ids=chosen, labels=chosen)
 
     def loss(self, model, batch):
         """Of the text and towards the teacher, in equal parts."""
@@ -103,7 +105,8 @@ def adapted(original, blocks, args):
             optimizer.step()
             rate.step()
         torch.save(model.state_dict(), path)
-    original.load_state_dict(torch.load(path, weights_only=True))
+    original.load_state_dict(
+        torch.load(path, map_location=args.device, weights_only=True))
     return original
 
 
@@ -158,7 +161,7 @@ def answer(model, tokenizer, item):
         start = tokenizer(context).input_ids
         words = tokenizer(f'{context} {end}').input_ids
         new = min(len(words) - len(start), most - 1)
-        words = torch.tensor([words[-most:]])
+        words = torch.tensor([words[-most:]], device=model.device)
         scores = F.log_softmax(model(words).logits[0, :-1].float(), -1)
         own = scores.gather(1, words[0, 1:, None])[-max(new, 1):]
         likely.append(float(own.sum()))
@@ -246,6 +249,7 @@ def settings():
     parser.add_argument('--batch-size', type=int, default=16)
     parser.add_argument('--lr', type=float, default=5e-4)
     parser.add_argument('--temperature', type=float, default=2.)
+    parser.add_argument('--device', default='cpu', help='e.g. cuda')
     parser.add_argument('--decay', type=float, help='of importances')
     parser.add_argument('--ratio-lr', type=float)
     parser.add_argument('--ratio-weight', type=float, default=10.)
@@ -262,11 +266,12 @@ def main():
     args.out.mkdir(parents=True, exist_ok=True)
     tokenizer = AutoTokenizer.from_pretrained(args.model)
     original = AutoModelForCausalLM.from_pretrained(args.model)
+    original.to(args.device)
     blocks = torch.cat([
         blocks_of(tokenizer,
                   Path(path).read_text(), args.length) for path in args.train
-    ])
-    held = torch.arange(len(blocks)) % 10 == 0
+    ]).to(args.device)
+    held = torch.arange(len(blocks), device=args.device) % 10 == 0
     data = {'held out': blocks[held]}
     for name, path in args.test:
         data[name] = blocks_of(tokenizer,

@@ -49,7 +49,7 @@ def taylor(search: Search, batches: Optional[Iterable[Any]],
                     raise ValueError(
                         'the loss has no gradient in the masks: compute it '
                         'from model(...) of the network that is narrowed')
-                scores += grad.double().square()
+                scores += grad.double().square().cpu()
                 used += 1
     finally:
         reader.source = source

@@ -61,9 +61,3 @@ class Account:
             for name in ('moved_by_task', 'moved_by_resource',
                          'steps_of_resource'))
         self.steps = int(state['steps_of_account'])
-
-    def to(self, layout: Layout) -> None:
-        """Follow the layout to another device."""
-        self.task = self.task.to(layout.device)
-        self.resource = self.resource.to(layout.device)
-        self.resource_on = self.resource_on.to(layout.device)

@@ -28,8 +28,8 @@ from typing import Any, Callable, Dict, List, Optional, Union
 import torch
 from torch import Tensor, nn
 
-from .gradient import (at_numbers, check_gradient, from_first_rank,
-                       mean_over_ranks, slope_of)
+from .gradient import (at_numbers, from_first_rank, mean_over_ranks, slope_of,
+                       taken_gradient)
 from .importance import Importance, make_importance
 from .layout import Layout
 from .motion import Motion
@@ -59,7 +59,9 @@ class Bank(nn.Module):
             :mod:`.step_size`. Defaults to the paper's 5e-3.
         seed (int): Seed of the order of elements before the first update.
         dtype (torch.dtype): Type of the masks that layers read. The state
-            itself is always float64.
+            itself is always float64, and on the CPU: an update is some three
+            hundred operations on little data, which a GPU would take four
+            times as long to be told of.
 
     Attributes:
         selector (Selector): Owns the learnable numbers.
@@ -68,8 +70,8 @@ class Bank(nn.Module):
             ``[E]``.
         ranks (Tensor): Rank of every element in its row, int64 ``[E]``.
         masks (Tensor): A leaf that requires a gradient, ``[E]``; soft, unless
-            hardened. A new one after every update.
-        scale (Tensor): Leaf behind :meth:`loss_anchor`, a scalar.
+            hardened. A new one after every update. On the network's device.
+        scale (Tensor): Leaf behind :meth:`loss_anchor`, a scalar, there too.
         updates (int): Number of importance updates so far.
         depth_frozen (bool): Whether :meth:`freeze_depth` was called.
         hardened (bool): Whether :meth:`harden` was called.
@@ -94,7 +96,8 @@ class Bank(nn.Module):
         if not dtype.is_floating_point:
             raise ValueError(f'masks cannot be {dtype}, use a float type')
         super().__init__()
-        self.layout, self._dtype = layout, dtype
+        self.layout, self._dtype = layout.to('cpu'), dtype
+        self._device = torch.device('cpu')
         self.importance_name = importance
         self._new_importance = make_importance(importance, layout, decay)
         self.selector = make_selector(selector, layout, seed)
@@ -151,7 +154,7 @@ class Bank(nn.Module):
         """Lay a selection, bool ``[E]``, aside for mode 'given', until the
         next update."""
         with torch.inference_mode(False):
-            self._constant['given'] = keep.to(self._dtype)
+            self._constant['given'] = keep.to(self._device, self._dtype)
 
     @property
     def current(self) -> Tensor:
@@ -164,7 +167,7 @@ class Bank(nn.Module):
             with torch.inference_mode(False):
                 self._constant[self._mode] = (
                     self.masks.new_ones(self.layout.E)
-                    if self._mode == 'off' else self.hard().to(self._dtype))
+                    if self._mode == 'off' else self.hard().to(self.masks))
         return self._constant[self._mode]
 
     def refresh(self) -> None:
@@ -185,12 +188,13 @@ class Bank(nn.Module):
             masks = self._soft
             if self.hardened:
                 masks = hardened(self._soft, self.hard())
-            self.masks = masks.to(self._dtype).requires_grad_()
+            masks = masks.to(self._device, self._dtype)
+            self.masks = masks.requires_grad_()
             # Loss scales exceed float16: the anchor is never below float32.
             self.scale = torch.ones(
                 (),
                 dtype=torch.promote_types(self._dtype, torch.float32),
-                device=masks.device).requires_grad_()
+                device=self._device).requires_grad_()
             self._constant: Dict[str, Tensor] = {}
 
     def kept(self) -> Tensor:
@@ -334,15 +338,12 @@ class Bank(nn.Module):
         Raises:
             RuntimeError: If there is no gradient of masks or anchor.
         """
-        check_gradient(self)
-        grad = self.masks.grad.double() / self.scale.grad.double()
-        self.drop_gradient()
-
+        grad = taken_gradient(self)
         slope = slope_of(self, grad, resource_loss)
         # One collective for both, so that ratios are the same bit by bit on
         # all ranks even where a device adds up in no fixed order.
-        grad, slope = mean_over_ranks(torch.cat((grad, slope))).split(
-            (len(grad), len(slope)))
+        both = mean_over_ranks(torch.cat((grad, slope)), self._device)
+        grad, slope = both.split((len(grad), len(slope)))
 
         importance = self._new_importance(
             self._soft.to(self._dtype).double(), grad, self.importance)
@@ -360,24 +361,20 @@ class Bank(nn.Module):
         self._rank()
         if excess is not None and self.updates:
             self.motion.meet(self.selector, partial(at_numbers, self, excess))
-            self.selector.numbers = from_first_rank(self.selector.numbers)
+            self.selector.numbers = from_first_rank(self.selector.numbers,
+                                                    self._device)
         self.motion.book(self.selector)
         self.updates += 1
         self._mask()
         return True
 
     def _apply(self, fn: Callable, *args: Any, **kwargs: Any) -> 'Bank':
-        """Follow the network: device and float type, but the state's."""
+        """Masks follow the network, its device and float type; no state."""
         super()._apply(fn, *args, **kwargs)
         probe = fn(self.masks.detach()[:1].clone())
-        if probe.device != self.layout.device or probe.dtype != self._dtype:
-            self._dtype = probe.dtype
-            self.layout = self.layout.to(probe.device)
-            self.selector.to(self.layout)
-            self.motion.to(self.layout)
-            self.importance = self.importance.to(probe.device)
-            self.order = self.order.to(probe.device)
-            self.refresh()
+        if (probe.device, probe.dtype) != (self._device, self._dtype):
+            self._device, self._dtype = probe.device, probe.dtype
+            self._mask()
         return self
 
     def state_dict(self,

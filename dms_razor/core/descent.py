@@ -56,7 +56,6 @@ def descend(layout: Layout,
         selector (str | Callable | Selector): What is learnt.
     """
     selector = copy.deepcopy(make_selector(selector, layout, 0))
-    selector.to(layout)
     low, high = selector.low, selector.high
     ranks = ranks_from_order(initial_order(layout), layout)
     numbers = selector.numbers.clamp(low, high)

@@ -6,7 +6,6 @@ from typing import Dict, Union
 import torch
 from torch import Tensor
 
-from .layout import Layout
 from .selectors import Selector
 
 # Added to the seed: the order of the elements is drawn from the seed itself.
@@ -72,10 +71,6 @@ class Draws:
         self.uniform = uniform.clamp(min=2**-60).to(self.uniform.device)
         self._before, self._next = before, generator.get_state()
 
-    def to(self, device: torch.device) -> None:
-        """Follow the network to another device."""
-        self.uniform = self.uniform.to(device)
-
 
 class DrawnSelector(Selector):
     """A selector whose masks are drawn: noise, anew with every update.
@@ -100,8 +95,3 @@ class DrawnSelector(Selector):
         draws.load(state['draws'])
         super().load(state)
         self.draws = draws
-
-    def to(self, layout: Layout) -> None:
-        """Follow the layout to another device."""
-        super().to(layout)
-        self.draws.to(layout.device)

@@ -25,6 +25,21 @@ def check_gradient(bank) -> None:
             'scale)')
 
 
+def taken_gradient(bank) -> Tensor:
+    """∂L_task/∂m, float64 ``[E]`` on the CPU; the bank forgets it.
+
+    Raises:
+        RuntimeError: See :func:`check_gradient`.
+    """
+    check_gradient(bank)
+    # One transfer: it waits until the backward pass is through.
+    both = torch.cat(
+        [bank.masks.grad.double(),
+         bank.scale.grad.double().reshape(1)]).cpu()
+    bank.drop_gradient()
+    return both[:-1] / both[-1]
+
+
 def slope_of(bank,
              grad: Tensor,
              resource_loss: Optional[Callable] = None) -> Tensor:
@@ -55,29 +70,40 @@ def at_numbers(bank, resource: Callable, numbers: Tensor) -> Tensor:
         bank.counts(ratios=numbers), bank.resource_masks(ratios=numbers))
 
 
-def mean_over_ranks(vector: Tensor) -> Tensor:
+def mean_over_ranks(vector: Tensor, device: torch.device) -> Tensor:
     """Mean of ``vector`` over all ranks; itself outside distributed runs.
 
-    The sum is the same, bit by bit, on every rank. In place of the argument.
+    The sum is the same, bit by bit, on every rank.
+
+    Args:
+        vector (Tensor): On the CPU, ``[n]``.
+        device (torch.device): That of the network, through which alone NCCL
+            sends.
     """
-    if (dist.is_available() and dist.is_initialized()
-            and dist.get_world_size() > 1):
-        dist.all_reduce(vector)
-        vector /= dist.get_world_size()
-    return vector
+    if not _is_one_of_several():
+        return vector
+    vector = vector.to(device)
+    dist.all_reduce(vector)
+    return vector.cpu() / dist.get_world_size()
 
 
-def from_first_rank(vector: Tensor) -> Tensor:
+def from_first_rank(vector: Tensor, device: torch.device) -> Tensor:
     """``vector`` of rank 0, on every rank; itself outside distributed runs.
 
     Whatever is worked out on each rank for itself may differ in the last bit
-    where a device adds up in no fixed order, and over many steps by more.
+    where processors add up in another order, and over many steps by more.
+    Arguments as of :func:`mean_over_ranks`.
     """
-    if (dist.is_available() and dist.is_initialized()
-            and dist.get_world_size() > 1):
-        vector = vector.contiguous()
-        dist.broadcast(vector, 0)
-    return vector
+    if not _is_one_of_several():
+        return vector
+    vector = vector.to(device).contiguous()
+    dist.broadcast(vector, 0)
+    return vector.cpu()
+
+
+def _is_one_of_several() -> bool:
+    return (dist.is_available() and dist.is_initialized()
+            and dist.get_world_size() > 1)
 
 
 def drop_stale_gradient(bank, gradients: Iterable[Optional[Tensor]]) -> bool:

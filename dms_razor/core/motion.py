@@ -86,8 +86,3 @@ class Motion:
         """Go on from :meth:`state`."""
         self.account.load(state)
         self.auto.load(state)
-
-    def to(self, layout: Layout) -> None:
-        """Follow the layout to another device."""
-        self.account.to(layout)
-        self.auto.to(layout)

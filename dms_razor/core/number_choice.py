@@ -53,11 +53,6 @@ class _Candidates:
         none = place == len(counts)
         return torch.where(none, len(self.count), end - len(counts) + place)
 
-    def to(self, device: torch.device) -> None:
-        """Move to another device."""
-        for name, value in vars(self).items():
-            setattr(self, name, value.to(device))
-
     def spread(self, per_unit: Tensor) -> Tensor:
         """Of units ``[U]``, for each candidate ``[C]``."""
         return per_unit.index_select(0, self.unit)
@@ -107,7 +102,6 @@ class NumberChoice(DrawnSelector):
         super().__init__(layout, seed)
         self.tau = tau
         self._candidates = candidates = _Candidates(layout)
-        candidates.to(layout.device)
         self.draws = Draws(len(candidates.count), seed, layout.device)
         others = torch.bincount(candidates.unit, minlength=layout.U) - 1
         others = others.clamp(min=1).double()
@@ -179,8 +173,3 @@ class NumberChoice(DrawnSelector):
                         within(kept, self.layout), -steep, steep)
         chosen = candidates.spread(units)[candidates.count > 0]
         self.numbers = torch.where(chosen, tilted(tilt), self.numbers)
-
-    def to(self, layout: Layout) -> None:
-        """Follow the layout to another device."""
-        super().to(layout)
-        self._candidates.to(layout.device)

@@ -164,13 +164,6 @@ class Selector:
                              f'outside [{least}, {most}]')
         self.numbers = numbers
 
-    def to(self, layout: Layout) -> None:
-        """Follow the layout to another device."""
-        for name, value in vars(self).items():
-            if isinstance(value, Tensor):
-                setattr(self, name, value.to(layout.device))
-        self.layout = layout
-
 
 @SELECTORS.register('dms')
 class DifferentiableTopk(Selector):

@@ -21,8 +21,6 @@ from typing import Dict, Optional
 import torch
 from torch import Tensor
 
-from .layout import Layout
-
 TRAVEL = 2.
 _DECAY, _FLOOR = .99, .01
 
@@ -77,10 +75,6 @@ class AutoStep:
         floor = _FLOOR * self.square.mean().sqrt()
         scale = torch.maximum(scale, floor)
         return torch.where(scale > 0, self.travel / scale, 0.)
-
-    def to(self, layout: Layout) -> None:
-        """Follow the layout to another device."""
-        self.square = self.square.to(layout.device)
 
     def state(self) -> Dict[str, Tensor]:
         """Copies of the averages, for a saved search."""

@@ -1,5 +1,6 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """Puts masks into a network by name, and takes them out again."""
+import weakref
 from functools import partial
 from typing import Any, Callable, Dict, List, Optional, Set, Union
 
@@ -12,6 +13,7 @@ from ..core.budget import AUTO
 from ..network import refuse_no_network
 from ..space import MaskSite, Space
 from .layers import OWN, InputMask, LayerMasks, MaskedLayer, masked_type
+from .masks import Cuts, Masks, MaskSource
 
 
 class MaskReader:
@@ -20,6 +22,8 @@ class MaskReader:
     Args:
         source (Callable): Returns the flat masks ``[E]``, or None for "no
             masks": the layers then use their own weights.
+        cuts (Cuts): Where they are cut.
+        model (nn.Module): The network.
 
     Attributes:
         read (set[str]): Paths of the layers that have read since
@@ -27,15 +31,17 @@ class MaskReader:
         shapes (dict[str, torch.Size]): Of the network's parameters.
     """
 
-    def __init__(self, source: Callable[[], Optional[Tensor]]) -> None:
+    def __init__(self, source: Callable[[], Optional[Tensor]], cuts: Cuts,
+                 model: nn.Module) -> None:
         self.source = source
+        self.cut = MaskSource(lambda: self.source(), cuts)
         self.read: Set[str] = set()
-        self.shapes: Dict[str, torch.Size] = {}
+        self.shapes = {name: p.shape for name, p in model.named_parameters()}
 
-    def of(self, path: str) -> Optional[Tensor]:
+    def of(self, path: str) -> Optional[Masks]:
         """The masks, read by the layer at ``path``."""
         self.read.add(path)
-        return self.source()
+        return self.cut()
 
     def check(self, model: nn.Module) -> None:
         """Refuse a network whose layers were replaced by others since.
@@ -91,14 +97,15 @@ def _mask(model: nn.Module, path: str, layer: nn.Module,
         raise RuntimeError(
             f'the layer "{path}" cannot be masked ({error}). Declare its '
             'units fixed.') from error
+    masks.owner = weakref.ref(layer)
     object.__setattr__(layer, '_dms_masks', masks)
     object.__setattr__(layer, '_dms_shown', None)
 
 
-def _add_site(site: MaskSite, own: LayerMasks) -> None:
+def _add_site(site: MaskSite, own: LayerMasks, cuts: Cuts) -> None:
     """Let a layer's parameter read masks."""
     own.inputs.setdefault(site.tensor, []).append(
-        InputMask(site.axis, site.index, site.groups))
+        InputMask(site.axis, site.index, site.groups, cuts))
     own.early |= site.how == 'early'
     if site.how == 'statistics':
         own.computed.add(site.tensor)
@@ -144,8 +151,12 @@ def _runs_past_masks(path: str, module: nn.Module,
     return isinstance(module, nn.TransformerEncoderLayer)
 
 
+def _masks_of(bank: Bank) -> Callable[[], Tensor]:
+    return lambda: bank.current
+
+
 def attach(model: nn.Module, space: Space,
-           source: Callable[[], Optional[Tensor]]) -> MaskReader:
+           source: Union[Bank, Callable[[], Optional[Tensor]]]) -> MaskReader:
     """Let the layers of ``model`` read masks.
 
     What is attached is taken out first: call it again when modules have been
@@ -154,7 +165,8 @@ def attach(model: nn.Module, space: Space,
     Args:
         model (nn.Module): The network of ``space``, or a copy of it.
         space (Space): Where masks act.
-        source (Callable): Returns the flat masks ``[E]`` or None.
+        source (Bank | Callable): A bank, which from then on goes where the
+            network goes; or what returns the flat masks ``[E]`` or None.
 
     Returns:
         MaskReader: Tells which layers have read their masks.
@@ -163,8 +175,9 @@ def attach(model: nn.Module, space: Space,
         RuntimeError: A module of the space is not in the model.
     """
     unmask(model)
-    reader = MaskReader(source)
-    reader.shapes = {name: p.shape for name, p in model.named_parameters()}
+    follow = source.to if isinstance(source, Bank) else None
+    cuts = Cuts(space.layout)
+    reader = MaskReader(_masks_of(source) if follow else source, cuts, model)
     modules = dict(model.named_modules())
     layers: Dict[str, LayerMasks] = {}
     hooked: Dict[str, LayerMasks] = {}
@@ -177,17 +190,18 @@ def attach(model: nn.Module, space: Space,
                 f'the search space names the layer "{path}", which this '
                 f'{type(model).__name__} does not have. Trace the model anew '
                 'after changing it.')
-        return own.setdefault(path,
-                              LayerMasks(partial(reader.of, name or path)))
+        return own.setdefault(
+            path, LayerMasks(partial(reader.of, name or path), follow=follow))
 
     for site in space.mask_sites:
         for path in masked_parts(modules, site.module, site.axis):
-            _add_site(site, masks_of(path, layers, site.module))
+            _add_site(site, masks_of(path, layers, site.module), cuts)
         for path in site.readers:
             start = len(path) + 1 if path else 0
             masks_of(path, layers).lends.add(site.module[start:])
     for site in space.norm_sites:
-        masks_of(site.module, layers).norm = InputMask(0, site.index)
+        masks_of(site.module, layers).norm = InputMask(
+            0, site.index, cuts=cuts)
     for block in space.blocks:
         for tail in block.tails:
             fold = tail.fold and not is_adapted(modules.get(tail.module))

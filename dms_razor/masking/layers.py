@@ -19,7 +19,7 @@ conversion see an ordinary layer; only during its own ``forward`` do
 import copy
 import functools
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from typing import (Any, Callable, ContextManager, Dict, List, Optional, Set,
                     Tuple)
 
@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from ..adapters.registry import remake
+from .masks import Cuts, Masks
 from .norms import NormInterceptor
 from .weights import WeightInterceptor
 
@@ -45,37 +46,51 @@ class InputMask:
         index (Tensor): Elements, -1 for an entry that is always there,
             ``[size]``; or ``[size, 2]`` where two masks meet.
         groups (int): Groups of a grouped convolution, ``index`` group-major.
+        cuts (Cuts, optional): Where the flat masks are cut.
         start (int): First element if the index is one whole run of elements,
-            so that the mask is a view of the flat vector, else -1.
+            so that the mask is a piece of the flat vector, else -1.
         partly (bool): Whether some entries are always there.
     """
     axis: int
     index: Tensor
     groups: int = 1
+    cuts: InitVar[Optional[Cuts]] = None
     start: int = field(init=False, default=-1)
     partly: bool = field(init=False, default=False)
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, cuts: Optional[Cuts]) -> None:
+        self.index = self.index.cpu()
         self.partly = bool((self.index < 0).any())
         first = int(self.index.flatten()[0])
         run = torch.arange(first, first + len(self.index))
-        if first >= 0 and torch.equal(self.index.cpu(), run):
+        if first >= 0 and torch.equal(self.index, run):
             self.start = first
+            return
+        there = self.index[self.index >= 0]
+        self._piece = (0, -1) if cuts is None or not len(there) else \
+            cuts.piece_with(int(there.min()), int(there.max()))
+        # In front of the masks of the piece stands a 1, if it is needed.
+        self._place = (self.index - self._piece[0] + self.partly).clamp(min=0)
 
-    def vector(self, masks: Tensor) -> Tensor:
-        """The mask of each entry, shape of ``index``."""
+    def vector(self, masks: Masks) -> Tensor:
+        """The mask of each entry, ``[size]``."""
         if self.start >= 0:
-            return masks[self.start:self.start + len(self.index)]
-        if self.index.device != masks.device:
-            self.index = self.index.to(masks.device)
+            return masks.run(self.start, len(self.index))
+        start, size = self._piece
+        piece = masks.flat if size < 0 else masks.run(start, size)
         if self.partly:
-            masks = torch.cat([masks, masks.new_ones(1)])
-        masks = masks[self.index]
-        return masks if masks.dim() == 1 else masks.prod(-1)
+            piece = torch.cat([piece.new_ones(1), piece])
+        if self._place.device != piece.device:
+            self._place = self._place.to(piece.device)
+        # Its backward adds up; that of piece[place] sorts first.
+        found = piece.index_select(0, self._place.flatten())
+        found = found.view(self._place.shape)
+        return found if found.dim() == 1 else \
+            functools.reduce(torch.mul, found.unbind(-1))
 
     def __call__(self,
                  weight: Tensor,
-                 masks: Tensor,
+                 masks: Masks,
                  scale: Optional[Tensor] = None) -> Tensor:
         """``weight`` times the mask along the axis, and times ``scale``."""
         mask = self.vector(masks)
@@ -99,7 +114,7 @@ class LayerMasks:
     """All masks of one layer.
 
     Attributes:
-        read (Callable): Returns the flat masks, ``[E]``; the bank's reader.
+        read (Callable): Returns the masks, or None: the bank's reader.
         inputs (dict[str, list[InputMask]]): Parameter name -> its masks.
         norm (InputMask): Masks of the channels that a norm mixes.
         scales (list[int]): Elements whose masks scale the layer's result:
@@ -110,14 +125,32 @@ class LayerMasks:
             parameters too.
         lends (set[str]): Paths of modules inside the layer whose parameters
             it reads itself: they are masked while it runs.
+        follow (Callable, optional): Told the device when the layer itself,
+            not a copy of it, was moved.
+        owner (Callable, optional): Returns that layer, a weak reference.
     """
-    read: Callable[[], Optional[Tensor]]
+    read: Callable[[], Optional[Masks]]
     inputs: Dict[str, List[InputMask]] = field(default_factory=dict)
     scales: List[int] = field(default_factory=list)
     norm: Optional[InputMask] = None
     computed: Set[str] = field(default_factory=set)
     early: bool = False
     lends: Set[str] = field(default_factory=set)
+    follow: Optional[Callable[[torch.device], Any]] = None
+    owner: Callable[[], Optional[nn.Module]] = _no_masks
+
+    def moved(self, layer: nn.Module) -> None:
+        """After a layer was given another device or type."""
+        own = next(iter(layer._parameters.values()), None)
+        if self.follow and own is not None and self.owner() is layer \
+                and not own.is_meta:
+            self.follow(own.device)
+
+    def masks_at(self, *tensors: Optional[Tensor]) -> Optional[Masks]:
+        """The masks, where the first tensor is; None for "no masks"."""
+        masks = self.read()
+        there = next((x for x in tensors if x is not None), None)
+        return masks if masks is None or there is None else masks.at(there)
 
     @property
     def names(self) -> Tuple[str, ...]:
@@ -150,11 +183,15 @@ class LayerMasks:
 
     def masked_input(self, args: tuple, kwargs: dict) -> Tuple[tuple, dict]:
         """Arguments of a layer, the first of them masked, and scaled."""
-        masks, own = self.read(), self.inputs.get('weight', ())
-        if masks is None or not (own or self.scales):
+        own = self.inputs.get('weight', ())
+        if not (own or self.scales):
+            return args, kwargs
+        masks = self.masks_at(args[0] if args else next(iter(kwargs.values())))
+        if masks is None:
             return args, kwargs
         factors = [mask.vector(masks) for mask in own]
-        factors += [masks[self.scales].prod()] * bool(self.scales)
+        if self.scales:
+            factors.append(masks.product(self.scales))
         factor = functools.reduce(torch.mul, factors)
         if args:
             return (args[0] * factor.to(args[0].dtype), *args[1:]), kwargs
@@ -170,11 +207,11 @@ class LayerMasks:
             parameters (dict): Its own.
             at_input (bool): Whether its input is masked, and its weight not.
         """
-        masks = self.read()
+        masks = self.masks_at(*parameters.values())
         if masks is None:
             return None
         shown = {}
-        scale = masks[self.scales].prod() if self.scales else None
+        scale = masks.product(self.scales) if self.scales else None
         for name in self.names:
             if at_input and name == 'weight':
                 continue
@@ -193,13 +230,13 @@ class LayerMasks:
 
         Of a tuple, such as that of ``nn.MultiheadAttention``, the first.
         """
-        masks = self.read()
-        if masks is None:
-            return out
         if isinstance(out, tuple):
             return (self.scale_output(module, args, out[0]), *out[1:])
+        masks = self.masks_at(out)
+        if masks is None:
+            return out
         for element in self.scales:
-            out = out * masks[element].to(out.dtype)
+            out = out * masks.run(element, 1).to(out.dtype)
         return out
 
     def interceptor(self, parameters: Dict[str,
@@ -207,7 +244,7 @@ class LayerMasks:
         """Lets a norm, or what computes a weight, read masks."""
         if self.norm is None and not self.computed:
             return None
-        masks = self.read()
+        masks = self.masks_at(*parameters.values())
         if masks is None:
             return None
         if self.norm is not None:
@@ -234,6 +271,12 @@ class MaskedLayer:
                 return super().forward(*args, **kwargs)
         finally:
             _put_back(before)
+
+    def _apply(self, *args: Any, **kwargs: Any) -> nn.Module:
+        """Where the layer goes its masks go."""
+        moved = super()._apply(*args, **kwargs)
+        self._dms_masks.moved(self)
+        return moved
 
     def __deepcopy__(self, memo: dict) -> nn.Module:
         """A copy in memory reads the same masks."""

@@ -7,12 +7,18 @@ norm computes. Fused autograd functions keep only what a standard norm keeps
 (an output and one number a row), and give the masks their gradient.
 Statistics are taken in float32 at least, as PyTorch's norms do.
 """
+from types import ModuleType
 from typing import Any, Callable, Optional, Tuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+
+try:
+    from . import fused_norms
+except ImportError:  # PyTorch was built without Triton
+    fused_norms = None
 
 
 class MaskedGroups(torch.autograd.Function):
@@ -241,6 +247,14 @@ class MaskedLayerNorm(torch.autograd.Function):
     def forward(ctx, x: Tensor, mask: Tensor, gain: Optional[Tensor],
                 bias: Optional[Tensor], eps: float, center: bool) -> Tensor:
         """Statistics in float32 at least, the result in the dtype of x."""
+        ctx.settings = eps, center, x.dtype, mask.dtype
+        ctx.kernels = kernels = _kernels(x)
+        if kernels is not None:
+            x, mask = x.contiguous(), mask.contiguous()
+            out, mean, rstd = kernels.forward_rows(x, mask, gain, bias, eps,
+                                                   center)
+            ctx.save_for_backward(x, mask, mean, rstd, gain, bias)
+            return out
         with torch.autocast(x.device.type, enabled=False):
             dtype = torch.promote_types(x.dtype, torch.float32)
             total = mask.to(dtype).sum()
@@ -249,19 +263,35 @@ class MaskedLayerNorm(torch.autograd.Function):
             bias = None if bias is None else bias.to(dtype)
             out, normed, rstd = forward_rows(x, weight, gain, bias, eps,
                                              center)
-        ctx.save_for_backward(normed, rstd, weight, total, gain, bias)
-        ctx.settings = eps, center, x.dtype, mask.dtype
+        ctx.save_for_backward(normed, weight, total, rstd, gain, bias)
         return out
 
     @staticmethod
     def backward(ctx, grad: Tensor):
         """Gradients of x, mask, gain and bias."""
-        normed, rstd, weight, total, gain, bias = ctx.saved_tensors
         eps, center, dtype, mask_dtype = ctx.settings
-        with torch.autocast(grad.device.type, enabled=False):
-            grad_x, grad_mask, grad_gain, grad_bias = backward_rows(
-                grad, normed, rstd, weight, gain, eps, center, dtype)
-            grad_mask = (grad_mask / total).to(mask_dtype)
-        return (grad_x, grad_mask,
+        *kept, rstd, gain, bias = ctx.saved_tensors
+        if ctx.kernels is not None:
+            x, mask, mean = kept
+            grad_x, sums = ctx.kernels.backward_rows(grad.contiguous(), x,
+                                                     mask, gain, mean, rstd,
+                                                     eps, center)
+            grad_mask, grad_gain, grad_bias = sums
+        else:
+            normed, weight, total = kept
+            with torch.autocast(grad.device.type, enabled=False):
+                grad_x, grad_mask, grad_gain, grad_bias = backward_rows(
+                    grad, normed, rstd, weight, gain, eps, center, dtype)
+                grad_mask = grad_mask / total
+        return (grad_x, grad_mask.to(mask_dtype),
                 None if gain is None else grad_gain.to(gain.dtype),
                 None if bias is None else grad_bias.to(bias.dtype), None, None)
+
+
+def _kernels(x: Tensor) -> Optional[ModuleType]:
+    """:mod:`.fused_norms`, where it can work on such rows."""
+    if not x.is_cuda or torch.compiler.is_compiling():
+        return None
+    if fused_norms is None or x.shape[-1] > fused_norms.MOST:
+        return None
+    return fused_norms

@@ -29,11 +29,12 @@ class WeightInterceptor(TorchFunctionMode):
     """While a layer runs, what it computes from a parameter reads masks.
 
     Args:
-        known (Sequence[tuple]): Parameters, the flat masks ``[E]`` and the
+        known (Sequence[tuple]): Parameters, the
+            :class:`~dms_razor.masking.masks.Masks` and the
             :class:`~dms_razor.masking.layers.InputMask` of each.
     """
 
-    def __init__(self, known: Sequence[Tuple[Tensor, Tensor, List]]) -> None:
+    def __init__(self, known: Sequence[Tuple[Tensor, Any, List]]) -> None:
         super().__init__()
         # id of a tensor -> it, its masks and whether they vary along a dim
         self.known: Dict[int, Tuple[Tensor, Tensor, Tensor]] = {}

@@ -31,7 +31,8 @@ def check_loss(loss: Tensor) -> None:
 def check_finished(search: Any) -> int:
     """Look at a search before its network is exported.
 
-    Warns of one that has moved no ratio, or has steps left.
+    Warns of one that has moved no ratio, or has steps left; not of one whose
+    structure was set without a search (:mod:`dms_razor.baselines`).
 
     Args:
         search (Search): The search.
@@ -52,14 +53,15 @@ def check_finished(search: Any) -> int:
     done = search.step_count + (not search.own_clock)
     length = search.total_steps + search.width_only_steps
     left = max(0, length - done)
-    if search.bank.motion.account.steps == 0:
+    untouched = search.bank.kept().equal(search.space.layout.most)
+    if search.bank.motion.account.steps == 0 and untouched:
         warnings.warn(
             'no ratio has moved: what is exported was not searched, but '
             'narrowed by the projection onto the budget. Before the loop call '
             'search.attach(optimizer), and in it backward on '
             'search.loss(loss)',
             stacklevel=3)
-    elif left:
+    elif left and search.bank.motion.account.steps:
         asked = search.current_target / search.resource.supernet(search.metric)
         warnings.warn(
             f'the search is at step {done:,} of {length:,}, where '

@@ -148,14 +148,20 @@ def test_it_follows_the_network_to_another_type():
     torch.testing.assert_close(bank.masks.float(), before, atol=1e-3, rtol=0)
 
 
-def test_it_follows_the_network_to_another_device():
+def test_masks_follow_the_network_to_another_device():
     """Without an accelerator at hand: the meta device keeps the books."""
     bank = new_bank()
     bank.to('meta')
-    for name in ('ratios', 'importance', 'order', 'ranks', 'masks', 'scale'):
+    for name in ('masks', 'scale', 'current'):
         assert getattr(bank, name).device.type == 'meta', name
-    assert bank.layout.device.type == 'meta'
-    assert bank.counts().device.type == 'meta'
+    for name in ('ratios', 'importance', 'order', 'ranks'):
+        assert getattr(bank, name).device.type == 'cpu', name
+    for mode in ('hard', 'off'):
+        bank.mode = mode
+        assert bank.current.device.type == 'meta', mode
+    bank.give(bank.hard())
+    bank.mode = 'given'
+    assert bank.current.device.type == 'meta'
 
 
 def test_copies_are_independent():

@@ -42,7 +42,8 @@ def worker(rank, folder):
         results = dict(
             clean=search(rank),
             poisoned=search(rank, poison=(3, 1)),
-            mean=mean_over_ranks(torch.tensor([rank, 4. * rank])))
+            mean=mean_over_ranks(
+                torch.tensor([rank, 4. * rank]), torch.device('cpu')))
         torch.save(results, f'{folder}/{rank}.pth')
     finally:
         dist.destroy_process_group()
@@ -74,4 +75,4 @@ def test_two_processes_search_what_one_searches(tmp_path):
 
 def test_a_single_process_keeps_its_vector():
     vector = torch.tensor([1., 2.])
-    assert mean_over_ranks(vector) is vector
+    assert mean_over_ranks(vector, torch.device('cpu')) is vector

@@ -184,20 +184,6 @@ def test_a_state_that_is_none_changes_nothing(name):
 
 
 @pytest.mark.parametrize('name', NAMES)
-def test_they_follow_the_network(name):
-    """To a device on which nothing is computed, so that none is needed."""
-    bank = bank_of(name)
-    selector, ranks = bank.selector, bank.ranks.to('meta')
-    selector.to(LAYOUT.to('meta'))
-    selector.score(bank.importance.to('meta'))
-    selector.step(torch.zeros_like(selector.numbers), .1)
-    soft = selector.soft(selector.numbers, ranks)
-    for found in (soft, selector.counts(selector.numbers), selector.kept(),
-                  selector.expected(selector.numbers, ranks, soft)):
-        assert found.device.type == 'meta'
-
-
-@pytest.mark.parametrize('name', NAMES)
 def test_numbers_of_resnet_50(name):
     """37 widths with 11,456 channels, 4 stages with 12 blocks (Table 2)."""
     widths = [64]

@@ -6,6 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from dms_razor.masking.layers import InputMask
+from dms_razor.masking.masks import Masks
 from dms_razor.masking.weights import WeightInterceptor
 
 KEPT = [0, 2, 3]
@@ -32,7 +33,7 @@ def test_a_convolution_on_kept_entries(compute):
     x = torch.randn(2, 5, 7, 7, generator=generator).double()
     expected = F.conv2d(x[:, KEPT], compute(weight[:, KEPT].detach().clone()))
     mask = InputMask(1, torch.arange(5))
-    with WeightInterceptor([(weight, MASKS, [mask])]):
+    with WeightInterceptor([(weight, Masks(MASKS), [mask])]):
         found = F.conv2d(x, compute(weight))
     assert torch.allclose(found, expected, atol=1e-12)
     assert F.conv2d(x, compute(weight)).shape == found.shape
@@ -43,7 +44,7 @@ def test_masks_have_their_gradient():
     x = torch.randn(3, 5).double()
 
     def run(masks):
-        with WeightInterceptor([(weight, masks,
+        with WeightInterceptor([(weight, Masks(masks),
                                  [InputMask(1, torch.arange(5))])]):
             standard = weight - weight.mean(1, keepdim=True)
             return F.linear(x, standard / weight.std(1, keepdim=True))

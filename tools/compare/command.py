@@ -59,6 +59,10 @@ def parse_args(arguments: Sequence[str], doc: str) -> argparse.Namespace:
     parser.add_argument(
         '--amp', action='store_true', help='run networks in bfloat16')
     parser.add_argument(
+        '--device',
+        default='cpu',
+        help='where networks and images are, e.g. cuda; default: cpu')
+    parser.add_argument(
         '--judge',
         type=Path,
         help='the file in which the experiment looks networks up')
@@ -73,6 +77,12 @@ def parse_args(arguments: Sequence[str], doc: str) -> argparse.Namespace:
         args.seeds = parse_seeds(args.seeds)
     except ValueError as error:
         parser.error(str(error))
+    if args.device != 'cpu':
+        try:
+            torch.empty(1, device=args.device)
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).splitlines()[0]
+            parser.error(f'--device {args.device} cannot be used: {reason}')
     # A comma with a space behind it is part of a name.
     args.rows = re.split(r',(?! )', args.rows) if args.rows else []
     return args
@@ -90,7 +100,7 @@ def main(arguments: Sequence[str], doc: str = '') -> Optional[str]:
         images = load_images(args.data, experiment.data,
                              store.folder.parent / 'images')
         bench = Bench(experiment, images, store,
-                      Machine(args.threads, args.amp), args.judge)
+                      Machine(args.threads, args.amp, args.device), args.judge)
         plan = bench.plan(args.seeds, args.rows)
         refuse_changed(bench)
         describe(bench, plan)

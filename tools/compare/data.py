@@ -5,7 +5,7 @@ A folder is ``FOLDER/{train,test}/CLASS/*.jpg`` (or png). It is decoded once;
 what an experiment uses of it is kept as uint8 in one file beside the results.
 """
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Iterator, List, Optional, Tuple
 
@@ -40,10 +40,18 @@ class Images:
     settings: Data
     flip: bool = True
 
+    def to(self, device: str) -> 'Images':
+        """The same images elsewhere, where all batches are made."""
+        train, test = (
+            tuple(tensor.to(device) for tensor in part)
+            for part in (self.train, self.test))
+        return replace(self, train=train, test=test)
+
     @property
     def example(self) -> Tensor:
         """What MACs are counted on: zeros ``[1, 3, S, S]``."""
-        return torch.zeros(1, *self.train[0].shape[1:])
+        return torch.zeros(
+            1, *self.train[0].shape[1:], device=self.train[0].device)
 
     def normal(self, images: Tensor) -> Tensor:
         """uint8 to float, normalised."""
@@ -55,7 +63,9 @@ class Images:
         images, labels = self.train
         generator = torch.Generator().manual_seed(seed)
         while True:
-            order = torch.randperm(len(images), generator=generator)
+            # Drawn on the CPU, so that the order is the same everywhere.
+            order = torch.randperm(
+                len(images), generator=generator).to(images.device)
             for start in range(0, len(images) - batch + 1, batch):
                 chosen = order[start:start + batch]
                 yield (self._augmented(images[chosen],
@@ -65,7 +75,8 @@ class Images:
         """One shuffled epoch without augmentation, for statistics."""
         images, labels = self.train
         generator = torch.Generator().manual_seed(seed)
-        order = torch.randperm(len(images), generator=generator)
+        order = torch.randperm(
+            len(images), generator=generator).to(images.device)
         for chosen in order.split(batch):
             yield self.normal(images[chosen]), labels[chosen]
 
@@ -85,8 +96,8 @@ class Images:
         if not (self.flip and self.settings.flip):
             return images
         mirrored = torch.rand(len(images), generator=generator) < .5
-        return torch.where(mirrored[:, None, None, None], images.flip(3),
-                           images)
+        mirrored = mirrored.to(images.device)[:, None, None, None]
+        return torch.where(mirrored, images.flip(3), images)
 
 
 def load_images(source: Optional[str], settings: Data, cache: Path) -> Images:

@@ -62,7 +62,7 @@ class Bench:
                  store: Store,
                  machine: Machine,
                  judge: Optional[Path] = None) -> None:
-        self.experiment, self.images = experiment, images
+        self.experiment, self.images = experiment, images.to(machine.device)
         self.store, self.machine, self.judge = store, machine, judge
         if experiment.judge is not None and judge is None:
             raise ExperimentError('what is found is looked up in a table: '
@@ -76,9 +76,10 @@ class Bench:
     @cached_property
     def supernet_cost(self) -> int:
         """What the supernet costs."""
+        network = self.experiment.network(classes=self.images.classes)
         return cost(
-            self.experiment.network(classes=self.images.classes),
-            self.images.example, self.experiment.metric)
+            network.to(self.machine.device), self.images.example,
+            self.experiment.metric)
 
     @cached_property
     def amounts(self) -> Dict[str, float]:
@@ -125,6 +126,8 @@ class Bench:
                 test=len(images.test[1]),
                 settings=images.settings),
             amp=self.machine.amp)
+        if self.machine.device != 'cpu':
+            found['device'] = self.machine.device
         if row.method == 'dms':
             # A default that changes makes another search.
             found['defaults'] = dict(fall=FALL, harden=HARDEN)
@@ -174,13 +177,16 @@ class Bench:
             Busy: Another process is pretraining it.
         """
         torch.manual_seed(seed)
+        # Made on the CPU, so that a seed gives the same weights everywhere.
         network = self.experiment.network(classes=self.images.classes)
+        network.to(self.machine.device)
         recipe = self.experiment.pretrain
         if recipe is None or not row.pretrained:
             return network
         settings = {
             key: self.settings(row)[key]
-            for key in ('network', 'pretrain', 'data', 'amp')
+            for key in ('network', 'pretrain', 'data', 'amp', 'device')
+            if key in self.settings(row)
         }
         made = self.store.made_once(
             f'supernets/s{seed}-{_key(settings)}',
@@ -258,7 +264,7 @@ class Bench:
             trace=found.trace,
             decision=found.decision,
             settings=self.settings(job.row),
-            versions=versions(),
+            versions=versions(self.machine.device),
             threads=self.machine.threads,
             date=datetime.datetime.now().isoformat(timespec='seconds'))
         if before is not None:
@@ -278,13 +284,15 @@ def _key(settings: Dict[str, Any]) -> str:
     return hashlib.sha1(text.encode()).hexdigest()[:10]
 
 
-def versions() -> Dict[str, str]:
+def versions(device: str = 'cpu') -> Dict[str, str]:
     """What the figures were made with."""
     found = dict(
         dms_razor=dms_razor.__version__,
         torch=torch.__version__,
         numpy=numpy.__version__,
         python=platform.python_version())
+    if torch.device(device).type == 'cuda':
+        found['gpu'] = torch.cuda.get_device_name(device)
     # Empty where the package is no part of a repository.
     commit = _git('log', '-1', '--format=%h', '--', '.')
     if commit:

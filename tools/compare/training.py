@@ -25,14 +25,17 @@ class Machine:
     Attributes:
         threads (int): Of PyTorch, in one process.
         amp (bool): Whether forward passes are in bfloat16 by autocast.
+        device (str): Where networks and images are, 'cpu' or 'cuda'.
     """
     threads: int = 1
     amp: bool = False
+    device: str = 'cpu'
 
     def autocast(self):
         """The context of a forward pass."""
         if self.amp:
-            return torch.autocast('cpu', torch.bfloat16)
+            return torch.autocast(
+                torch.device(self.device).type, torch.bfloat16)
         return nullcontext()
 
 
@@ -206,10 +209,17 @@ def new_weights(network: nn.Module, seed: int, init=None) -> nn.Module:
     Raises:
         ExperimentError: A module has weights and no ``reset_parameters``.
     """
+    device = next(network.parameters()).device
+    # Drawn on the CPU, so that a seed gives the same weights everywhere.
     torch.manual_seed(seed)
+    _reset(network.cpu(), init)
+    return network.to(device)
+
+
+def _reset(network: nn.Module, init) -> None:
     if init is not None:
         init(network)
-        return network
+        return
     for name, module in network.named_modules():
         own = list(module.parameters(recurse=False))
         if hasattr(module, 'reset_parameters'):
@@ -219,4 +229,3 @@ def new_weights(network: nn.Module, seed: int, init=None) -> nn.Module:
                 f'module "{name}" ({type(module).__name__}) has weights and '
                 'no reset_parameters: give the experiment an init(network) '
                 'that initialises the whole network')
-    return network

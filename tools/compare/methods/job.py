@@ -12,7 +12,7 @@ from dms_razor.core.budget import parse_target
 from dms_razor.core.registry import Registry
 from dms_razor.core.resource import METRICS
 from tools.compare.data import Images
-from tools.compare.experiment import Budget, Experiment, Recipe, Row
+from tools.compare.experiment import Budget, Experiment, Network, Recipe, Row
 from tools.compare.training import Clock, Machine
 
 METHODS = Registry('method')
@@ -126,7 +126,10 @@ class Job:
 
 
 def cost(network: nn.Module, example: Tensor, metric: str = 'macs') -> int:
-    """What one sample costs, counted on the network itself."""
+    """What one sample costs, counted on the network itself.
+
+    Both are where the example is, and stay there.
+    """
     return METRICS.find(metric).count(network, example, None).total
 
 
@@ -137,11 +140,16 @@ def amounts(experiment: Experiment, images: Images) -> Dict[str, float]:
         TargetError: One cannot be read, or is above the supernet.
     """
     metric, example = experiment.metric, images.example
-    whole = cost(experiment.network(classes=images.classes), example, metric)
+
+    def count(network: Network) -> int:
+        made = network(classes=images.classes).to(example.device)
+        return cost(made, example, metric)
+
+    whole = count(experiment.network)
 
     def amount(budget: Budget) -> Union[int, float]:
         if callable(budget):
-            budget = cost(budget(classes=images.classes), example, metric)
+            budget = count(budget)
         return parse_target(budget, whole, metric)
 
     return {

@@ -17,7 +17,8 @@ MASKS = 32
 @METHODS.register('network')
 def network(job: Job) -> Found:
     """A network that was made by hand."""
-    return Found(job.row.network(classes=job.images.classes))
+    made = job.row.network(classes=job.images.classes)
+    return Found(made.to(job.machine.device))
 
 
 @METHODS.register('dms')
