@@ -426,7 +426,9 @@ def test_every_module_has_its_place_in_the_reference():
             for name in told
             if name.startswith('dms_razor')} == ours | {'dms_razor.openmmlab'}
     for name in told:
-        importlib.import_module(name)
+        # Its kernels are decorated by Triton, of CUDA builds of PyTorch.
+        if importlib.util.find_spec('triton') or 'fused_norms' not in name:
+            importlib.import_module(name)
 
 
 def test_what_one_calls_comes_first_and_is_there():

@@ -20,20 +20,24 @@ class MaskReader:
     """What masked layers read, with a note of which of them did.
 
     Args:
-        source (Callable): Returns the flat masks ``[E]``, or None for "no
-            masks": the layers then use their own weights.
+        source (Bank | Callable): A bank, or what returns the flat masks
+            ``[E]``, or None for "no masks": the layers then use their own
+            weights.
         cuts (Cuts): Where they are cut.
         model (nn.Module): The network.
 
     Attributes:
+        source (Callable): Returns the flat masks.
+        follow (Callable, optional): Moves the bank to another device.
         read (set[str]): Paths of the layers that have read since
             :meth:`reset`.
         shapes (dict[str, torch.Size]): Of the network's parameters.
     """
 
-    def __init__(self, source: Callable[[], Optional[Tensor]], cuts: Cuts,
-                 model: nn.Module) -> None:
-        self.source = source
+    def __init__(self, source: Union[Bank, Callable[[], Optional[Tensor]]],
+                 cuts: Cuts, model: nn.Module) -> None:
+        self.follow = source.to if isinstance(source, Bank) else None
+        self.source = (lambda: source.current) if self.follow else source
         self.cut = MaskSource(lambda: self.source(), cuts)
         self.read: Set[str] = set()
         self.shapes = {name: p.shape for name, p in model.named_parameters()}
@@ -151,10 +155,6 @@ def _runs_past_masks(path: str, module: nn.Module,
     return isinstance(module, nn.TransformerEncoderLayer)
 
 
-def _masks_of(bank: Bank) -> Callable[[], Tensor]:
-    return lambda: bank.current
-
-
 def attach(model: nn.Module, space: Space,
            source: Union[Bank, Callable[[], Optional[Tensor]]]) -> MaskReader:
     """Let the layers of ``model`` read masks.
@@ -175,9 +175,8 @@ def attach(model: nn.Module, space: Space,
         RuntimeError: A module of the space is not in the model.
     """
     unmask(model)
-    follow = source.to if isinstance(source, Bank) else None
     cuts = Cuts(space.layout)
-    reader = MaskReader(_masks_of(source) if follow else source, cuts, model)
+    reader = MaskReader(source, cuts, model)
     modules = dict(model.named_modules())
     layers: Dict[str, LayerMasks] = {}
     hooked: Dict[str, LayerMasks] = {}
@@ -190,8 +189,8 @@ def attach(model: nn.Module, space: Space,
                 f'the search space names the layer "{path}", which this '
                 f'{type(model).__name__} does not have. Trace the model anew '
                 'after changing it.')
-        return own.setdefault(
-            path, LayerMasks(partial(reader.of, name or path), follow=follow))
+        read = partial(reader.of, name or path)
+        return own.setdefault(path, LayerMasks(read, follow=reader.follow))
 
     for site in space.mask_sites:
         for path in masked_parts(modules, site.module, site.axis):
@@ -200,8 +199,7 @@ def attach(model: nn.Module, space: Space,
             start = len(path) + 1 if path else 0
             masks_of(path, layers).lends.add(site.module[start:])
     for site in space.norm_sites:
-        masks_of(site.module, layers).norm = InputMask(
-            0, site.index, cuts=cuts)
+        masks_of(site.module, layers).norm = InputMask(0, site.index, 1, cuts)
     for block in space.blocks:
         for tail in block.tails:
             fold = tail.fold and not is_adapted(modules.get(tail.module))
