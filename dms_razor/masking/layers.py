@@ -141,7 +141,8 @@ class LayerMasks:
 
     def moved(self, layer: nn.Module) -> None:
         """After a layer was given another device or type."""
-        own = next(iter(layer._parameters.values()), None)
+        own = next((p for p in layer._parameters.values() if p is not None),
+                   None)
         if self.follow and own is not None and self.owner() is layer \
                 and not own.is_meta:
             self.follow(own.device)
