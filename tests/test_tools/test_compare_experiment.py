@@ -41,6 +41,8 @@ def test_lengths_are_whole_batches():
     (lambda: Row('a', after='later'), '"after" of row "a" is'),
     (lambda: Row('a', 'network'), '"network" goes with'),
     (lambda: Row('a', network=linear), '"network" goes with'),
+    (lambda: Row('a', 'network', network=linear, supernet=linear),
+     'has no supernet'),
     (lambda: experiment(rows=[]), 'at least one row'),
     (lambda: experiment(rows=[Row('a b'), Row('a_b')]), 'name of its own'),
     (lambda: experiment(references=['even']), r"\['even'\] are no rows"),

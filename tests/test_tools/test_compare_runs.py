@@ -87,6 +87,27 @@ def test_weights_are_new_or_kept(bench, after, kept):
     assert record['share_of_supernet'] == 1
 
 
+class Wider(Net):
+    """The same with two layers more."""
+
+    def __init__(self, classes):
+        super().__init__(classes)
+        self.head = nn.Sequential(nn.Linear(3, 5), nn.Linear(5, classes))
+        self.head.weight = self.head[0].weight
+
+
+def test_a_row_has_a_supernet_of_its_own(bench):
+    made = bench(after='none', supernet=Wider)
+    plain_row = bench(after='none').experiment.rows[0]
+    record = made.run(RUN)
+    assert record['macs'] == 15 + 10 and record['amount'] == 5
+    assert record['share_of_supernet'] == 1
+    assert isinstance(made.given[0][0], Wider)
+    row = made.experiment.rows[0]
+    assert made.settings(row)['network'] == 'Wider'
+    assert made.settings(plain_row)['network'] == 'Net'
+
+
 def test_a_pretrained_supernet_is_kept_once_a_seed(bench):
     recipe = Recipe(steps=2, batch=20, lr=.5, schedule='constant')
     made = bench(pretrain=recipe, after='none')

@@ -13,6 +13,7 @@ import torch
 from dms_razor.core.budget import TargetError, format_amount
 from tools.compare.data import load_images
 from tools.compare.experiment import Experiment, ExperimentError, load, shipped
+from tools.compare.methods.job import cost_of
 from tools.compare.pictures import draw
 from tools.compare.results import changed, write_results
 from tools.compare.runs import Bench, Run
@@ -143,10 +144,11 @@ def describe(bench: Bench, plan: List[Run]) -> None:
     print(f'Images    {images.name}, {len(images.train[1]):,} to train and '
           f'{len(images.test[1]):,} to test, {images.classes} classes, '
           f'{images.settings.size} pixels')
-    print(f'Supernet  {format_amount(bench.supernet_cost)} {metric}')
+    whole = cost_of(bench.experiment.network, images, metric)
+    print(f'Supernet  {format_amount(whole)} {metric}')
     for label, amount in bench.amounts.items():
         print(f'Budget    {label}: {format_amount(amount)} {metric}, '
-              f'{amount / bench.supernet_cost:.1%}')
+              f'{amount / whole:.1%}')
     done = [run for run in plan if bench.store.run_file(run.name).exists()]
     print(f'Runs      {len(plan)}, of which {len(done)} are finished')
     for run in plan:

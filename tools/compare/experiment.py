@@ -124,6 +124,9 @@ class Row:
         name (str): What the table calls it.
         method (str): A name of :data:`tools.compare.methods.METHODS`.
         network (callable, optional): The network of method 'network'.
+        supernet (callable, optional): The network that this row searches or
+            narrows; by default the experiment's, which shares of the budgets
+            are shares of in any case.
         search (dict): Further arguments of ``dms_razor.Search``.
         options (dict): Arguments of the method itself.
         recipe (Recipe, optional): How the supernet's weights are trained
@@ -146,6 +149,7 @@ class Row:
     name: str
     method: str = 'dms'
     network: Optional[Network] = None
+    supernet: Optional[Network] = None
     search: Dict[str, Any] = field(default_factory=dict)
     options: Dict[str, Any] = field(default_factory=dict)
     recipe: Optional[Recipe] = None
@@ -163,6 +167,10 @@ class Row:
             raise ExperimentError(
                 f'row "{self.name}": "network" goes with method="network" '
                 'and with no other; give both or none')
+        if self.supernet is not None and self.method == 'network':
+            raise ExperimentError(
+                f'row "{self.name}": a network that was made by hand has no '
+                'supernet; leave "supernet" out')
 
 
 @dataclass(frozen=True)
@@ -228,6 +236,10 @@ class Experiment:
         if isinstance(self.budgets, dict):
             return dict(self.budgets)
         return {_label(budget): budget for budget in self.budgets}
+
+    def supernet(self, row: Row) -> Network:
+        """What a row searches or narrows."""
+        return row.supernet or self.network
 
     def row(self, name: str) -> Row:
         """The row of that name.

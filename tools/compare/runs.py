@@ -21,7 +21,8 @@ from tools.compare.data import Images
 from tools.compare.experiment import (Experiment, ExperimentError, Recipe, Row,
                                       one_of, plain, slug)
 from tools.compare.methods import METHODS, Found, Job
-from tools.compare.methods.job import amounts, cost, layers, params
+from tools.compare.methods.job import (amounts, cost, cost_of, layers,
+                                       params)
 from tools.compare.store import Store
 from tools.compare.training import Clock, Machine, evaluate, new_weights, train
 
@@ -74,14 +75,6 @@ class Bench:
             raise ExperimentError(f'there is no file {judge}')
 
     @cached_property
-    def supernet_cost(self) -> int:
-        """What the supernet costs."""
-        network = self.experiment.network(classes=self.images.classes)
-        return cost(
-            network.to(self.machine.device), self.images.example,
-            self.experiment.metric)
-
-    @cached_property
     def amounts(self) -> Dict[str, float]:
         """Budgets in units of the metric."""
         return amounts(self.experiment, self.images)
@@ -107,7 +100,7 @@ class Bench:
         """Everything that a row's figures depend on, seed and budget aside."""
         experiment, images = self.experiment, self.images
         found = dict(
-            network=experiment.network,
+            network=experiment.supernet(row),
             init=experiment.init,
             metric=experiment.metric,
             row={
@@ -178,7 +171,7 @@ class Bench:
         """
         torch.manual_seed(seed)
         # Made on the CPU, so that a seed gives the same weights everywhere.
-        network = self.experiment.network(classes=self.images.classes)
+        network = self.experiment.supernet(row)(classes=self.images.classes)
         network.to(self.machine.device)
         recipe = self.experiment.pretrain
         if recipe is None or not row.pretrained:
@@ -238,6 +231,8 @@ class Bench:
         top1, loss = evaluate(found.network, self.images, self.machine)
         metric = self.experiment.metric
         spent = cost(found.network, self.images.example, metric)
+        whole = cost_of(
+            self.experiment.supernet(job.row), self.images, metric)
         record = dict(
             row=job.row.name,
             budget=job.label,
@@ -248,7 +243,7 @@ class Bench:
             params=params(found.network),
             amount=round(job.amount),
             share_of_budget=round(spent / job.amount, 4),
-            share_of_supernet=round(spent / self.supernet_cost, 4),
+            share_of_supernet=round(spent / whole, 4),
             search_seconds=round(found.clock.wall, 1),
             search_cpu_seconds=round(found.clock.cpu, 1),
             search_steps=found.steps,

@@ -133,23 +133,24 @@ def cost(network: nn.Module, example: Tensor, metric: str = 'macs') -> int:
     return METRICS.find(metric).count(network, example, None).total
 
 
+def cost_of(network: Network, images: Images, metric: str = 'macs') -> int:
+    """What one sample costs a network that is still to be made."""
+    made = network(classes=images.classes).to(images.example.device)
+    return cost(made, images.example, metric)
+
+
 def amounts(experiment: Experiment, images: Images) -> Dict[str, float]:
     """Budgets by label in units of the metric.
 
     Raises:
         TargetError: One cannot be read, or is above the supernet.
     """
-    metric, example = experiment.metric, images.example
-
-    def count(network: Network) -> int:
-        made = network(classes=images.classes).to(example.device)
-        return cost(made, example, metric)
-
-    whole = count(experiment.network)
+    metric = experiment.metric
+    whole = cost_of(experiment.network, images, metric)
 
     def amount(budget: Budget) -> Union[int, float]:
         if callable(budget):
-            budget = count(budget)
+            budget = cost_of(budget, images, metric)
         return parse_target(budget, whole, metric)
 
     return {
