@@ -8,7 +8,7 @@ import json
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Dict, Iterator, Tuple, Union
+from typing import Any, Dict, Iterator, Optional, Tuple, Union
 
 from _steps import CONFIGS, Recipe, shorten
 from mmengine.config import Config, ConfigDict
@@ -174,8 +174,15 @@ def prepare(path: Union[str, Path],
     return shorten(cfg, epochs, max(1, min(2, epochs // 4)))
 
 
+@dataclass
 class DetectorRecipe(Recipe):
-    """A detector in the place of a classifier."""
+    """A detector in the place of a classifier.
+
+    Attributes:
+        latency_table (Path, optional): What the search's budget is of, where
+            that is a latency.
+    """
+    latency_table: Optional[Path] = None
 
     def scores(self, metrics: Dict[str, float]) -> Dict[str, float]:
         """mAP, and that at an IoU of 0.5."""
@@ -197,27 +204,38 @@ class DetectorRecipe(Recipe):
             if hook.type.endswith('ExportSubnetHook'):
                 hook.retrain_base = str(path)
         cfg.model.input_shape = input_shape_from_config(cfg)
+        if self.latency_table is not None:
+            cfg.model.latency_table = str(self.latency_table)
 
 
-def detector_recipe(work_dir: Path, data: CocoFolder, target: str, size: int,
-                    epochs: int, val: str, flip: bool) -> Recipe:
+def detector_recipe(work_dir: Path,
+                    data: CocoFolder,
+                    target: str,
+                    size: int,
+                    epochs: int,
+                    val: str,
+                    flip: bool,
+                    latency_table: Optional[Path] = None) -> DetectorRecipe:
     """The small YOLOv8 of ``configs/yolov8/*_coco-format*.py`` on some data.
 
     Raises:
         DataError: If the training images are fewer than a batch, before
             anything runs.
     """
+    searched = 'dms-yolov8-50p_b8-60e_coco-format'
+    if latency_table is not None:
+        searched = 'dms-yolov8-50p-latency_b8-60e_coco-format'
     recipe = DetectorRecipe(
         work_dir,
         *(CONFIGS / 'yolov8' / f'{name}.py'
-          for name in ('yolov8-d0.33-w0.125_b8-60e_coco-format',
-                       'dms-yolov8-50p_b8-60e_coco-format',
-                       'dms-yolov8-50p_b8-60e_coco-format_retrain')),
+          for name in ('yolov8-d0.33-w0.125_b8-60e_coco-format', searched,
+                       f'{searched}_retrain')),
         prepare=partial(
             prepare, data=data, size=size, epochs=epochs, val=val, flip=flip),
         target=target,
         val=val,
-        test=val != 'test' and 'test' in data.content)
+        test=val != 'test' and 'test' in data.content,
+        latency_table=latency_table)
     recipe.prepare(recipe.search)
     return recipe
 

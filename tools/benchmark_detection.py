@@ -15,16 +15,22 @@ from pathlib import Path
 from typing import Any, Dict, List, Sequence, Tuple
 
 import torch
-from _detection import CocoFolder, DataError, detector_recipe
+from _detection import (CocoFolder, DataError, DetectorRecipe,
+                        detector_recipe)
 from _launch import at_least
-from _steps import (Network, Recipe, SearchError, compared, run_parser, say,
-                    search, table, train)
+from _steps import (Network, Recipe, SearchError, compared, logged,
+                    run_parser, say, search, table, train)
 from mmengine.registry import MODELS, init_default_scope
 
+from dms_razor.core.latency import LatencyError
 from dms_razor.deploy import RawOutputs, onnx_latency, write_network
 from dms_razor.openmmlab.example_input import input_shape_from_config
+from dms_razor.openmmlab.from_config import space_of_config
 from dms_razor.subnet import load_weights
 from dms_razor.subnet.files import write_text
+from dms_razor.timing.bench import Here
+from dms_razor.timing.clock import Setting, TimingError
+from dms_razor.timing.measure import measure
 
 #: Written when the search is through.
 SEARCHED = 'supernet.json'
@@ -45,6 +51,12 @@ def parse_args() -> argparse.Namespace:
         help='folder with annotations/{train,val}.json in COCO\'s format, the '
         'images in images/ or in train/ and val/; a test.json is used too')
     parser.add_argument('--size', type=int, default=320, help='image side')
+    parser.add_argument(
+        '--latency-table',
+        type=Path,
+        help='search under latency, --target 50%% or 8ms, with this table; '
+        'it is measured first, by ONNX Runtime on this machine and the first '
+        'number of --threads, unless it is there')
     parser.add_argument('--seeds', type=int, nargs='+', default=[0])
     parser.add_argument(
         '--threads',
@@ -96,7 +108,8 @@ def main() -> None:
             args.size,
             args.epochs,
             'val' if 'val' in data.content else 'test',
-            flip=True)
+            flip=True,
+            latency_table=args.latency_table)
         keep_apart(
             work_dir,
             dict(
@@ -104,9 +117,13 @@ def main() -> None:
                 target=args.target,
                 size=args.size,
                 epochs=args.epochs,
+                latency_table=args.latency_table and str(args.latency_table),
                 seed_of_the_search=args.seeds[0]))
+        if args.latency_table is not None:
+            measure_table(recipe, args.threads[0] if args.threads else 1)
         networks, found = compare(recipe, args.seeds)
-    except (DataError, SearchError, SettingsError) as error:
+    except (DataError, SearchError, SettingsError, TimingError,
+            LatencyError) as error:
         sys.exit(f'{type(error).__name__}: {error}')
     more = scores(recipe, found)
     if args.threads:
@@ -121,6 +138,19 @@ def main() -> None:
     say(f'Also in {work_dir / "table.md"}. Seeds: '
         f'{", ".join(map(str, args.seeds))}; times: medians of ONNX Runtime, '
         f'one image of {args.size} x {args.size}.')
+
+
+def measure_table(recipe: DetectorRecipe, threads: int) -> None:
+    """Measure what a search under latency needs, unless it is there."""
+    path = recipe.latency_table
+    if path.is_file() and 'checksum' in json.loads(path.read_text()):
+        return
+    say(f'measuring {path}, some minutes; leave the machine idle')
+    cfg = recipe.config(recipe.search, 'search', 0)
+    with logged(recipe.work_dir / 'search'):
+        recipe.before_search(cfg, 0)
+        model, space = space_of_config(cfg)
+    measure(model, space, Here(Setting('onnxruntime', threads)), path)
 
 
 def compare(recipe: Recipe,

@@ -70,7 +70,9 @@ class Run:
 
     def train(self, model, steps, falling, search=None):
         """Steps at a constant rate, then one that falls to 0."""
-        optimizer = torch.optim.AdamW(model.parameters(), self.args.lr)
+        lr = self.args.lr if search is None else self.args.search_lr
+        optimizer = torch.optim.AdamW(
+            model.parameters(), self.args.lr if lr is None else lr)
         if search is not None:
             search.attach(optimizer)
         rate = torch.optim.lr_scheduler.LambdaLR(
@@ -248,6 +250,11 @@ def settings():
     parser.add_argument('--length', type=int, default=64)
     parser.add_argument('--batch-size', type=int, default=16)
     parser.add_argument('--lr', type=float, default=5e-4)
+    parser.add_argument(
+        '--search-lr',
+        type=float,
+        help='step size of the weights while they are searched, 0 for '
+        'weights at rest (default: that of --lr)')
     parser.add_argument('--temperature', type=float, default=2.)
     parser.add_argument('--device', default='cpu', help='e.g. cuda')
     parser.add_argument('--decay', type=float, help='of importances')
