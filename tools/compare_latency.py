@@ -296,7 +296,12 @@ def main(arguments: Optional[List[str]] = None) -> None:
     parser.add_argument('--data', help='folder of images; else digits')
     parser.add_argument('--seeds', type=parse_seeds, default=[0])
     parser.add_argument('--target', default='50%')
-    parser.add_argument('--divisor', type=int, default=1)
+    parser.add_argument(
+        '--divisor',
+        type=int,
+        default=1,
+        help='widths of all rows, and of the table, are multiples of it')
+    parser.add_argument('--rows', nargs='+', choices=ROWS, default=list(ROWS))
     parser.add_argument('--amp', action='store_true')
     parser.add_argument('--out', type=Path)
     parser.add_argument(
@@ -314,7 +319,7 @@ def main(arguments: Optional[List[str]] = None) -> None:
     compared = Comparison(experiment, images, training.Machine(1, args.amp),
                           folder, args.target, args.divisor)
     compared.make_table()
-    plan = [(row, seed) for seed in args.seeds for row in ROWS]
+    plan = [(row, seed) for seed in args.seeds for row in args.rows]
     for row, seed in plan:
         compared.state(SHARED.get(row, row), seed)
     if args.until == 'search':

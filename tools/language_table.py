@@ -16,7 +16,12 @@ The table has the mean over seeds, and beside it the mean of the differences
 to 'searched', seed by seed, with its standard error. ``--choices`` adds tasks
 of several answers, JSON lines of ``query``, ``choices`` and ``gold`` or
 ``context_options``, ``continuation`` and ``gold``; the more likely one is the
-answer. For figures to publish use lm-evaluation-harness.
+answer. They, and ``--tasks`` of its own from the hub, are run by
+lm-evaluation-harness (``pip install 'lm_eval[hf]'``).
+
+Perplexities are of pieces of ``--length`` tokens, as papers compute them, not
+the harness's rolling likelihood. 'cut' is before finetuning: for a search at
+its end, for the others as they were cut from the adapted network.
 """
 import argparse
 import copy
@@ -28,10 +33,10 @@ import sys
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 
 from dms_razor import Search
 from dms_razor.baselines import narrow
+from dms_razor.compat import apply
 from dms_razor.llm import Distillation, blocks_of, perplexity
 
 #: Left as it is: the hidden size, as in the paper (Table 10).
@@ -71,8 +76,8 @@ class Run:
     def train(self, model, steps, falling, search=None):
         """Steps at a constant rate, then one that falls to 0."""
         lr = self.args.lr if search is None else self.args.search_lr
-        optimizer = torch.optim.AdamW(
-            model.parameters(), self.args.lr if lr is None else lr)
+        optimizer = torch.optim.AdamW(model.parameters(),
+                                      self.args.lr if lr is None else lr)
         if search is not None:
             search.attach(optimizer)
         rate = torch.optim.lr_scheduler.LambdaLR(
@@ -112,8 +117,8 @@ def adapted(original, blocks, args):
     return original
 
 
-def smaller(row, original, blocks, args, seed):
-    """The network of a row, finetuned."""
+def smaller(row, original, blocks, data, args, seed):
+    """The network of a row, finetuned; perplexities as cut; what it keeps."""
     torch.manual_seed(seed)
     model, run = copy.deepcopy(original), Run(original, blocks, args, seed)
     given = {} if args.ratio_lr is None else dict(
@@ -145,44 +150,89 @@ def smaller(row, original, blocks, args, seed):
         narrow(search, method, scope=scope, seed=seed, **scored)
     kept = search.structure()
     model = search.export(args.out / 'subnet', picture=False).model
+    model.eval()
+    cut = {f'cut {name}': perplexity(model, b) for name, b in data.items()}
     run.train(model, steps, args.finetune)
-    return model, {unit['name']: unit['kept'] for unit in kept}
+    return model, dict(cut, kept={u['name']: u['kept'] for u in kept})
 
 
-@torch.no_grad()
-def answer(model, tokenizer, item):
-    """Which of the answers is the likeliest, as a number."""
-    if 'choices' in item:
-        pairs = [(item['query'], choice) for choice in item['choices']]
-    else:
-        pairs = [(context, item['continuation'])
-                 for context in item['context_options']]
-    most = getattr(model.config, 'max_position_embeddings', 2048)
-    likely = []
-    for context, end in pairs:
-        start = tokenizer(context).input_ids
-        words = tokenizer(f'{context} {end}').input_ids
-        new = min(len(words) - len(start), most - 1)
-        words = torch.tensor([words[-most:]], device=model.device)
-        scores = F.log_softmax(model(words).logits[0, :-1].float(), -1)
-        own = scores.gather(1, words[0, 1:, None])[-max(new, 1):]
-        likely.append(float(own.sum()))
-    return likely.index(max(likely))
+class Harness:
+    """Tasks of lm-evaluation-harness.
+
+    Args:
+        tokenizer: That of the networks.
+        args (Namespace): ``choices`` (pairs of a name and a file), ``tasks``,
+            ``limit``, ``out`` and ``batch_size``.
+    """
+
+    def __init__(self, tokenizer, args):
+        apply()  # or torchvision, which it imports, may not load
+        from lm_eval import simple_evaluate
+        from lm_eval.models.huggingface import HFLM
+        from lm_eval.tasks import TaskManager
+        self.evaluate, self.wrap = simple_evaluate, HFLM
+        self.tokenizer, self.args = tokenizer, args
+        folder = args.out / 'tasks'
+        folder.mkdir(exist_ok=True)
+        for name, path in args.choices:
+            # JSON is YAML.
+            write(folder / f'{name}.yaml', self.task(name, Path(path)))
+        self.names = [name for name, _ in args.choices] + args.tasks
+        self.manager = TaskManager(
+            include_path=str(folder), include_defaults=bool(args.tasks))
+
+    @staticmethod
+    def task(name, path):
+        """A file of JSON lines as a task."""
+        with path.open() as file:
+            one_context = 'choices' in json.loads(file.readline())
+        # With several contexts the harness wants the answer's number as text.
+        asked = dict(
+            doc_to_text='{{query}}',
+            doc_to_target='gold',
+            doc_to_choice='choices') if one_context else dict(
+                doc_to_text='gold',
+                doc_to_target='continuation',
+                doc_to_choice='context_options')
+        return dict(
+            asked,
+            task=name,
+            dataset_path='json',
+            dataset_kwargs=dict(
+                data_files=dict(validation=str(path.resolve()))),
+            output_type='multiple_choice',
+            validation_split='validation',
+            metric_list=[
+                dict(metric='acc', aggregation='mean', higher_is_better=True)
+            ])
+
+    def __call__(self, model):
+        """Per cent of right answers by task."""
+        wrapped = self.wrap(
+            pretrained=model,
+            tokenizer=self.tokenizer,
+            batch_size=self.args.batch_size)
+        found = self.evaluate(
+            model=wrapped,
+            tasks=self.names,
+            task_manager=self.manager,
+            limit=self.args.limit,
+            verbosity='ERROR')['results']
+        return {
+            f'acc {name}': 100 * found[name]['acc,none']
+            for name in self.names
+        }
 
 
-def measured(model, tokenizer, data, args):
+def measured(model, harness, data):
     """Perplexities and shares of right answers."""
     model.eval()
     found = {
         f'ppl {name}': perplexity(model, blocks)
         for name, blocks in data.items()
     }
-    for name, path in args.choices:
-        items = [json.loads(line) for line in Path(path).open()][:args.limit]
-        right = [
-            answer(model, tokenizer, item) == item['gold'] for item in items
-        ]
-        found[f'acc {name}'] = 100 * sum(right) / len(right)
+    if harness is not None:
+        found.update(harness(model))
     found['parameters'] = sum(p.numel() for p in model.parameters())
     return found
 
@@ -193,9 +243,8 @@ def table(results, rows):
     for key, found in results.items():
         row, _, seed = key.rpartition('/')
         by_row.get(row, {})[seed] = found
-    names = [
-        n for n in next(iter(results.values())) if n.startswith(('ppl', 'acc'))
-    ]
+    names = dict.fromkeys(n for found in results.values() for n in found
+                          if n.startswith(('cut', 'ppl', 'acc')))
     lines = [
         '| row | seeds | parameters | ' + ' | '.join(names) + ' |',
         '| --- ' * (3 + len(names)) + '|'
@@ -203,7 +252,10 @@ def table(results, rows):
     for row, seeds in by_row.items():
         cells = []
         for name in names if seeds else ():
-            values = [found[name] for found in seeds.values()]
+            values = [found[name] for found in seeds.values() if name in found]
+            if not values:  # the original is not cut
+                cells.append('')
+                continue
             cells.append(f'{statistics.mean(values):.2f}')
             both = seeds.keys() & by_row.get('searched', {}).keys()
             if row != 'searched' and len(both) > 1:
@@ -237,6 +289,7 @@ def settings():
     parser.add_argument('--train', nargs='+', required=True, metavar='FILE')
     parser.add_argument('--test', **named)
     parser.add_argument('--choices', **named)
+    parser.add_argument('--tasks', nargs='+', metavar='NAME', default=[])
     parser.add_argument('--limit', type=int, help='questions of each task')
     parser.add_argument('--pieces', type=int, help='of each text of --test')
     parser.add_argument('--rows', nargs='+', choices=ROWS, default=list(ROWS))
@@ -296,16 +349,18 @@ def main():
         sys.exit(f'{path} is of other settings, {content["settings"]}: name '
                  'another folder')
     results = content['results']
+    harness = Harness(tokenizer, args) if args.choices + args.tasks else None
     original = adapted(original, blocks[~held], args)
     if 'original/0' not in results:
-        results['original/0'] = measured(original, tokenizer, data, args)
+        results['original/0'] = measured(original, harness, data)
     for seed in args.seeds:
         for row in args.rows:
             if f'{row}/{seed}' in results:
                 continue
-            model, kept = smaller(row, original, blocks[~held], args, seed)
-            found = measured(model, tokenizer, data, args)
-            results[f'{row}/{seed}'] = dict(found, kept=kept)
+            model, found = smaller(row, original, blocks[~held], data, args,
+                                   seed)
+            found.update(measured(model, harness, data))
+            results[f'{row}/{seed}'] = found
             write(path, content)
             print(f'{row}, seed {seed}: {found}', flush=True)
     print(table(results, args.rows))

@@ -30,7 +30,8 @@ def language(tmp_path_factory):
             tie_word_embeddings=True))
     model.save_pretrained(folder)
     transformers.PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer).save_pretrained(folder)
+        tokenizer_object=tokenizer, bos_token='w0',
+        eos_token='w0').save_pretrained(folder)
     draw, text = random.Random(0), []
     for _ in range(2000):  # each word is followed by one of two
         last = int(text[-1][1:]) if text else 0
