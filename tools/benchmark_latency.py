@@ -9,6 +9,8 @@ it learns is not asked here), measures the export, and compares the peak of
 the activations of the supernet and five subnets with what a forward pass
 holds. The machine should do nothing else. Run again, a table that is there is
 not measured again; `--pages FILE …` prints the tables of several results.
+`--memory-on cuda` compares the peak of the activations alone, with what
+PyTorch allocates there.
 """
 import json
 import sys
@@ -36,6 +38,8 @@ from dms_razor.trace import trace
 
 TARGET = .5
 MEMORY_SUBNETS = 5
+#: Images of a forward pass on a GPU, where blocks of 512 bytes are given out.
+ON_GPU = 16
 
 
 class Held(TorchDispatchMode):
@@ -86,6 +90,29 @@ def memory(model: nn.Module, space: Space) -> List[Dict[str, float]]:
             dict(
                 counted=space.cost(selection, 'memory'),
                 held=held(subnet, inputs)))
+    return rows
+
+
+def memory_on(device: str, model: nn.Module,
+              space: Space) -> List[Dict[str, float]]:
+    """Counted bytes, and those that were allocated on a GPU."""
+    (example, ), _ = as_arguments(space.example_inputs, run_model)
+    space = trace(model, (example, ), metrics=['memory'])
+    images = torch.randn(ON_GPU, *example.shape[1:], device=device)
+    rows = []
+    for selection in spread_subnets(space, MEMORY_SUBNETS + 1, seed=2):
+        subnet = slice_model(plain_copy(model), space, selection)
+        subnet.eval().to(device)
+        with torch.no_grad():
+            run_model(subnet, images)  # kernels take their workspace
+            before = torch.cuda.memory_allocated(device)
+            torch.cuda.reset_peak_memory_stats(device)
+            outputs = run_model(subnet, images)
+        rows.append(
+            dict(
+                counted=ON_GPU * space.cost(selection, 'memory'),
+                held=torch.cuda.max_memory_allocated(device) - before))
+        del outputs
     return rows
 
 
@@ -173,12 +200,18 @@ def main() -> None:
     parser.add_argument('--out', required=True, help='folder of the results')
     parser.add_argument('--steps', type=int, default=30, help='of the search')
     parser.add_argument('--threads', type=int, default=1)
+    parser.add_argument('--memory-on', metavar='DEVICE')
     args = parser.parse_args()
     cfg, folder = read_config(args), Path(args.out)
     table = folder / 'latency.json'
     folder.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(args.threads)
     model, space = space_of_config(cfg)
+    if args.memory_on:
+        for row in memory_on(args.memory_on, model, space):
+            print(f'{row["counted"]:,.0f} bytes counted, {row["held"]:,} '
+                  f'allocated: {row["counted"] / row["held"] - 1:+.1%}')
+        return
     if not (table.exists() and '"checksum"' in table.read_text()):
         measure(
             model,

@@ -74,6 +74,21 @@ class Decision:
             f'resource alone gives and by {self.from_even:.1%} from the even '
             f'one; projection did {self.by_projection:.1%} of the cut.')
 
+    @property
+    def rounded(self) -> bool:
+        """Whether rounding did much of the cut that the ratios had made."""
+        return (self.by_projection > PROJECTED and not self.left
+                and self.unreached <= PROJECTED)
+
+    @property
+    def decides(self) -> str:
+        """Who decides, in a few words."""
+        doubts = self.doubts()
+        if self.rounded and len(doubts) == 1:
+            return ('the task; rounding to whole blocks and channels did '
+                    f'{self.by_projection:.0%} of the cut')
+        return doubts[0].partition('.')[0] if doubts else 'the task'
+
     def doubts(self) -> List[str]:
         """What speaks against calling the structure searched; often none."""
         doubts, other = [], '' if self.automatic else \
@@ -94,7 +109,7 @@ class Decision:
             doubts.append(
                 f'{self.by_projection:.0%} of the cut was done by the '
                 'projection onto the budget and not by the search. ' +
-                (f'Search longer{other}.' if self.unreached > PROJECTED else
+                (f'Search longer{other}.' if not self.rounded else
                  'The ratios had met the budget: it is the rounding to whole '
                  'blocks and channels, coarse in a network of few, which a '
                  'longer search does not change. Try a budget nearby or other '

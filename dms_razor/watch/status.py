@@ -49,10 +49,7 @@ class Status:
     @property
     def decides(self) -> str:
         """Who decides, in a few words."""
-        if self.decision is None:
-            return 'nobody yet'
-        doubts = self.decision.doubts()
-        return doubts[0].partition('.')[0] if doubts else 'the task'
+        return self.decision.decides if self.decision else 'nobody yet'
 
     def to_dict(self) -> Dict[str, Any]:
         """As plain data."""

@@ -72,6 +72,17 @@ def test_each_doubt(change, message):
     assert message in doubt and 'auto' not in doubt
 
 
+def test_who_decides_in_a_few_words():
+    assert SOUND.decides == 'the task'
+    rounded = replace(SOUND, by_projection=.4, unreached=.02)
+    assert rounded.decides == ('the task; rounding to whole blocks and '
+                               'channels did 40% of the cut')
+    short = replace(SOUND, by_projection=.4, unreached=.3)
+    assert short.decides.startswith('40% of the cut was done by the proj')
+    alone = replace(rounded, from_resource_only=.01)
+    assert alone.decides.startswith('The resource alone decided')
+
+
 def test_rounding_is_no_short_search():
     """It has a remedy of its own."""
     doubt, = replace(SOUND, by_projection=.4, unreached=.02).doubts()
