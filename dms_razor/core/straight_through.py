@@ -2,15 +2,15 @@
 """The selector 'get': a hard top-k with a straight-through gradient.
 
 The simplest way to learn a pruning ratio, with which the paper compares its
-own (Table 2, GET; known from LEAP): the network sees 0-1 masks, and backward
-passes through them as if they were as smooth as their sum,
+own (Table 2, GET; known from LEAP): the network sees masks of 1 or as good as
+0, and backward passes through them as if they were as smooth as their sum,
 ``Σ m_i = k = (1 − a)N``.
 """
 import torch
 from torch import Tensor
 
 from .selectors import SELECTORS, DifferentiableTopk
-from .topk import hard_masks, kept_counts
+from .topk import TINY, hard_masks, kept_counts
 
 
 @SELECTORS.register('get')
@@ -21,7 +21,7 @@ class StraightThrough(DifferentiableTopk):
     """
 
     def soft(self, numbers: Tensor, ranks: Tensor) -> Tensor:
-        """The k most important; ``∂m_i/∂a = −1`` for every element.
+        """1 for the k most important, else as good as 0; ``∂m_i/∂a = −1``.
 
         That of a unit with nothing to lose is 0.
         """
@@ -32,7 +32,9 @@ class StraightThrough(DifferentiableTopk):
         kept = torch.where(numbers < self.low, layout.size, kept)
         removed = numbers * layout.removable / layout.size
         removed = removed.index_select(0, layout.unit_of_element)
-        hard = hard_masks(kept, ranks, layout).to(numbers)
+        keep = hard_masks(kept, ranks, layout)
+        # Not 0: what is left out has to tell what it was good for.
+        hard = torch.where(keep, 1., TINY).to(numbers)
         return hard - (removed - removed.detach())
 
     def expected(self, numbers: Tensor, ranks: Tensor, soft: Tensor) -> Tensor:

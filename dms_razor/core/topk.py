@@ -242,14 +242,14 @@ def topk(importance: Tensor,
 # into float32's denormals, on which a CPU computes up to a hundred times
 # slower. At 0 a mask in front of a ReLU would lose its gradient (see
 # dms_razor.tracing.sites).
-_TINY = torch.finfo(torch.float32).eps
+TINY = torch.finfo(torch.float32).eps
 
 
 def visible(soft: Tensor) -> Tensor:
     """Soft masks, ``[E]``, none of them between 0 and float32's epsilon."""
-    return torch.where((soft > 0) & (soft < _TINY), _TINY, soft)
+    return torch.where((soft > 0) & (soft < TINY), TINY, soft)
 
 
 def hardened(soft: Tensor, keep: Tensor) -> Tensor:
     """1 where ``keep`` is true, else as good as 0 but with a gradient."""
-    return soft.clamp(max=_TINY).masked_fill(keep, 1.)
+    return soft.clamp(max=TINY).masked_fill(keep, 1.)

@@ -23,9 +23,12 @@ def made(*ratios):
 
 def test_masks_are_hard():
     bank = made(.4, 0., .4, .6)  # 2.4, 1, 2.4 and 1.6 are to stay
-    assert bank.masks.tolist() == [0, 0, 1, 1] + [1] + [0, 0, 1, 1
-                                                        ] + [0, 0, 1, 1]
-    assert bank.masks.bool().equal(bank.hard())
+    masks = bank.masks.detach()
+    assert masks.round().tolist() == [0, 0, 1, 1] + [1] + [0, 0, 1, 1
+                                                           ] + [0, 0, 1, 1]
+    assert masks.round().bool().equal(bank.hard())
+    # As good as 0, and not 0: tests/test_tracing/test_sites_folding.py.
+    assert masks[0] == torch.finfo(torch.float32).eps
 
 
 def test_a_unit_with_a_bound_begins_whole():
@@ -55,7 +58,7 @@ def test_the_cost_sees_blocks_leave_one_by_one():
     torch.testing.assert_close(
         bank.resource_masks()[place],
         torch.tensor([0., .4, 1., 1.], dtype=torch.float64))
-    assert bank.masks[place].tolist() == [0, 0, 1, 1]
+    assert bank.masks[place].round().tolist() == [0, 0, 1, 1]
     # At a whole number the block that is next has the whole gradient.
     for ratio, wanted in ((0., [-4, 0, 0, 0]), (.25, [0, -4, 0, 0])):
         bank.ratios = torch.tensor([0., 0., ratio, 0.]).double()

@@ -11,6 +11,7 @@ from small_nets import IMAGES, Net, conv
 from torch import nn
 from torch.nn import functional as F
 
+from dms_razor import Search
 from dms_razor.masking import attach, unmask
 from dms_razor.trace import trace
 
@@ -100,6 +101,38 @@ def test_a_norm_that_something_else_reads_carries_nothing():
         conv2=conv(12, 8),
         conv3=conv(12, 8))
     assert masked_layers(net) == {'conv2.weight', 'conv3.weight'}
+
+
+@pytest.mark.parametrize('selector,harden', [('dms', True), ('get', False)])
+def test_what_is_masked_out_hears_what_it_was_good_for(selector, harden):
+    """A rectifier passes no gradient at 0; masks written in by hand do."""
+    net = chain(nn.BatchNorm2d(12), F.relu).double().eval()
+    images = IMAGES.double()
+    search = Search(net, images, '50%', selector=selector, seed=0)
+    layout = search.space.layout
+    unit = next(u for u in layout.units if u.name.startswith('conv1'))
+    number = layout.units.index(unit)
+    elements, kept = layout.slice_of(number), layout.size.clone()
+    kept[number] = 5
+    search.bank.set_kept(kept)
+    if harden:
+        search.bank.harden()
+    net(images).square().sum().backward()
+    masks = search.bank.current.detach()[elements].double()
+    found = search.bank.masks.grad[elements].double()
+    assert sorted(masks.round().tolist()) == 7 * [0.] + 5 * [1.]
+    assert bool(((masks - masks.round()).abs() < 1e-6).all())
+    search.close()
+    by_hand = masks.round().requires_grad_()
+
+    def middle(net, x):
+        x = F.relu(net.norm(net.conv1(x)))
+        return net.conv2(x * by_hand.view(1, -1, 1, 1))
+
+    net.middle = middle
+    net(images).square().sum().backward()
+    assert torch.allclose(found, by_hand.grad, rtol=1e-4)
+    assert bool((by_hand.grad[masks < .5].abs() > 1e-3).any())
 
 
 @pytest.mark.parametrize('activation', [F.relu, F.silu])
