@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Any, Dict, List, Sequence, Tuple
 
 import torch
-from _detection import (CocoFolder, DataError, DetectorRecipe,
-                        detector_recipe)
+from _detection import CocoFolder, DataError, DetectorRecipe, detector_recipe
 from _launch import at_least
-from _steps import (Network, Recipe, SearchError, compared, logged,
-                    run_parser, say, search, table, train)
+from _steps import (Network, Recipe, SearchError, compared, logged, run_parser,
+                    say, search, table, train)
 from mmengine.registry import MODELS, init_default_scope
 
 from dms_razor.core.latency import LatencyError

@@ -21,8 +21,7 @@ from tools.compare.data import Images
 from tools.compare.experiment import (Experiment, ExperimentError, Recipe, Row,
                                       one_of, plain, slug)
 from tools.compare.methods import METHODS, Found, Job
-from tools.compare.methods.job import (amounts, cost, cost_of, layers,
-                                       params)
+from tools.compare.methods.job import amounts, cost, cost_of, layers, params
 from tools.compare.store import Store
 from tools.compare.training import Clock, Machine, evaluate, new_weights, train
 
@@ -231,8 +230,7 @@ class Bench:
         top1, loss = evaluate(found.network, self.images, self.machine)
         metric = self.experiment.metric
         spent = cost(found.network, self.images.example, metric)
-        whole = cost_of(
-            self.experiment.supernet(job.row), self.images, metric)
+        whole = cost_of(self.experiment.supernet(job.row), self.images, metric)
         record = dict(
             row=job.row.name,
             budget=job.label,

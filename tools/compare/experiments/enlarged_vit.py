@@ -10,7 +10,11 @@ original = partial(VisionTransformer, 64, 6, 4, size=32, patch=4)
 enlarged = partial(VisionTransformer, 64, 8, 4, size=32, patch=4)
 
 search = Recipe(
-    epochs=6, lr=5e-4, schedule='constant', optimizer='adamw', weight_decay=.05)
+    epochs=6,
+    lr=5e-4,
+    schedule='constant',
+    optimizer='adamw',
+    weight_decay=.05)
 longer = replace(search, epochs=16, lr=1e-3)
 train = Recipe(
     epochs=20,
@@ -25,9 +29,7 @@ experiment = Experiment(
     budgets={'original': original},
     rows=[
         Row('dms', pretrained=False),
-        Row('dms longer',
-            recipe=longer,
-            width_only_epochs=4,
+        Row('dms longer', recipe=longer, width_only_epochs=4,
             pretrained=False),
         Row('dms pretrained'),
         Row('dms longer pretrained', recipe=longer, width_only_epochs=4),

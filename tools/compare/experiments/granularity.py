@@ -15,7 +15,6 @@ from tools.compare.networks import ResNet
 larger = partial(ResNet, (32, 64, 128), (4, 4, 4))
 
 
-
 def steps(divisor: int) -> Dict[str, Any]:
     """Arguments of a search in steps of so many channels."""
     return dict(units={'*': dict(divisor=divisor)})
@@ -29,8 +28,6 @@ experiment = replace(
         Row('steps of 4', search=steps(4)),
         Row('steps of 8', search=steps(8)),
         Row('steps of 1, larger supernet', supernet=larger),
-        Row('steps of 8, larger supernet',
-            supernet=larger,
-            search=steps(8)),
+        Row('steps of 8, larger supernet', supernet=larger, search=steps(8)),
     ],
     references=('steps of 1', ))
