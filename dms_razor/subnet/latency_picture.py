@@ -46,7 +46,13 @@ def draw_latency(report: Dict[str, Any], path: Union[str, Path]) -> None:
         range(len(names)), [short(name, 30) for name in names], fontsize=8)
     right.invert_yaxis()
     right.set_xlabel('share (%)')
-    right.legend(frameon=False, fontsize=8, loc='lower right')
+    # Above the axes: bars may reach any corner inside.
+    right.legend(
+        frameon=False,
+        fontsize=8,
+        ncol=4,
+        loc='lower left',
+        bbox_to_anchor=(0, 1))
     for axes in (left, right):
         axes.spines[['top', 'right']].set_visible(False)
     figure.savefig(path, dpi=120)
