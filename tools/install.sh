@@ -10,8 +10,10 @@ cd "$(dirname "$0")/.."
 VENV=${1:-.venv}
 
 make_venv() {
-    local python
-    for python in ${PYTHON:-python3.11 python3.12 python3.10 python3 python}; do
+    local python there='' names=(python3.11 python3.12 python3.10 python3 python)
+    [ -z "${PYTHON:-}" ] || names=("$PYTHON")
+    [ ! -e "$VENV" ] || there=1
+    for python in "${names[@]}"; do
         if "$python" -c 'import sys
 sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null &&
             "$python" -m venv "$VENV" >/dev/null 2>&1; then
@@ -19,7 +21,8 @@ sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null &&
             return
         fi
     done
-    rm -rf "$VENV"
+    # What was there before stays.
+    [ -n "$there" ] || rm -rf "$VENV"
     echo "No Python 3.10, 3.11 or 3.12 that can make a virtual environment was" \
         "found. Install one together with its venv module (python3-venv on" \
         "Debian and Ubuntu), or name one: PYTHON=/path/to/python3.11." >&2
@@ -44,7 +47,7 @@ if [ -n "$new" ]; then
 else
     echo "Installing into $VENV what requirements/tested.txt lists and is not" \
         "there …"
-    downloaded=0
+    downloaded=0  # what still has to be is part of the installation
     "${pip[@]}" install -qq -r requirements/tested.txt
 fi
 # The versions above hold: no dependency is looked for a second time. An old

@@ -257,7 +257,11 @@ def table(results, rows):
                 cells.append('')
                 continue
             cells.append(f'{statistics.mean(values):.2f}')
-            both = seeds.keys() & by_row.get('searched', {}).keys()
+            searched = by_row.get('searched', {})
+            both = [
+                s for s in seeds.keys() & searched.keys()
+                if name in seeds[s] and name in searched[s]
+            ]
             if row != 'searched' and len(both) > 1:
                 differ = [
                     by_row['searched'][s][name] - seeds[s][name] for s in both

@@ -84,7 +84,8 @@ class Decision:
     def decides(self) -> str:
         """Who decides, in a few words."""
         doubts = self.doubts()
-        if self.rounded and len(doubts) == 1:
+        if self.rounded and len(doubts) == 1 and \
+                self.from_resource_only >= SAME:
             return ('the task; rounding to whole blocks and channels did '
                     f'{self.by_projection:.0%} of the cut')
         return doubts[0].partition('.')[0] if doubts else 'the task'
