@@ -1,11 +1,12 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """Compare a searched YOLOv8 with its supernet on a data set of your own.
 
-Searches the small YOLOv8 of configs/yolov8/*_coco-format.py for half its
-MACs, or latency, on any folder in COCO's format, then trains three networks from scratch
-with the same recipe, epochs and seeds: the supernet, what was found, and the
-supernet narrowed uniformly to the same budget. Writes a table with mAP and with
-ONNX Runtime's latency. Run again, it goes on where it was interrupted.
+Searches the small YOLOv8 of configs/yolov8/*_coco-format.py for half its MACs,
+or half its latency, on any folder in COCO's format, then trains three networks
+from scratch with the same recipe, epochs and seeds: the supernet, what was
+found, and the supernet narrowed uniformly to the same budget. Writes a table
+with mAP and with ONNX Runtime's latency. Run again, it goes on where it was
+interrupted.
 """
 import argparse
 import json
