@@ -3,25 +3,15 @@
 from dataclasses import replace
 from functools import partial
 
-from tools.compare.experiment import Data, Experiment, Recipe, Row
+from tools.compare.experiment import Data, Experiment, Row
+from tools.compare.experiments.deit import experiment as base
 from tools.compare.networks import VisionTransformer, initialise
 
 original = partial(VisionTransformer, 64, 6, 4, size=32, patch=4)
 enlarged = partial(VisionTransformer, 64, 8, 4, size=32, patch=4)
 
-search = Recipe(
-    epochs=6,
-    lr=5e-4,
-    schedule='constant',
-    optimizer='adamw',
-    weight_decay=.05)
+search = replace(base.search, epochs=6)
 longer = replace(search, epochs=16, lr=1e-3)
-train = Recipe(
-    epochs=20,
-    lr=1e-3,
-    optimizer='adamw',
-    weight_decay=.05,
-    label_smoothing=.1)
 
 experiment = Experiment(
     title='A vision transformer of eight blocks at the MACs of six',
@@ -40,6 +30,6 @@ experiment = Experiment(
     data=Data(size=32, train_images=10_000),
     search=search,
     width_only_epochs=2,
-    train=train,
-    pretrain=train,
+    train=base.train,
+    pretrain=base.train,
     init=initialise)
