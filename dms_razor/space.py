@@ -22,12 +22,6 @@ from .core.resource import ResourceModel
 from .core.steps import costly_widths
 from .errors import SubnetError
 
-UNFUSED = (
-    'memory is counted for fused attention, which PyTorch has only where '
-    'queries, keys and values have equal dims. This search may make them '
-    'differ, and the exported network then holds the attention map as well '
-    '(16 % more were seen): give qk=False, v=False')
-
 
 @dataclass(frozen=True, eq=False)
 class MaskSite:
@@ -255,8 +249,6 @@ class Space:
                            poor_fit(resource, table)) if table else ():
                 if advice:
                     warnings.warn(advice, stacklevel=3)
-        if 'memory' in metrics and {'qk', 'v'} <= {u.kind for u in self.units}:
-            warnings.warn(UNFUSED, stacklevel=3)
         hidden = set(metrics) - set(resource.metrics)
         if hidden:
             resource = resource.showing(hidden)

@@ -1,13 +1,8 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """Metrics that are counted on demand, searched under."""
-import warnings
-
 import pytest
 import torch
 from toy_nets import make_search, plain_data, plain_net, train
-from transformer_nets import tiny_vit
-
-from dms_razor import Search
 
 
 def test_bytes_of_the_parameters():
@@ -55,23 +50,3 @@ def test_the_gradient_of_a_peak_is_that_of_its_moment():
             for s in (1, -1))
         assert float(slope[unit]) == pytest.approx(
             (up - down) / 2e-4, abs=1e-3)
-
-
-@pytest.mark.parametrize('options, warned', [
-    (dict(), True),
-    (dict(qk=False, v=False), False),
-])
-def test_dims_that_may_differ_are_told(options, warned):
-    """PyTorch has a fused attention for equal dims alone."""
-    net, image = tiny_vit()
-    with warnings.catch_warnings(record=True) as seen:
-        warnings.simplefilter('always')
-        Search(
-            net,
-            image,
-            .6,
-            metric='memory',
-            total_steps=9,
-            check=False,
-            **options)
-    assert any('attention map' in str(w.message) for w in seen) is warned

@@ -8,11 +8,15 @@ the standard class with a forward for that; parameters keep their names. A
 layer becomes slim by :func:`.slim.make_slim`; its numbers are then set like
 those of any other layer.
 """
-from typing import Optional
+from typing import Optional, Tuple
 
-from torch import Tensor, nn
+import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from .registry import register_slim
+
+_compiling = getattr(torch.compiler, 'is_compiling', bool)  # from torch 2.2
 
 
 def split_heads(qkv: Tensor, heads: int, qk_dims: int, v_dims: int):
@@ -23,6 +27,43 @@ def split_heads(qkv: Tensor, heads: int, qk_dims: int, v_dims: int):
         part.reshape(batch, tokens, heads, -1).transpose(1, 2)
         for part in parts
     ]
+
+
+def attend(q: Tensor,
+           k: Tensor,
+           v: Tensor,
+           dims: Tuple[int, int],
+           scale: float,
+           mask: Optional[Tensor] = None,
+           dropout: float = 0.,
+           is_causal: bool = False) -> Tensor:
+    """Attention by PyTorch's fused kernels, whatever the dims of the heads.
+
+    They want as many dims of queries and keys as of values; without one of
+    them the attention map is held as well, and takes longer. So the fewer
+    dims get zeros behind them, which change no score and no kept value.
+
+    Args:
+        q, k (Tensor): ``[B, heads, L, qk]`` and ``[B, heads, S, qk]``.
+        v (Tensor): ``[B, heads, S, v]``.
+        dims (tuple[int, int]): qk and v.
+        scale (float): Of the scores, the supernet's.
+        mask, dropout, is_causal: As of
+            :func:`torch.nn.functional.scaled_dot_product_attention`.
+
+    Returns:
+        Tensor: ``[B, heads, L, v]``.
+    """
+    # ONNX has no such kernels and would multiply zeros, and who counts MACs
+    # traces the network or switches the kernels off.
+    fused = not torch.jit.is_tracing() and (
+        _compiling() or torch.backends.cuda.flash_sdp_enabled())
+    most = max(dims) if fused else 0
+    q, k, v = (F.pad(x, (0, most - own)) if own < most else x
+               for x, own in zip((q, k, v), (dims[0], *dims)))
+    out = F.scaled_dot_product_attention(
+        q, k, v, mask, dropout, is_causal, scale=scale)
+    return out[..., :dims[1]] if dims[1] < most else out
 
 
 @register_slim('mmpretrain.models.utils.attention', 'MultiheadAttention')
@@ -44,10 +85,8 @@ class SlimMultiheadAttention:
         q, k, v = split_heads(
             self.qkv(x), self.num_heads, self.qk_dims, self.v_dims)
         drop = self.attn_drop if self.training else 0.
-        # q carries the scale: scaled_dot_product_attention has no argument
-        # for it before torch 2.1, and its default follows the slim size.
-        x = nn.functional.scaled_dot_product_attention(
-            q * (self.scale * self.qk_dims**0.5), k, v, dropout_p=drop)
+        x = attend(
+            q, k, v, (self.qk_dims, self.v_dims), self.scale, dropout=drop)
         x = x.transpose(1, 2).flatten(2)
         x = self.out_drop(self.gamma1(self.proj_drop(self.proj(x))))
         return x + v.squeeze(1) if self.v_shortcut else x

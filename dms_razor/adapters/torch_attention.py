@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .attention import attend
 from .registry import register_slim
 
 _TRANSFORMER = 'torch.nn.modules.transformer'
@@ -95,9 +96,8 @@ class SlimTorchAttention:
             weights = weights.mean(1) if average_attn_weights else weights
             weights = weights if batched else weights.squeeze(0)
         else:
-            x = F.scaled_dot_product_attention(
-                q * (self.scale * self.qk_dims**0.5), k, v, mask, drop,
-                is_causal)
+            x = attend(q, k, v, (self.qk_dims, self.v_dims), self.scale, mask,
+                       drop, is_causal)
         x = self.out_proj(x.transpose(1, 2).flatten(2))
         if not batched:
             return x.squeeze(0), weights

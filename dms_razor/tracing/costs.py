@@ -67,12 +67,29 @@ class CostBuilder:
     def memory(self) -> List[Cost]:
         """Bytes of activations, of one sample, and when they are there."""
         lifetimes = self.recorder.lifetimes
+        taken = [
+            storage.unlike is None or self._may_differ(storage)
+            for storage in lifetimes.storages
+        ]
         return [
             self._memory(lifetimes.storages[place], blocks, moments)
             for place, blocks, moments in presence(
                 lifetimes, lambda path: enclosing(path, self.blocks),
-                self.identities)
+                self.identities) if taken[place]
         ]
+
+    def _may_differ(self, storage) -> bool:
+        """Whether queries and values of an attention may get other dims."""
+        layout, found = self.layout, []
+        for labels in (storage.labels, storage.unlike):
+            index = self.elements.index(core(labels).flatten()).unique()
+            units = layout.unit_of_element[index[index >= 0]].unique()
+            found.append({
+                unit
+                for unit in units.tolist()
+                if layout.units[unit].kind in ('qk', 'v')
+            })
+        return found[0] != found[1]
 
     def traffic(self) -> List[Cost]:
         """Bytes of activations that are written, of one sample."""
@@ -82,6 +99,7 @@ class CostBuilder:
                              ()),
                 metric='traffic')
             for storage in self.recorder.lifetimes.storages
+            if storage.unlike is None
         ]
 
     def _memory(self, storage, blocks: Tuple[int, ...],

@@ -10,6 +10,7 @@ inputs are no activations; what an operation uses inside itself is not seen.
 from collections import defaultdict
 from dataclasses import dataclass, field
 from itertools import islice, product
+from math import prod
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Set, Tuple
 
 from torch import Tensor, nn
@@ -36,9 +37,13 @@ class Output(NamedTuple):
 
 
 class Noted(NamedTuple):
-    """One call of a PyTorch function: in which module, and what came out."""
+    """One call of a PyTorch function: in which module, and what came out.
+
+    Of attention also what went in: queries, keys and values.
+    """
     path: str
     outputs: List[Output]
+    heads: Optional[List[Output]] = None
 
 
 @dataclass
@@ -49,10 +54,13 @@ class Storage:
         path (str): Path of the module that was running.
         labels (Tensor, optional): What is in it, None for a constant.
         size (int): In bytes.
+        unlike (Tensor, optional): What is in another tensor; the storage is
+            taken only where the two have other dims, see :func:`_padded`.
     """
     path: str
     labels: Optional[Tensor]
     size: int
+    unlike: Optional[Tensor] = None
 
 
 @dataclass
@@ -200,15 +208,16 @@ class _Notes(TorchFunctionMode):
     def __torch_function__(self, func, types, args=(), kwargs=None):
         path = self.recorder.path
         out = func(*args, **(kwargs or {}))
-        values = [(tensor, self.recorder.value(tensor))
-                  for tensor in _tensors(out)]
+        heads = _heads(func, args, kwargs or {})
         self.calls.append(
-            Noted(path, [
-                Output(
-                    tuple(tensor.shape), value and value.labels, value
-                    and value.node) for tensor, value in values
-            ]))
+            Noted(path, [self._output(tensor) for tensor in _tensors(out)],
+                  heads and [self._output(tensor) for tensor in heads]))
         return out
+
+    def _output(self, tensor: Tensor) -> Output:
+        value = self.recorder.value(tensor)
+        return Output(
+            tuple(tensor.shape), value and value.labels, value and value.node)
 
 
 class _Watch(TorchFunctionMode):
@@ -245,9 +254,14 @@ class _Watch(TorchFunctionMode):
                 self.storages.append(
                     Storage(call.path, output.labels, storage.nbytes()))
             self.of_node[output.node] = self._alive[address][1]
-        self.moments.append(
-            Moment(call.path, {number
-                               for _, number in self._alive.values()}))
+        live = {number for _, number in self._alive.values()}
+        if call.heads is not None:
+            own = self.of_node.get(call.outputs[0].node)
+            for storage, gone in _padded(call, out.element_size(), own):
+                self.moments.append(
+                    Moment(call.path, live - gone | {len(self.storages)}))
+                self.storages.append(storage)
+        self.moments.append(Moment(call.path, live))
         return out
 
     def end(self) -> None:
@@ -255,6 +269,41 @@ class _Watch(TorchFunctionMode):
         if next(self.calls, None) is not None:
             raise _Differs('its forward stops earlier when it runs a second '
                            'time')
+
+
+def _heads(func: Callable, args: Tuple,
+           kwargs: Dict[str, Any]) -> Optional[List[Tensor]]:
+    """Queries, keys and values, if it is PyTorch's attention."""
+    if getattr(func, '__name__', '') != 'scaled_dot_product_attention':
+        return None
+    names = ('query', 'key', 'value')
+    return [*args[:3], *(kwargs[name] for name in names[len(args):])]
+
+
+def _padded(call: Noted, number: int,
+            own: Optional[int]) -> List[Tuple[Storage, Set[int]]]:
+    """What attention takes where queries and values come to other dims.
+
+    An exported layer fills up the fewer dims, see
+    :func:`dms_razor.adapters.attention.attend`: queries and keys to those of
+    the values, or values and result to those of the queries.
+
+    Args:
+        call (Noted): The call of the attention.
+        number (int): Bytes of a number.
+        own (int, optional): The storage of its result.
+
+    Returns:
+        list[tuple]: For both cases the storage that comes, and those that it
+        takes the place of.
+    """
+    queries, keys, values = call.heads
+    places = prod(queries.shape[:-1]) + prod(keys.shape[:-1])
+    return [(Storage(call.path, values.labels, places * values.shape[-1] *
+                     number, queries.labels), set()),
+            (Storage(call.path, queries.labels, places * queries.shape[-1] *
+                     number, values.labels), set() if own is None else {own})
+            ] if None not in (queries.labels, values.labels) else []
 
 
 def _tensors(out: Any) -> List[Tensor]:
