@@ -69,12 +69,12 @@ def write_folder(model: Union[Export, nn.Module],
         SubnetError: What was loaded again computes something else.
     """
     model = model.model if isinstance(model, Export) else model
-    layers = _layers(model, _family(model))
-    sizes = [_sizes(model.model.layers[number]) for number in layers]
+    layers = kept_layers(model, family_of(model))
+    sizes = [sizes_of(model.model.layers[number]) for number in layers]
     kind, config = _settings(model, layers, sizes, code)
     with torch.device('meta'):
         target = kind(copy.deepcopy(config))
-    state = _renumbered(model.state_dict(), layers)
+    state = renumbered(model.state_dict(), layers)
     _check_shapes(target.state_dict(), state)
     target.generation_config = getattr(model, 'generation_config', None)
     told = {
@@ -138,7 +138,7 @@ def _new(folder: Path) -> Iterator[Path]:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _family(model: nn.Module) -> str:
+def family_of(model: nn.Module) -> str:
     """The model_type of a network that can be written."""
     if transformers is None:
         raise ImportError('language models need the package transformers: '
@@ -154,7 +154,7 @@ def _family(model: nn.Module) -> str:
     return family
 
 
-def _layers(model: nn.Module, family: str) -> List[int]:
+def kept_layers(model: nn.Module, family: str) -> List[int]:
     """Numbers of the layers that stay."""
     found = []
     for number, layer in enumerate(model.model.layers):
@@ -172,7 +172,7 @@ def _layers(model: nn.Module, family: str) -> List[int]:
     return found
 
 
-def _sizes(layer: nn.Module) -> Dict[str, int]:
+def sizes_of(layer: nn.Module) -> Dict[str, int]:
     """What the configuration calls the sizes of a layer."""
     attention = layer.self_attn
     rows = {
@@ -224,8 +224,8 @@ def _as_mistral(kind: type, config: Any) -> Tuple[type, Any]:
         **numbers, sliding_window=None)
 
 
-def _renumbered(state: Dict[str, Tensor],
-                layers: List[int]) -> Dict[str, Tensor]:
+def renumbered(state: Dict[str, Tensor],
+               layers: List[int]) -> Dict[str, Tensor]:
     """A state dict whose layers are counted from 0."""
     places, result = {old: new for new, old in enumerate(layers)}, {}
     for name, tensor in state.items():

@@ -5,14 +5,13 @@ import sys
 
 import pytest
 import torch
+from hf_nets import WORDS, exported, language
 
-from dms_razor import Search
 from dms_razor.llm import FamilyError, write_folder
 from dms_razor.subnet import SubnetError
 
 transformers = pytest.importorskip('transformers', exc_type=ImportError)
 
-WORDS = torch.arange(9)[None] % 53
 LOAD = '''
 import sys
 if sys.argv[3] == 'ours':
@@ -28,47 +27,6 @@ with torch.no_grad():
     torch.save(model(torch.arange(9)[None] % 53).logits, sys.argv[2])
 print(type(model).__name__)
 '''
-
-
-def language(family='Llama', **settings):
-    config = getattr(transformers, f'{family}Config')(**{
-        **dict(
-            vocab_size=53,
-            hidden_size=32,
-            intermediate_size=40,
-            num_hidden_layers=3,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            head_dim=8,
-            pad_token_id=0),
-        **settings
-    })
-    torch.manual_seed(0)
-    name = family.replace('Text', '')
-    model = getattr(transformers, f'{name}ForCausalLM')(config)
-    with torch.no_grad():  # norms that begin at 1 or 0 would hide an error
-        for parameter in model.parameters():
-            if parameter.dim() == 1:
-                parameter.add_(.3 * torch.rand(parameter.shape))
-    return model.eval()
-
-
-def exported(model, path, target='65%', **settings):
-    search = Search(
-        model,
-        dict(input_ids=WORDS),
-        target,
-        metric='params',
-        total_steps=3,
-        **settings)
-    optimizer = torch.optim.SGD(model.parameters(), 1e-2)
-    search.attach(optimizer)
-    for _ in range(3):
-        loss = search.loss(model(input_ids=WORDS, labels=WORDS).loss)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    return search.export(path, picture=False)
 
 
 def logits(model, words=WORDS):

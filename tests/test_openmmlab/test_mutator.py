@@ -96,6 +96,29 @@ def test_choices_are_the_bank_and_nothing_else(model):
     assert mutator.bank.mode == 'hard'
 
 
+def test_layers_that_share_one_ratio():
+    """A config's mutator ties layers as Search(layers='tied') does."""
+    torch.manual_seed(0)
+    arch = dict(
+        embed_dims=12, num_layers=3, num_heads=3, feedforward_channels=16)
+    model = MODELS.build(
+        dict(
+            type='mmpretrain.VisionTransformer',
+            arch=arch,
+            img_size=16,
+            patch_size=8))
+    mutator = prepare(model, layers='tied')
+    assert [unit.name for unit in mutator.units if '.*.' in unit.name] == [
+        f'layers.*.{part}'
+        for part in ('ffn.layers.0.0', 'attn.heads', 'attn.qk', 'attn.v')
+    ]
+    mutator.set_choices({'layers.*.ffn.layers.0.0': 3 * 5})
+    place, = (unit.index for unit in mutator.units if 'ffn' in unit.name)
+    kept = mutator.bank.masks[mutator.space.layout.slice_of(place)] > .5
+    assert kept.view(3, 16).sum(1).tolist() == [5, 5, 5]
+    assert mutator.config_template()['layers'] == 'tied'
+
+
 def test_a_subnet_computes_without_what_is_not_chosen(model):
     """Removed channels: as if their filters were zero."""
     mutator = prepare(model, depth=False)

@@ -1,0 +1,87 @@
+# Copyright (c) dms_razor contributors. All rights reserved.
+"""Small language models of Hugging Face, and short searches of them."""
+import pytest
+import torch
+
+from dms_razor import Search
+
+transformers = pytest.importorskip('transformers', exc_type=ImportError)
+
+WORDS = torch.arange(9)[None] % 53
+
+
+def language(family='Llama', **settings):
+    config = getattr(transformers, f'{family}Config')(**{
+        **dict(
+            vocab_size=53,
+            hidden_size=32,
+            intermediate_size=40,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            head_dim=8,
+            pad_token_id=0),
+        **settings
+    })
+    torch.manual_seed(0)
+    name = family.replace('Text', '')
+    model = getattr(transformers, f'{name}ForCausalLM')(config)
+    with torch.no_grad():  # norms that begin at 1 or 0 would hide an error
+        for parameter in model.parameters():
+            if parameter.dim() == 1:
+                parameter.add_(.3 * torch.rand(parameter.shape))
+    return model.eval()
+
+
+def exported(model, path, target='65%', **settings):
+    search = Search(
+        model,
+        dict(input_ids=WORDS),
+        target,
+        metric='params',
+        total_steps=3,
+        **settings)
+    optimizer = torch.optim.SGD(model.parameters(), 1e-2)
+    search.attach(optimizer)
+    for _ in range(3):
+        loss = search.loss(model(input_ids=WORDS, labels=WORDS).loss)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return search.export(path, picture=False)
+
+
+def numbers(file):
+    """What a file says of its network."""
+    fields = pytest.importorskip('gguf').GGUFReader(file).fields
+    return {name: field.contents() for name, field in fields.items()}
+
+
+def tokenizer(byte_level=False):
+    """Joins 'a b', then 'ab c'; 53 tokens with the network's others."""
+    from tokenizers import (AddedToken, Tokenizer, decoders, models,
+                            normalizers, pre_tokenizers)
+    letters = ['a', 'b', 'c', 'Ġ' if byte_level else '▁']
+    vocab = ['<unk>', '<s>', '</s>', *letters, 'bc', 'ab', 'abc']
+    if not byte_level:
+        vocab += [f'<0x{n:02X}>' for n in (0x0A, 0x64)]
+    made = Tokenizer(
+        models.BPE({
+            t: n
+            for n, t in enumerate(vocab)
+        }, [('a', 'b'), ('ab', 'c'), ('b', 'c')],
+                   unk_token='<unk>',
+                   byte_fallback=not byte_level))
+    if byte_level:
+        made.pre_tokenizer = pre_tokenizers.ByteLevel()
+    else:
+        made.normalizer = normalizers.Sequence(
+            [normalizers.Prepend('▁'),
+             normalizers.Replace(' ', '▁')])
+        made.decoder = decoders.ByteFallback()
+    made.add_special_tokens([AddedToken('<s>'), AddedToken('</s>')])
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=made,
+        bos_token='<s>',
+        eos_token='</s>',
+        unk_token='<unk>')
