@@ -22,7 +22,7 @@ from _steps import (Network, Recipe, SearchError, compared, logged, run_parser,
                     say, search, table, train)
 from mmengine.registry import MODELS, init_default_scope
 
-from dms_razor.core.latency import LatencyError
+from dms_razor.core.latency import LatencyError, read_table
 from dms_razor.deploy import RawOutputs, onnx_latency, write_network
 from dms_razor.openmmlab.example_input import input_shape_from_config
 from dms_razor.openmmlab.from_config import space_of_config
@@ -110,6 +110,8 @@ def main() -> None:
             'val' if 'val' in data.content else 'test',
             flip=True,
             latency_table=args.latency_table)
+        measured = None if args.latency_table is None else measure_table(
+            recipe, args.threads[0] if args.threads else 1)
         keep_apart(
             work_dir,
             dict(
@@ -117,10 +119,8 @@ def main() -> None:
                 target=args.target,
                 size=args.size,
                 epochs=args.epochs,
-                latency_table=args.latency_table and str(args.latency_table),
+                latency_table=measured,
                 seed_of_the_search=args.seeds[0]))
-        if args.latency_table is not None:
-            measure_table(recipe, args.threads[0] if args.threads else 1)
         networks, found = compare(recipe, args.seeds)
     except (DataError, SearchError, SettingsError, TimingError,
             LatencyError) as error:
@@ -140,18 +140,34 @@ def main() -> None:
         f'one image of {args.size} x {args.size}.')
 
 
-def measure_table(recipe: DetectorRecipe, threads: int) -> None:
-    """Measure what a search under latency needs, unless it is there."""
+def measure_table(recipe: DetectorRecipe, threads: int) -> str:
+    """Measure what a search under latency needs, unless it is there.
+
+    Returns:
+        str: The table's checksum.
+
+    Raises:
+        LatencyError: There is a file, and it is no table.
+        SettingsError: It was measured with another number of threads.
+    """
     path = recipe.latency_table
-    if path.is_file() and '"checksum"' in path.read_text(errors='replace'):
-        return  # whether it is whole is asked when it is read
-    path.parent.mkdir(parents=True, exist_ok=True)
-    say(f'measuring {path}, some minutes; leave the machine idle')
-    cfg = recipe.config(recipe.search, 'search', 0)
-    with logged(recipe.work_dir / 'search'):
-        recipe.before_search(cfg, 0)
-        model, space = space_of_config(cfg)
-    measure(model, space, Here(Setting('onnxruntime', threads)), path)
+    done = path.is_file() and '"coefficients"' in path.read_text(
+        errors='replace')
+    if not done:  # a file that is something else is refused
+        path.parent.mkdir(parents=True, exist_ok=True)
+        say(f'measuring {path}, some minutes; leave the machine idle')
+        cfg = recipe.config(recipe.search, 'search', 0)
+        with logged(recipe.work_dir / 'search'):
+            recipe.before_search(cfg, 0)
+            model, space = space_of_config(cfg)
+        measure(model, space, Here(Setting('onnxruntime', threads)), path)
+    table = read_table(path)
+    there = table['setting']['threads']
+    if there != threads:
+        raise SettingsError(
+            f'{path} was measured with {there} threads, and --threads begins '
+            f'with {threads}: begin with {there}, or name another table')
+    return table['checksum']
 
 
 def compare(recipe: Recipe,

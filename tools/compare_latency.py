@@ -15,7 +15,7 @@ import statistics
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Sequence
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -258,6 +258,17 @@ def name_of(run: Dict[str, Any]) -> str:
     return f'{run["row"]}_s{run["seed"]}'
 
 
+def finished(folder: Path) -> List[Tuple[str, int]]:
+    """Rows and seeds that are there already, so that no result loses them."""
+    found = []
+    for file in sorted((folder / 'trained').glob('*.json')):
+        run = folder / 'filled' / file.name
+        if run.exists():
+            run = json.loads(run.read_text(encoding='utf-8'))
+            found.append((run['row'], run['seed']))
+    return found
+
+
 def page(runs: Sequence[Dict[str, Any]], times: Dict[str, float]) -> str:
     """The table, means over seeds."""
     lines = [
@@ -320,6 +331,8 @@ def main(arguments: Optional[List[str]] = None) -> None:
                           folder, args.target, args.divisor)
     compared.make_table()
     plan = [(row, seed) for seed in args.seeds for row in args.rows]
+    if args.until == 'train':
+        plan += [one for one in finished(folder) if one not in plan]
     for row, seed in plan:
         compared.state(SHARED.get(row, row), seed)
     if args.until == 'search':

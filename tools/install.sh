@@ -30,7 +30,13 @@ sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null &&
 }
 
 new=
-[ -x "$VENV/bin/pip" ] || { make_venv; new=1; }
+if [ ! -x "$VENV/bin/pip" ]; then
+    make_venv
+    new=1
+elif [ -n "${PYTHON:-}" ]; then
+    echo "$VENV is there already, with $("$VENV/bin/python" --version); PYTHON" \
+        "is not used. Name another folder for it, or remove $VENV first."
+fi
 export PIP_DISABLE_PIP_VERSION_CHECK=1
 pip=("$VENV/bin/python" -m pip)
 if [ -n "$new" ]; then

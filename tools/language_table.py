@@ -111,7 +111,9 @@ def adapted(original, blocks, args):
             loss.backward()
             optimizer.step()
             rate.step()
-        torch.save(model.state_dict(), path)
+        part = path.with_suffix('.part')
+        torch.save(model.state_dict(), part)
+        os.replace(part, path)
     original.load_state_dict(
         torch.load(path, map_location=args.device, weights_only=True))
     return original
@@ -169,7 +171,7 @@ class Harness:
         apply()  # or torchvision, which it imports, may not load
         from lm_eval import simple_evaluate
         from lm_eval.models.huggingface import HFLM
-        from lm_eval.tasks import TaskManager
+        from lm_eval.tasks import TaskManager, get_task_dict
         self.evaluate, self.wrap = simple_evaluate, HFLM
         self.tokenizer, self.args = tokenizer, args
         folder = args.out / 'tasks'
@@ -180,6 +182,15 @@ class Harness:
         self.names = [name for name, _ in args.choices] + args.tasks
         self.manager = TaskManager(
             include_path=str(folder), include_defaults=bool(args.tasks))
+        found = get_task_dict(self.names, self.manager)
+        scoreless = [
+            str(name) for name, task in found.items()
+            if 'acc' not in getattr(task, 'aggregation', dict)()
+        ]
+        if scoreless:
+            sys.exit(f'{", ".join(scoreless)}: no share of right answers is '
+                     'measured there (metric "acc"); give tasks of several '
+                     'answers, and of a group its tasks')
 
     @staticmethod
     def task(name, path):
@@ -282,8 +293,8 @@ def write(path, content):
     os.replace(part, path)
 
 
-def settings():
-    """What the command line says."""
+def settings(words=None):
+    """What the command line says, or ``words``."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -317,10 +328,32 @@ def settings():
     parser.add_argument('--decay', type=float, help='of importances')
     parser.add_argument('--ratio-lr', type=float)
     parser.add_argument('--ratio-weight', type=float, default=10.)
-    args = parser.parse_args()
+    args = parser.parse_args(words)
     args.test, args.choices = ([one.split('=', 1) for one in given]
                                for given in (args.test, args.choices))
     return args
+
+
+def content_of(path, args):
+    """What was measured with these settings, an empty file if nothing was."""
+
+    def known(found):
+        return {
+            name: str(value)
+            for name, value in vars(found).items()
+            if name not in ('out', 'rows', 'seeds')
+        }
+
+    given = known(args)
+    if not path.exists():
+        write(path, dict(settings=given, results={}))
+    content = json.loads(path.read_text())
+    # What an older file does not know was as it is by default.
+    plain = known(settings(['', '', '--train', '']))
+    if {**plain, **content['settings']} != given:
+        sys.exit(f'{path} is of other settings, {content["settings"]}: name '
+                 'another folder')
+    return content
 
 
 def main():
@@ -342,16 +375,7 @@ def main():
                                Path(path).read_text(),
                                args.length)[:args.pieces]
     path = args.out / 'results.json'
-    given = {
-        name: str(value)
-        for name, value in vars(args).items()
-        if name not in ('out', 'rows', 'seeds')
-    }
-    content = json.loads(path.read_text()) if path.exists() else dict(
-        settings=given, results={})
-    if content['settings'] != given:
-        sys.exit(f'{path} is of other settings, {content["settings"]}: name '
-                 'another folder')
+    content = content_of(path, args)
     results = content['results']
     harness = Harness(tokenizer, args) if args.choices + args.tasks else None
     original = adapted(original, blocks[~held], args)

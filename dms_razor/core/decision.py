@@ -47,6 +47,7 @@ class Decision:
             ``by_projection`` is rounding.
         automatic (bool): Whether lr and loss_weight are 'auto'.
         left (int): Steps of the search that were not made.
+        cut (bool): Whether the target is below the whole network.
     """
     steps: int
     moved_by_task: float
@@ -58,6 +59,7 @@ class Decision:
     unreached: float = 1.
     automatic: bool = False
     left: int = 0
+    cut: bool = True
 
     def to_dict(self) -> Dict[str, Any]:
         """As plain data, the content of the JSON."""
@@ -100,7 +102,7 @@ class Decision:
                 'were not made, and the projection onto the budget stands in '
                 'for them. Make them, or ask for a search of fewer.')
         # Where nothing is cut, all structures are the same.
-        if self.from_resource_only < SAME and self.from_even > 0:
+        if self.from_resource_only < SAME and self.cut:
             larger = '' if self.automatic else \
                 ' or with a larger lr of the ratios'
             doubts.append(
@@ -174,7 +176,8 @@ def decide(bank: Bank,
         projected + share_of_projection(bank, resource, metric, kept),
         unreached=_unreached(bank, resource, metric, target),
         automatic=bank.lr == weight == AUTO,
-        left=left)
+        left=left,
+        cut=target < resource.supernet(metric))
 
 
 def share_of_projection(bank: Bank, resource: ResourceModel, metric: str,

@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from ..adapters.registry import remake
+from .inputs import masked_input
 from .masks import Cuts, Masks
 from .norms import NormInterceptor
 from .weights import WeightInterceptor
@@ -195,9 +196,10 @@ class LayerMasks:
             factors.append(masks.product(self.scales))
         factor = functools.reduce(torch.mul, factors)
         if args:
-            return (args[0] * factor.to(args[0].dtype), *args[1:]), kwargs
+            x = masked_input(args[0], factor.to(args[0].dtype))
+            return (x, *args[1:]), kwargs
         name, x = next(iter(kwargs.items()))
-        return args, {**kwargs, name: x * factor.to(x.dtype)}
+        return args, {**kwargs, name: masked_input(x, factor.to(x.dtype))}
 
     def show(self,
              parameters: Dict[str, Any],

@@ -147,7 +147,7 @@ class NormInterceptor(TorchFunctionMode):
 PIECE = 2**18
 
 
-def _pieces(x: Tensor) -> range:
+def pieces(x: Tensor) -> range:
     """First rows of the pieces of ``x [R, C]``, one piece on a GPU."""
     rows = max(1, PIECE // x.shape[1]) if x.device.type == 'cpu' else len(x)
     return range(0, len(x), max(1, rows))
@@ -167,62 +167,74 @@ def forward_rows(x: Tensor, weight: Tensor, gain: Optional[Tensor],
 
     Returns:
         tuple[Tensor, Tensor, Tensor]: The result ``[R, C]`` in the dtype of
-        ``x``; the normalised rows before gain and bias ``[R, C]`` and the
-        inverse deviations ``[R, 1]`` in that of ``weight``.
+        ``x``; mean (0 without ``center``) and inverse deviation ``[R]`` in
+        that of ``weight``.
     """
-    normed = torch.empty_like(x, dtype=weight.dtype)
-    out = torch.empty_like(normed)
-    rstd = weight.new_empty(len(x), 1)
-    pieces = _pieces(x)
+    out = torch.empty_like(x)
+    mean, rstd = weight.new_zeros(2, len(x))
+    steps = pieces(x)
     # Written again and again: fresh memory would cost more than the sums.
-    buffer = weight.new_empty(min(pieces.step, len(x)), x.shape[1])
-    for first in pieces:
-        rows = slice(first, first + pieces.step)
-        wide, y = x[rows].to(weight.dtype), normed[rows]
-        square = buffer[:len(y)]
+    buffers = weight.new_empty(2, min(steps.step, len(x)), x.shape[1])
+    for first in steps:
+        rows = slice(first, first + steps.step)
+        wide = x[rows].to(weight.dtype)
+        y, square = buffers[:, :len(wide)]
         if center:
-            torch.sub(wide, (wide @ weight)[:, None], out=y)
-        else:
-            y.copy_(wide)
-        torch.mul(y, y, out=square)
-        torch.add(square @ weight, eps, out=rstd[rows, 0]).rsqrt_()
-        y.mul_(rstd[rows])
-        if gain is not None and bias is not None:
-            torch.addcmul(bias, y, gain, out=out[rows])
-        elif gain is not None:
-            torch.mul(y, gain, out=out[rows])
-        elif bias is not None:
-            torch.add(y, bias, out=out[rows])
-        else:
-            out[rows] = y
-    return out.to(x.dtype), normed, rstd
+            mean[rows] = wide @ weight
+            wide = torch.sub(wide, mean[rows, None], out=y)
+        torch.mul(wide, wide, out=square)
+        torch.add(square @ weight, eps, out=rstd[rows]).rsqrt_()
+        torch.mul(wide, rstd[rows, None], out=y)
+        _scaled(y, gain, bias, out[rows])
+    return out, mean, rstd
 
 
-def backward_rows(grad: Tensor, normed: Tensor, rstd: Tensor, weight: Tensor,
-                  gain: Optional[Tensor], eps: float, center: bool,
-                  dtype: torch.dtype) -> Tuple[Tensor, ...]:
+def _scaled(y: Tensor, gain: Optional[Tensor], bias: Optional[Tensor],
+            out: Tensor) -> None:
+    """Write ``y * gain + bias``, which may be in a wider dtype, to ``out``."""
+    wide = out if out.dtype == y.dtype else y
+    if gain is not None and bias is not None:
+        torch.addcmul(bias, y, gain, out=wide)
+    elif gain is not None:
+        torch.mul(y, gain, out=wide)
+    elif bias is not None:
+        torch.add(y, bias, out=wide)
+    else:
+        wide = y
+    if wide is not out:
+        out.copy_(wide)
+
+
+def backward_rows(grad: Tensor, x: Tensor, weight: Tensor,
+                  gain: Optional[Tensor], mean: Tensor, rstd: Tensor,
+                  eps: float, center: bool) -> Tuple[Tensor, ...]:
     """Gradients of :func:`forward_rows`.
 
-    With g = grad * gain, s = Σ_j g_j y_j and t = Σ_j g_j (0 without mean)::
+    With y the normalised rows, g = grad * gain, s = Σ_j g_j y_j and t = Σ_j g_j
+    (0 without mean)::
 
         dx_i = rstd * (g_i - w_i * (t + y_i * s))
         dm_i = Σ_rows (-½ (y_i² - v) s - y_i t) / Σm,  v = 1 - eps * rstd²
 
     Returns:
-        tuple[Tensor]: Of x ``[R, C]`` (in ``dtype``), of the masks times
-        their sum ``[C]``, of gain ``[C]`` and of bias ``[C]``.
+        tuple[Tensor]: Of x ``[R, C]`` in its dtype, of the masks times their
+        sum ``[C]``, of gain ``[C]`` and of bias ``[C]``.
     """
-    grad_x = torch.empty_like(normed)
+    grad_x = torch.empty_like(x)
     grad_mask, grad_gain, grad_bias = weight.new_zeros(3, len(weight))
     gain = torch.ones_like(weight) if gain is None else gain
-    pieces = _pieces(normed)
-    buffers = weight.new_empty(2, min(pieces.step, len(normed)), len(weight))
+    steps = pieces(x)
+    buffers = weight.new_empty(3, min(steps.step, len(x)), len(weight))
     ones = weight.new_ones(buffers.shape[1])
-    for first in pieces:
-        rows = slice(first, first + pieces.step)
-        g, y, scale = grad[rows].to(weight.dtype), normed[rows], rstd[rows]
+    for first in steps:
+        rows = slice(first, first + steps.step)
+        g, scale = grad[rows].to(weight.dtype), rstd[rows]
         sums = ones[:len(g)]  # a product with it adds up the rows
-        product, pull = buffers[:, :len(g)]
+        y, product, pull = buffers[:, :len(g)]
+        wide = x[rows].to(weight.dtype)
+        if center:
+            wide = torch.sub(wide, mean[rows, None], out=y)
+        torch.mul(wide, scale[:, None], out=y)
         torch.mul(g, y, out=product)
         s = product @ gain
         grad_gain += sums @ product
@@ -234,10 +246,11 @@ def backward_rows(grad: Tensor, normed: Tensor, rstd: Tensor, weight: Tensor,
             grad_mask -= t @ y / 2
         # ½ (y² s + y t) is half of y * pull; the other half of y t is above.
         grad_mask -= sums @ torch.mul(y, pull, out=product) / 2
-        grad_mask += s @ (1 - eps * scale[:, 0].square()) / 2
-        torch.mul(g, gain, out=grad_x[rows])
-        grad_x[rows].addcmul_(pull, weight, value=-1).mul_(scale)
-    return grad_x.to(dtype), grad_mask, grad_gain, grad_bias
+        grad_mask += s @ (1 - eps * scale.square()) / 2
+        torch.mul(g, gain, out=product).addcmul_(pull, weight, value=-1)
+        torch.mul(product, scale[:, None], out=y)
+        grad_x[rows] = y
+    return grad_x, grad_mask, grad_gain, grad_bias
 
 
 class MaskedLayerNorm(torch.autograd.Function):
@@ -247,7 +260,7 @@ class MaskedLayerNorm(torch.autograd.Function):
     def forward(ctx, x: Tensor, mask: Tensor, gain: Optional[Tensor],
                 bias: Optional[Tensor], eps: float, center: bool) -> Tensor:
         """Statistics in float32 at least, the result in the dtype of x."""
-        ctx.settings = eps, center, x.dtype, mask.dtype
+        ctx.settings = eps, center, mask.dtype
         ctx.kernels = kernels = _kernels(x)
         if kernels is not None:
             x, mask = x.contiguous(), mask.contiguous()
@@ -257,31 +270,29 @@ class MaskedLayerNorm(torch.autograd.Function):
             return out
         with torch.autocast(x.device.type, enabled=False):
             dtype = torch.promote_types(x.dtype, torch.float32)
-            total = mask.to(dtype).sum()
-            weight = mask.to(dtype) / total
-            gain = None if gain is None else gain.to(dtype)
-            bias = None if bias is None else bias.to(dtype)
-            out, normed, rstd = forward_rows(x, weight, gain, bias, eps,
-                                             center)
-        ctx.save_for_backward(normed, weight, total, rstd, gain, bias)
+            weight, gain, bias = (
+                None if part is None else part.to(dtype)
+                for part in (mask, gain, bias))
+            out, mean, rstd = forward_rows(x, weight / weight.sum(), gain,
+                                           bias, eps, center)
+        ctx.save_for_backward(x, weight, mean, rstd, gain, bias)
         return out
 
     @staticmethod
     def backward(ctx, grad: Tensor):
         """Gradients of x, mask, gain and bias."""
-        eps, center, dtype, mask_dtype = ctx.settings
-        *kept, rstd, gain, bias = ctx.saved_tensors
+        eps, center, mask_dtype = ctx.settings
+        x, mask, mean, rstd, gain, bias = ctx.saved_tensors
         if ctx.kernels is not None:
-            x, mask, mean = kept
             grad_x, sums = ctx.kernels.backward_rows(grad.contiguous(), x,
                                                      mask, gain, mean, rstd,
                                                      eps, center)
             grad_mask, grad_gain, grad_bias = sums
         else:
-            normed, weight, total = kept
             with torch.autocast(grad.device.type, enabled=False):
+                total = mask.sum()
                 grad_x, grad_mask, grad_gain, grad_bias = backward_rows(
-                    grad, normed, rstd, weight, gain, eps, center, dtype)
+                    grad, x, mask / total, gain, mean, rstd, eps, center)
                 grad_mask = grad_mask / total
         return (grad_x, grad_mask.to(mask_dtype),
                 None if gain is None else grad_gain.to(gain.dtype),

@@ -81,9 +81,12 @@ def test_who_decides_in_a_few_words():
     assert short.decides.startswith('40% of the cut was done by the proj')
     alone = replace(rounded, from_resource_only=.01)
     assert alone.decides.startswith('The resource alone decided')
-    # So near to the resource's that it is not said to be the task's.
+    # The even network may be what the resource alone gives.
     same = replace(rounded, from_resource_only=0., from_even=0.)
-    assert same.decides.startswith('40% of the cut was done by the proj')
+    assert same.decides.startswith('The resource alone decided')
+    # Where nothing is cut, all structures are the same.
+    whole = replace(SOUND, from_resource_only=0., from_even=0., cut=False)
+    assert whole.decides == 'the task'
 
 
 def test_rounding_is_no_short_search():

@@ -131,6 +131,47 @@ def test_the_table_goes_on_where_it_was(language, tmp_path, repo, run):
     assert f'({sum(differ) / 2:+.2f} ± {error:.2f})' in row
     with pytest.raises(SystemExit, match='of other settings'):
         run(*command, '--seeds', 0, '--lr', .1)
+    # A file of a version without one of the settings: as it is by default.
+    before['settings'].pop('search_lr')
+    (out / 'results.json').write_text(json.dumps(before))
+    run(*command, '--seeds', 0, '--rows', 'searched')
+    with pytest.raises(SystemExit, match='of other settings'):
+        run(*command, '--seeds', 0, '--search-lr', .1)
+
+
+def test_a_task_without_right_answers_is_refused_first(language, tmp_path,
+                                                       repo, run, monkeypatch):
+    lm_eval = pytest.importorskip('lm_eval.tasks', reason='asks the tasks')
+    (tmp_path / 'a.jsonl').write_text(
+        json.dumps(dict(query='w1', choices=['w2', 'w3'], gold=0)))
+    known = lm_eval.get_task_dict
+
+    def scoreless(names, manager):
+        found = known(names, manager)
+        for task in found.values():
+            monkeypatch.setattr(task, 'aggregation', lambda: dict(bleu=0))
+        return found
+
+    monkeypatch.setattr(lm_eval, 'get_task_dict', scoreless)
+    out = tmp_path / 'out'
+    with pytest.raises(SystemExit, match='a: no share of right answers'):
+        run(repo / 'tools' / 'language_table.py', language, out, '--train',
+            language / 'text.txt', '--length', 16, '--choices',
+            f'a={tmp_path / "a.jsonl"}')
+    assert not (out / 'adapted.pt').exists(), 'before anything is trained'
+
+
+def test_a_step_is_timed(language, tmp_path, repo, run):
+    """How fast it is, is not tested; adapters need the package peft."""
+    printed = run(repo / 'tools' / 'benchmark_language.py', '--hidden', 64,
+                  '--layers', 2, '--words', 30, '--batch', 1, '--length', 8,
+                  '--rounds', 1, '--warmup', 0, '--json',
+                  tmp_path / 'found.json')
+    found = json.loads((tmp_path / 'found.json').read_text())
+    assert set(found) >= {'weights', 'rest', 'checkpointing'}
+    assert all(f'{mode} ' in printed for mode in found)
+    for one in found.values():
+        assert one['ratio'] > 0 and one['kept'] >= 1
 
 
 def test_tasks_are_asked_by_the_harness(language, tmp_path, repo, run):

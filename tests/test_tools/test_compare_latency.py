@@ -79,3 +79,10 @@ def test_every_row_fills_the_same_latency(tool, tmp_path, capsys):
         patch.setattr(tool.Comparison, 'state', lambda *_: None)
         tool.main(command)
     assert json.loads((out / 'results.json').read_text()) == result
+    # nor lost, where only some rows are asked for
+    (out / 'elsewhere').rename(out / 'searches')
+    tool.main([str(file), '--out', str(out), '--rows', 'even'])
+    again = json.loads((out / 'results.json').read_text())
+    assert again['times'] == result['times']
+    assert sorted(map(tool.name_of, again['runs'])) == sorted(
+        map(tool.name_of, result['runs']))

@@ -98,6 +98,7 @@ class Wider(Net):
 
 def test_a_row_has_a_supernet_of_its_own(bench):
     made = bench(after='none', supernet=Wider)
+    assert made.settings(made.experiment.rows[0])['budget_of'] == 'Net'
     plain_row = bench(after='none').experiment.rows[0]
     record = made.run(RUN)
     assert record['macs'] == 15 + 10 and record['amount'] == 5
@@ -157,8 +158,13 @@ def test_plan_goes_seed_by_seed(bench):
     assert Run('a b', '90%', 4).name == 'a_b__90pct__s4'
 
 
-def test_versions_name_what_was_run():
+def test_versions_name_what_was_run(monkeypatch):
     assert versions()['torch'] == torch.__version__
+    asked = []
+    monkeypatch.setattr(runs, '_git',
+                        lambda *words: asked.append(words) or 'abc')
+    assert versions()['commit'] == 'abc+changes'
+    assert all(words[-2:] == ('.', ':(top)tools/compare') for words in asked)
 
 
 def test_rows_that_differ_in_what_follows_share_a_search(bench):

@@ -120,6 +120,9 @@ class Bench:
             amp=self.machine.amp)
         if self.machine.device != 'cpu':
             found['device'] = self.machine.device
+        if row.supernet is not None:
+            # Budgets that are shares are shares of this one.
+            found['budget_of'] = experiment.network
         if row.method == 'dms':
             # A default that changes makes another search.
             found['defaults'] = dict(fall=FALL, harden=HARDEN)
@@ -287,9 +290,10 @@ def versions(device: str = 'cpu') -> Dict[str, str]:
     if torch.device(device).type == 'cuda':
         found['gpu'] = torch.cuda.get_device_name(device)
     # Empty where the package is no part of a repository.
-    commit = _git('log', '-1', '--format=%h', '--', '.')
+    parts = '.', ':(top)tools/compare'  # what searches, and what compares
+    commit = _git('log', '-1', '--format=%h', '--', *parts)
     if commit:
-        changed = _git('status', '--porcelain', '--', '.')
+        changed = _git('status', '--porcelain', '--', *parts)
         found['commit'] = commit + ('+changes' if changed else '')
     return found
 
