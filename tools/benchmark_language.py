@@ -45,7 +45,9 @@ class Side:
         search (Search, optional): Of the model.
     """
 
-    def __init__(self, model: nn.Module, words: torch.Tensor,
+    def __init__(self,
+                 model: nn.Module,
+                 words: torch.Tensor,
                  search: Search = None) -> None:
         self.model, self.words, self.search = model.train(), words, search
         self.optimizer = torch.optim.AdamW(
@@ -137,7 +139,12 @@ def main() -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, value in dict(
-            hidden=384, layers=10, words=4096, batch=8, length=256, rounds=20,
+            hidden=384,
+            layers=10,
+            words=4096,
+            batch=8,
+            length=256,
+            rounds=20,
             warmup=3).items():
         parser.add_argument(f'--{name}', type=int, default=value)
     parser.add_argument('--modes', nargs='+', choices=MODES, default=MODES)

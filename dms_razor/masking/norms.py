@@ -270,9 +270,8 @@ class MaskedLayerNorm(torch.autograd.Function):
             return out
         with torch.autocast(x.device.type, enabled=False):
             dtype = torch.promote_types(x.dtype, torch.float32)
-            weight, gain, bias = (
-                None if part is None else part.to(dtype)
-                for part in (mask, gain, bias))
+            weight, gain, bias = (None if part is None else part.to(dtype)
+                                  for part in (mask, gain, bias))
             out, mean, rstd = forward_rows(x, weight / weight.sum(), gain,
                                            bias, eps, center)
         ctx.save_for_backward(x, weight, mean, rstd, gain, bias)
