@@ -7,9 +7,10 @@ step again. Searched are heads and feed-forward widths, as in the paper, of a
 Llama of random weights, 20 M parameters by default, under its parameters.
 
 Of weights that train, of LoRA in all linear layers (with the package peft), of
-linear layers that rest while the embedding and the norms train, and of gradient
-checkpointing: the ratio of a search step to a plain one and that of the two plain ones (medians over the
-rounds), and the bytes that are kept for the backward pass, search over plain.
+linear layers that rest while the embedding and the norms train, and of
+gradient checkpointing: the ratio of a search step to a plain one and that of
+the two plain ones (medians over the rounds), and the bytes that are kept for
+the backward pass, search over plain.
 """
 import argparse
 import copy

@@ -210,8 +210,8 @@ def backward_rows(grad: Tensor, x: Tensor, weight: Tensor,
                   eps: float, center: bool) -> Tuple[Tensor, ...]:
     """Gradients of :func:`forward_rows`.
 
-    With y the normalised rows, g = grad * gain, s = Σ_j g_j y_j and t = Σ_j g_j
-    (0 without mean)::
+    With y the normalised rows, g = grad * gain, s = Σ_j g_j y_j and
+    t = Σ_j g_j (0 without mean)::
 
         dx_i = rstd * (g_i - w_i * (t + y_i * s))
         dm_i = Σ_rows (-½ (y_i² - v) s - y_i t) / Σm,  v = 1 - eps * rstd²
