@@ -179,6 +179,23 @@ def refuse_unreadable(model: nn.Module) -> None:
             raise ValueError(
                 f'{part} is lazy: its weights have no shape yet. Run the '
                 'network once on an example input before the search')
+        if is_quantised(module):
+            raise ValueError(
+                f'{part} holds quantised weights, packed numbers in which no '
+                'channel is to be found. Search the network in floating '
+                'point, with LoRA where memory is short, and quantise what '
+                'comes out')
+
+
+def is_quantised(module: nn.Module) -> bool:
+    """Whether a module's own weights are whole numbers.
+
+    Of bitsandbytes a parameter; of GPTQ and AWQ the buffer ``qweight``.
+    """
+    own = [*module._parameters.values(), module._buffers.get('qweight')]
+    return any(
+        x is not None and not (x.is_floating_point() or x.is_complex())
+        for x in own)
 
 
 def record(

@@ -43,6 +43,17 @@ def units(**options):
     return begin(units={'body.0': options})
 
 
+def packed(in_buffer):
+    """The small network with whole numbers for weights: of bitsandbytes a
+    parameter, of GPTQ and AWQ a buffer."""
+    net, numbers = Small(), torch.zeros(16, 1, dtype=torch.uint8)
+    if in_buffer:
+        net.head.register_buffer('qweight', numbers.int())
+    else:
+        net.head.weight = nn.Parameter(numbers, requires_grad=False)
+    return net
+
+
 #: The search of the second table; it is not changed by a mistake.
 SEARCH = begin()
 
@@ -140,6 +151,10 @@ BEFORE = {
                  'search the network that it was made from'),
     'lazy': (lambda: begin(model=nn.Sequential(nn.LazyLinear(4))), 'lazy',
              'Run the network once'),
+    'of 4 bits': (lambda: begin(model=packed(False)), '"head"',
+                  'quantise what comes out'),
+    'of 4 bits in a buffer': (lambda: begin(model=packed(True)), '"head"',
+                              'quantise what comes out'),
     'misspelt argument of trace': (lambda: trace(Small(), IMAGES, widths=True),
                                    '"widths"', 'did you mean "width"'),
 }

@@ -13,7 +13,7 @@ import json
 import statistics
 import sys
 from pathlib import Path
-from typing import Any, Dict, List, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import torch
 from _detection import CocoFolder, DataError, DetectorRecipe, detector_recipe
@@ -111,7 +111,7 @@ def main() -> None:
             flip=True,
             latency_table=args.latency_table)
         measured = None if args.latency_table is None else measure_table(
-            recipe, args.threads[0] if args.threads else 1)
+            recipe, *args.threads[:1])
         keep_apart(
             work_dir,
             dict(
@@ -140,8 +140,14 @@ def main() -> None:
         f'one image of {args.size} x {args.size}.')
 
 
-def measure_table(recipe: DetectorRecipe, threads: int) -> str:
+def measure_table(recipe: DetectorRecipe,
+                  threads: Optional[int] = None) -> str:
     """Measure what a search under latency needs, unless it is there.
+
+    Args:
+        recipe (DetectorRecipe): Of the searches.
+        threads (int, optional): Those of the table, by default one thread
+            where it is measured, and any where it is there.
 
     Returns:
         str: The table's checksum.
@@ -160,10 +166,10 @@ def measure_table(recipe: DetectorRecipe, threads: int) -> str:
         with logged(recipe.work_dir / 'search'):
             recipe.before_search(cfg, 0)
             model, space = space_of_config(cfg)
-        measure(model, space, Here(Setting('onnxruntime', threads)), path)
+        measure(model, space, Here(Setting('onnxruntime', threads or 1)), path)
     table = read_table(path)
     there = table['setting']['threads']
-    if there != threads:
+    if there != (threads or there):
         raise SettingsError(
             f'{path} was measured with {there} threads, and --threads begins '
             f'with {threads}: begin with {there}, or name another table')

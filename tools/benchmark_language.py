@@ -155,6 +155,9 @@ def main() -> None:
         help='search the hidden size and the depth, too')
     parser.add_argument('--json', metavar='FILE')
     args = parser.parse_args()
+    if min(args.rounds, args.layers, args.batch) < 1 or args.hidden % 64:
+        parser.error('give at least one round, layer and text, and a hidden '
+                     'size of heads of 64 dims')
     if transformers is None:
         sys.exit('pip install .[llm] first: this needs transformers')
     found = {}
@@ -166,6 +169,8 @@ def main() -> None:
         print(f'{mode:<14} {one["parameters"]:,} parameters, a plain step '
               f'{one["plain_s"]:.3f} s: search / plain {one["ratio"]:.3f}, '
               f'control {one["control"]:.3f}, kept {one["kept"]:.4f}')
+    if not found:
+        sys.exit(1)
     if args.json:
         Path(args.json).write_text(json.dumps(found, indent=1) + '\n')
 

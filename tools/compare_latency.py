@@ -331,12 +331,12 @@ def main(arguments: Optional[List[str]] = None) -> None:
                           folder, args.target, args.divisor)
     compared.make_table()
     plan = [(row, seed) for seed in args.seeds for row in args.rows]
-    if args.until == 'train':
-        plan += [one for one in finished(folder) if one not in plan]
     for row, seed in plan:
         compared.state(SHARED.get(row, row), seed)
     if args.until == 'search':
         return
+    if args.until == 'train':
+        plan += [one for one in finished(folder) if one not in plan]
     runs = [
         kept(folder / 'filled' / f'{row}_s{seed}.json',
              partial(compared.fill, row, seed)) for row, seed in plan

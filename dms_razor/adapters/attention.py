@@ -16,7 +16,9 @@ from torch import Tensor
 
 from .registry import register_slim
 
-_compiling = getattr(torch.compiler, 'is_compiling', bool)  # from torch 2.2
+# From torch 2.2 and 2.7; where they are missing, always False.
+_compiling = getattr(torch.compiler, 'is_compiling', bool)
+_exporting = getattr(torch.compiler, 'is_exporting', bool)
 
 
 def split_heads(qkv: Tensor, heads: int, qk_dims: int, v_dims: int):
@@ -55,9 +57,12 @@ def attend(q: Tensor,
         Tensor: ``[B, heads, L, v]``.
     """
     # ONNX has no such kernels and would multiply zeros, and who counts MACs
-    # traces the network or switches the kernels off.
-    fused = not torch.jit.is_tracing() and (
-        _compiling() or torch.backends.cuda.flash_sdp_enabled())
+    # traces the network or switches the kernels off. With dropout a CPU has
+    # none either.
+    fused = not torch.jit.is_tracing() and not _exporting() and (
+        _compiling()
+        or torch.backends.cuda.flash_sdp_enabled()) and (dropout == 0
+                                                         or q.is_cuda)
     most = max(dims) if fused else 0
     q, k, v = (F.pad(x, (0, most - own)) if own < most else x
                for x, own in zip((q, k, v), (dims[0], *dims)))

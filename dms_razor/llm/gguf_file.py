@@ -13,10 +13,12 @@ import os
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Tuple, Union
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ..errors import SubnetError
+from ..masking.layers import MaskedLayer
 from ..subnet.export import Export
 from .folder import FamilyError, family_of, kept_layers, renumbered, sizes_of
 from .vocabulary import write_vocabulary
@@ -28,6 +30,8 @@ except ImportError:  # an extra of dms_razor
 
 #: What llama.cpp computes as it does a Llama, with biases or without.
 FAMILIES = ('llama', 'mistral', 'qwen2')
+#: Kinds of rotary positions that are the same in every text.
+POSITIONS = ('default', 'linear', 'llama3', 'yarn')
 #: Names of the types of numbers that can be written.
 TYPES = ('f32', 'f16', 'bf16', 'q8_0')
 
@@ -68,7 +72,8 @@ def write_gguf(model: Union[Export, nn.Module],
         raise ImportError('GGUF files need the package gguf: pip install gguf')
     if dtype not in TYPES:
         raise ValueError(f'dtype={dtype!r}: give one of {", ".join(TYPES)}')
-    file, part = Path(file), Path(f'{file}.part')
+    file = Path(file)
+    part = file.with_name(f'.{file.name}.{os.getpid()}.part')
     if file.exists():
         raise FileExistsError(f'{file} is there already: name a new file')
     model = model.model if isinstance(model, Export) else model
@@ -81,7 +86,6 @@ def write_gguf(model: Union[Export, nn.Module],
         parameters=sum(p.numel() for p in model.parameters()),
         vocabulary='none')
     tensors = dict(_tensors(model, layers, told['architecture']))
-    file.parent.mkdir(parents=True, exist_ok=True)
     try:
         told['vocabulary'] = _write(part, model, told, tensors, tokenizer,
                                     dtype, pre)
@@ -102,7 +106,13 @@ def _write(file: Path, model: nn.Module, told: Dict[str, Any],
     kinds = {name: _kind(tensor, dtype) for name, tensor in tensors.items()}
     for name, tensor in tensors.items():
         array = gguf.quants.quantize(tensor.numpy(), kinds[name])
+        if not np.isfinite(gguf.quants.dequantize(array, kinds[name])).all():
+            raise SubnetError(
+                f'"{name}" has numbers that are not finite or too large for '
+                f"{dtype}: write dtype='bf16' or 'f32', if the network's own "
+                'are finite')
         writer.add_tensor(name, array, raw_dtype=kinds[name])
+    file.parent.mkdir(parents=True, exist_ok=True)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -113,10 +123,16 @@ def _write(file: Path, model: nn.Module, told: Dict[str, Any],
 
 def _known(model: nn.Module) -> str:
     """The family of a network that can be written."""
+    if any(isinstance(part, MaskedLayer) for part in model.modules()):
+        raise FamilyError('this network is being searched: write what '
+                          'search.export(...) returns')
     family, config = family_of(model), model.config
-    why = None
+    why, positions = None, _positions(config)
     if family not in FAMILIES:
         why = 'its layers have more than those of a Llama'
+    elif positions.get('rope_type', 'default') not in POSITIONS:
+        why = (f'its rotary positions are "{positions["rope_type"]}", which '
+               'change with the length of the text')
     elif getattr(config, 'sliding_window', None) and getattr(
             config, 'use_sliding_window', True):
         why = 'its attention has a sliding window'
@@ -129,10 +145,19 @@ def _known(model: nn.Module) -> str:
     if why is not None:
         raise FamilyError(
             f'{type(model).__name__} cannot be written as a GGUF file: {why}. '
-            f'Written are {", ".join(FAMILIES)}. One with layers that are all '
-            "alike (layers='tied') is a plain folder by write_folder, which "
-            "llama.cpp's own convert_hf_to_gguf.py reads")
+            f'Written are {", ".join(FAMILIES)}, as llama.cpp computes them. '
+            "Its own convert_hf_to_gguf.py may read the folder of "
+            "write_folder, where layers are all alike (layers='tied'); that "
+            'was not tried')
     return family
+
+
+def _positions(config: Any) -> Dict[str, Any]:
+    """What a configuration says of rotary positions, by version."""
+    found = getattr(config, 'rope_parameters', None) or getattr(
+        config, 'rope_scaling', None) or {}
+    return dict(
+        found, rope_type=found.get('rope_type', found.get('type', 'default')))
 
 
 def _write_numbers(writer: Any, model: nn.Module,
@@ -167,7 +192,7 @@ def _write_numbers(writer: Any, model: nn.Module,
 
 def _base(config: Any) -> float:
     """The base of the rotary positions, by version of transformers."""
-    own = getattr(config, 'rope_parameters', None) or {}
+    own = _positions(config)
     return float(own.get('rope_theta', getattr(config, 'rope_theta', 1e4)))
 
 
@@ -206,10 +231,11 @@ def _interleaved(rows: Tensor, dims: int) -> Tensor:
 def _frequency_factors(model: nn.Module, dims: int) -> Optional[Tensor]:
     """By how much each frequency of the positions is divided, None for 1."""
     plain = _base(model.config)**-(torch.arange(0, dims, 2).double() / dims)
-    factors = plain / model.model.rotary_emb.inv_freq.detach().cpu().double()
-    if factors.shape != plain.shape:
+    own = model.model.rotary_emb.inv_freq.detach().cpu().double()
+    if own.shape != plain.shape:
         raise FamilyError('only some dims of its heads are rotated, which '
                           'llama.cpp does not take for a Llama')
+    factors = plain / own
     near = torch.allclose(factors, torch.ones_like(factors), rtol=1e-4)
     return None if near else factors.float()
 

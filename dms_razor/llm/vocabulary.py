@@ -17,7 +17,7 @@ try:
 except ImportError:  # an extra of dms_razor
     gguf = None
 
-_LAST = -1e6  # score of what is never joined
+_LAST = -1e6  # score of what no join is listed for
 
 
 def write_vocabulary(writer: Any, tokenizer: Optional[Any], size: int,
@@ -69,8 +69,9 @@ def write_vocabulary(writer: Any, tokenizer: Optional[Any], size: int,
         writer.add_token_merges([' '.join(one) for one in joins])
     else:
         writer.add_token_scores(_scores(tokens, joins))
-        writer.add_add_space_prefix('"Prepend"' in text
-                                    or '"prepend_scheme": "' in text)
+        writer.add_add_space_prefix(
+            '"Prepend"' in text or any(f'"prepend_scheme": "{when}"' in text
+                                       for when in ('first', 'always')))
     writer.add_token_types(types)
     _write_special(writer, tokenizer)
     return 'bpe' if in_bytes else 'spm'
@@ -79,6 +80,15 @@ def write_vocabulary(writer: Any, tokenizer: Optional[Any], size: int,
 def _tokens(parts: Dict[str, Any], size: int) -> Tuple[List[str], List[int]]:
     """Tokens by number, and what each of them is."""
     kinds, unknown = gguf.TokenType, parts['model'].get('unk_token')
+    most = max([
+        *parts['model']['vocab'].values(),
+        *(added['id'] for added in parts['added_tokens'])
+    ])
+    if most >= size:
+        raise FamilyError(
+            f'the tokenizer has a token of number {most}, the network knows '
+            f'{size}: give the tokenizer of this network, or resize its '
+            'embedding (model.resize_token_embeddings)')
     tokens = [f'[UNUSED{n}]' for n in range(size)]
     types = [int(kinds.UNUSED)] * size
     for token, number in parts['model']['vocab'].items():
@@ -112,7 +122,7 @@ def _write_special(writer: Any, tokenizer: Any) -> None:
     for name, place in (('bos', 0), ('eos', -1)):
         number = getattr(tokenizer, f'{name}_token_id', None)
         getattr(writer, f'add_add_{name}_token')(
-            number is not None and words[place] == number)
+            number is not None and bool(words) and words[place] == number)
     template = getattr(tokenizer, 'chat_template', None)
     if isinstance(template, str):
         writer.add_chat_template(template)

@@ -15,14 +15,24 @@ class MaskedInput(torch.autograd.Function):
     """``x * mask`` of ``[R, C]`` and ``[C]``."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, mask: Tensor) -> Tensor:
+    def forward(x: Tensor, mask: Tensor) -> Tensor:
         """In the dtype of x."""
-        ctx.save_for_backward(x, mask)
         return x * mask
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        """Keep both."""
+        ctx.save_for_backward(*inputs)
 
     @staticmethod
     def backward(ctx, grad: Tensor):
         """Gradients of x and mask."""
+        with torch.autocast(grad.device.type, enabled=False):
+            return MaskedInput.gradients(ctx, grad)
+
+    @staticmethod
+    def gradients(ctx, grad: Tensor):
+        """The same, in the dtype of x."""
         x, mask = ctx.saved_tensors
         of_x, of_mask = ctx.needs_input_grad
         if torch.is_grad_enabled() or not of_mask:  # to be derived once more

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hf_nets import exported, language, numbers, tokenizer
 
+from dms_razor import Search
 from dms_razor.llm import FamilyError, write_folder, write_gguf
 from dms_razor.subnet import SubnetError
 
@@ -113,6 +114,10 @@ def test_types_of_numbers(tmp_path, dtype, error):
     ('Mistral', dict(sliding_window=4), 'sliding window'),
     ('Llama', dict(hidden_act='gelu'), 'activation is gelu'),
     ('Llama', dict(mlp_bias=True), 'feed-forward networks have biases'),
+    ('Llama',
+     dict(
+         rope_parameters=dict(rope_theta=1e4, rope_type='dynamic', factor=2.)),
+     '"dynamic"'),
 ])
 def test_what_llama_cpp_would_compute_otherwise(tmp_path, family, settings,
                                                 message):
@@ -136,6 +141,32 @@ def test_bad_arguments(tmp_path, monkeypatch):
     with pytest.raises(FileExistsError):
         write_gguf(model, file)
     assert file.read_text() == 'of somebody'
+
+
+def test_a_network_that_is_being_searched(tmp_path):
+    model = language()
+    Search(model, dict(input_ids=torch.tensor([WORDS])), '60%', total_steps=9)
+    with pytest.raises(FamilyError, match='is being searched'):
+        write_gguf(model, tmp_path / 'net.gguf')
+
+
+@pytest.mark.parametrize('number', [7e4, float('nan')])
+def test_what_a_type_cannot_hold(tmp_path, number):
+    model = language()
+    with torch.no_grad():
+        model.model.layers[1].mlp.up_proj.weight[3, 4] = number
+    with pytest.raises(SubnetError, match='blk.1.ffn_up.weight" has numbers'):
+        write_gguf(model, tmp_path / 'deep' / 'net.gguf')
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_of_another_is_left_alone(tmp_path):
+    other = tmp_path / 'net.gguf.part'
+    other.write_text('of somebody')
+    write_gguf(language(), tmp_path / 'net.gguf')
+    assert other.read_text() == 'of somebody'
+    assert sorted(
+        p.name for p in tmp_path.iterdir()) == ['net.gguf', 'net.gguf.part']
 
 
 def word_level():

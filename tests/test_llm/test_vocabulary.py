@@ -51,3 +51,24 @@ def test_a_tokenizer_of_bytes(tmp_path):
     assert found['tokenizer.ggml.model'] == 'gpt2'
     assert found['tokenizer.ggml.pre'] == 'gpt-2'
     assert found['tokenizer.ggml.merges'] == ['a b', 'ab c', 'b c']
+
+
+def test_a_tokenizer_of_another_network(tmp_path):
+    words = tokenizer()
+    words.add_tokens([f'w{n}' for n in range(60)])
+    with pytest.raises(FamilyError, match='the network knows 53'):
+        write_gguf(language(), tmp_path / 'net.gguf', words)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('scheme, space', [('never', False), ('first', True),
+                                           ('always', True)])
+def test_whether_text_begins_with_a_space(tmp_path, scheme, space):
+    from tokenizers import normalizers, pre_tokenizers
+    words = tokenizer()
+    words.backend_tokenizer.normalizer = normalizers.NFC()
+    words.backend_tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(
+        prepend_scheme=scheme)
+    write_gguf(language(), tmp_path / 'net.gguf', words)
+    found = numbers(tmp_path / 'net.gguf')
+    assert found['tokenizer.ggml.add_space_prefix'] is space

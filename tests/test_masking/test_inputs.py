@@ -50,3 +50,20 @@ def test_what_is_multiplied_plainly():
     assert masked_input(low, torch.ones(7).bfloat16()).dtype == torch.bfloat16
     own = masked_input(*tensors()).grad_fn.next_functions[0][0]
     assert type(own).__name__.startswith(MaskedInput.__name__)
+
+
+def test_autocast_does_not_round_the_sums():
+    """Those of 4096 rows, in a backward pass inside autocast."""
+    torch.manual_seed(0)
+    x = torch.randn(4096, 7)
+    mask = torch.rand(7).requires_grad_()
+    with torch.autocast('cpu', torch.bfloat16):
+        masked_input(x, mask).square().sum().backward()
+    expected = (2 * x.double().square() * mask.double()).sum(0)
+    torch.testing.assert_close(mask.grad.double(), expected, rtol=1e-4, atol=0)
+
+
+def test_a_functional_gradient():
+    x, mask = (tensor.detach() for tensor in tensors())
+    found = torch.func.grad(lambda m: masked_input(x, m).square().sum())(mask)
+    torch.testing.assert_close(found, 2 * (x.square().sum((0, 1)) * mask))
