@@ -22,12 +22,6 @@ from .core.resource import ResourceModel
 from .core.steps import costly_widths
 from .errors import SubnetError
 
-UNCOUNTED = (
-    'memory does not count what nn.MultiheadAttention holds while it runs '
-    '(queries, keys, values and their sums). Where its feed-forward networks '
-    'become so narrow that attention holds the peak, the exported network '
-    'takes more than the budget')
-
 
 @dataclass(frozen=True, eq=False)
 class MaskSite:
@@ -255,10 +249,6 @@ class Space:
                            poor_fit(resource, table)) if table else ():
                 if advice:
                     warnings.warn(advice, stacklevel=3)
-        fused = {'in_proj_weight', 'q_proj_weight'}
-        if 'memory' in metrics and any(site.tensor in fused
-                                       for site in self.mask_sites):
-            warnings.warn(UNCOUNTED, stacklevel=3)
         hidden = set(metrics) - set(resource.metrics)
         if hidden:
             resource = resource.showing(hidden)

@@ -1,13 +1,8 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """Metrics that are counted on demand, searched under."""
-import warnings
-
 import pytest
 import torch
-from torch import nn
 from toy_nets import make_search, plain_data, plain_net, train
-
-from dms_razor import Search
 
 
 def test_bytes_of_the_parameters():
@@ -55,33 +50,3 @@ def test_the_gradient_of_a_peak_is_that_of_its_moment():
             for s in (1, -1))
         assert float(slope[unit]) == pytest.approx(
             (up - down) / 2e-4, abs=1e-3)
-
-
-class Attends(nn.Module):
-    """nn.MultiheadAttention, or a product that is seen."""
-
-    def __init__(self, fused):
-        super().__init__()
-        self.fused, self.inner = fused, nn.Linear(12, 16)
-        self.attention = nn.MultiheadAttention(12, 3, batch_first=True)
-        self.outer = nn.Linear(16, 12)
-
-    def forward(self, x):
-        if self.fused:
-            x = x + self.attention(x, x, x, need_weights=False)[0]
-        return self.outer(self.inner(x).relu())
-
-
-@pytest.mark.parametrize('fused', [True, False])
-def test_attention_that_is_not_counted_is_told(fused):
-    with warnings.catch_warnings(record=True) as seen:
-        warnings.simplefilter('always')
-        Search(
-            Attends(fused),
-            torch.randn(1, 5, 12),
-            .6,
-            metric='memory',
-            total_steps=9,
-            check=False)
-    told = any('nn.MultiheadAttention holds' in str(w.message) for w in seen)
-    assert told is fused

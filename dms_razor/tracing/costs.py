@@ -2,7 +2,7 @@
 """The closed form of a network's MACs and parameters, from the trace."""
 from dataclasses import replace
 from math import prod
-from typing import Dict, List, Tuple
+from typing import Dict, List, Optional, Tuple, Union
 
 import torch
 from torch import Tensor
@@ -82,7 +82,10 @@ class CostBuilder:
         """Whether queries and values of an attention may get other dims."""
         layout, found = self.layout, []
         for labels in (storage.labels, storage.unlike):
-            index = self.elements.index(core(labels).flatten()).unique()
+            labels = self._labels(storage.path, labels)
+            if labels is None:
+                return False
+            index = self.elements.index(labels).unique()
             units = layout.unit_of_element[index[index >= 0]].unique()
             found.append({
                 unit
@@ -99,18 +102,29 @@ class CostBuilder:
                              ()),
                 metric='traffic')
             for storage in self.recorder.lifetimes.storages
-            if storage.unlike is None
+            if not storage.inner
         ]
 
     def _memory(self, storage, blocks: Tuple[int, ...],
                 moments: Tuple[int, ...]) -> Cost:
         size, axes = storage.size / self.recorder.batch_size, ()
-        if storage.labels is not None:
-            index = self.elements.index(core(storage.labels).flatten())
+        labels = self._labels(storage.path, storage.labels)
+        if labels is not None:
+            index = self.elements.index(labels)
             axes = (self._axis(index), )
             size /= len(index)
         return Cost(storage.path, 'activation', 'memory', size, axes, blocks,
                     moments)
+
+    def _labels(self, path: str, labels: Union[None, str,
+                                               Tensor]) -> Optional[Tensor]:
+        """Labels of a storage, flat; None for a constant."""
+        if isinstance(labels, str):
+            fact = next(
+                (one for one in self.sites.attention if one.module == path),
+                None)
+            return None if fact is None else getattr(fact, labels).flatten()
+        return None if labels is None else core(labels).flatten()
 
     def _macs(self, op) -> Cost:
         indices = [self.elements.index(labels) for labels in op.axes]

@@ -11,7 +11,8 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from itertools import islice, product
 from math import prod
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Set, Tuple
+from typing import (Any, Callable, Dict, List, NamedTuple, Optional, Set,
+                    Tuple, Union)
 
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
@@ -39,11 +40,13 @@ class Output(NamedTuple):
 class Noted(NamedTuple):
     """One call of a PyTorch function: in which module, and what came out.
 
-    Of attention also what went in: queries, keys and values.
+    Of attention also what went in: queries, keys and values, or
+    what :func:`_multihead` tells of a whole one.
     """
     path: str
     outputs: List[Output]
     heads: Optional[List[Output]] = None
+    whole: Optional[Dict[str, int]] = None
 
 
 @dataclass
@@ -52,15 +55,20 @@ class Storage:
 
     Attributes:
         path (str): Path of the module that was running.
-        labels (Tensor, optional): What is in it, None for a constant.
+        labels (Tensor | str, optional): What is in it, None for a constant;
+            or which of the labels of the module's
+            :class:`~dms_razor.tracing.facts.Heads`.
         size (int): In bytes.
-        unlike (Tensor, optional): What is in another tensor; the storage is
-            taken only where the two have other dims, see :func:`_padded`.
+        unlike (Tensor | str, optional): What is in another tensor; the
+            storage is taken only where the two have other dims, see
+            :func:`_padded`.
+        inner (bool): Whether it comes and goes within one operation.
     """
     path: str
-    labels: Optional[Tensor]
+    labels: Union[None, str, Tensor]
     size: int
-    unlike: Optional[Tensor] = None
+    unlike: Union[None, str, Tensor] = None
+    inner: bool = False
 
 
 @dataclass
@@ -211,7 +219,8 @@ class _Notes(TorchFunctionMode):
         heads = _heads(func, args, kwargs or {})
         self.calls.append(
             Noted(path, [self._output(tensor) for tensor in _tensors(out)],
-                  heads and [self._output(tensor) for tensor in heads]))
+                  heads and [self._output(tensor) for tensor in heads],
+                  _multihead(func, args, kwargs or {})))
         return out
 
     def _output(self, tensor: Tensor) -> Output:
@@ -255,12 +264,19 @@ class _Watch(TorchFunctionMode):
                     Storage(call.path, output.labels, storage.nbytes()))
             self.of_node[output.node] = self._alive[address][1]
         live = {number for _, number in self._alive.values()}
+        inside = []
         if call.heads is not None:
-            own = self.of_node.get(call.outputs[0].node)
-            for storage, gone in _padded(call, out.element_size(), own):
-                self.moments.append(
-                    Moment(call.path, live - gone | {len(self.storages)}))
-                self.storages.append(storage)
+            inside = _padded(call, tensors[0].element_size())
+        elif call.whole is not None:
+            inside = _multihead_storages(call)
+        own = self.of_node.get(call.outputs[0].node) if inside else None
+        for storages, with_result in inside:
+            first = len(self.storages)
+            self.storages += storages
+            self.moments.append(
+                Moment(
+                    call.path, live - (set() if with_result else {own})
+                    | {*range(first, len(self.storages))}))
         self.moments.append(Moment(call.path, live))
         return out
 
@@ -280,8 +296,11 @@ def _heads(func: Callable, args: Tuple,
     return [*args[:3], *(kwargs[name] for name in names[len(args):])]
 
 
-def _padded(call: Noted, number: int,
-            own: Optional[int]) -> List[Tuple[Storage, Set[int]]]:
+#: Storages that are there inside an operation, and whether its result is too.
+Inside = List[Tuple[List[Storage], bool]]
+
+
+def _padded(call: Noted, number: int) -> Inside:
     """What attention takes where queries and values come to other dims.
 
     An exported layer fills up the fewer dims, see
@@ -291,19 +310,60 @@ def _padded(call: Noted, number: int,
     Args:
         call (Noted): The call of the attention.
         number (int): Bytes of a number.
-        own (int, optional): The storage of its result.
-
-    Returns:
-        list[tuple]: For both cases the storage that comes, and those that it
-        takes the place of.
     """
     queries, keys, values = call.heads
-    places = prod(queries.shape[:-1]) + prod(keys.shape[:-1])
-    return [(Storage(call.path, values.labels, places * values.shape[-1] *
-                     number, queries.labels), set()),
-            (Storage(call.path, queries.labels, places * queries.shape[-1] *
-                     number, values.labels), set() if own is None else {own})
-            ] if None not in (queries.labels, values.labels) else []
+    if None in (queries.labels, values.labels):
+        return []
+    places = (prod(queries.shape[:-1]) + prod(keys.shape[:-1])) * number
+    return [([
+        Storage(call.path, values.labels, places * values.shape[-1],
+                queries.labels, True)
+    ], True),
+            ([
+                Storage(call.path, queries.labels, places * queries.shape[-1],
+                        values.labels, True)
+            ], False)]
+
+
+def _multihead(func: Callable, args: Tuple,
+               kwargs: Dict[str, Any]) -> Optional[Dict[str, int]]:
+    """Bytes of queries, keys and the attention map, of PyTorch's whole
+    attention as one function."""
+    if getattr(func, '__name__', '') != 'multi_head_attention_forward':
+        return None
+    query, key, dims, heads = args[0], args[1], args[3], args[4]
+    batch = query.shape[1] if query.dim() == 3 else 1
+    number, length, source = query.element_size(), len(query), len(key)
+    with_map = kwargs.get('need_weights', True)
+    return dict(
+        queries=length * batch * dims * number,
+        keys=source * batch * dims * number,
+        map=with_map * batch * heads * length * source * number)
+
+
+def _multihead_storages(call: Noted) -> Inside:
+    """What it holds while it runs, as PyTorch's class or as our slim one.
+
+    First twice the projections, where they are put in order; then the sums of
+    the values, or two maps; then those, and their copy for the last layer.
+    """
+    queries, keys, size = (call.whole[n] for n in ('queries', 'keys', 'map'))
+
+    def take(part: str, size: int, unlike: Optional[str] = None) -> Storage:
+        return Storage(call.path, part, size, unlike, True)
+
+    made = [take('queries', queries + keys), take('values', keys)]
+    twice = [take('queries', queries + keys), take('values', keys)]
+    sums, copy = take('values', queries), take('values', queries)
+    maps = [take('heads', 2 * size)] if size else []
+    found = [(made + twice, False), (made + [sums] + maps, False),
+             (made + [sums, copy], True)]
+    if not size:
+        found += [
+            (made + [sums, take('values', queries + keys, 'queries')], False),
+            (made + [take('queries', queries + keys, 'values')], False)
+        ]
+    return found
 
 
 def _tensors(out: Any) -> List[Tensor]:

@@ -191,3 +191,41 @@ def test_dims_that_no_search_can_part_are_counted_as_they_are(transformer):
     space = trace(
         net, image, check=False, metrics=['memory'], qk=False, v=False)
     assert space.resource.supernet('memory') == measured(net, image)
+
+
+class Attends(nn.Module):
+    """torch's attention holds the peak: nothing else is as wide."""
+
+    def __init__(self, need_weights):
+        super().__init__()
+        self.need_weights, self.head = need_weights, nn.Linear(48, 5)
+        self.attention = nn.MultiheadAttention(48, 3, batch_first=True)
+
+    def forward(self, x):
+        x = self.attention(x, x, x, need_weights=self.need_weights)[0]
+        return self.head(x)
+
+
+@pytest.mark.parametrize('need_weights', [True, False])
+def test_what_torchs_attention_holds_while_it_runs(need_weights):
+    """It is one call to the record; its maps are exact, and where dims may
+    differ the copies for that, or the class's own, are counted."""
+    torch.manual_seed(0)
+    net, x = Attends(need_weights).eval(), torch.randn(1, 64, 48)
+    space = trace(net, x, check=False, metrics=['memory'])
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(6):
+        selection = space.random_selection(generator)
+        held = measured(slice_model(plain_copy(net), space, selection), x)
+        found = space.cost(selection, 'memory') / held
+        assert found == 1 if need_weights else .98 < found < 1.25
+    whole = space.resource.supernet('memory')
+    assert whole >= measured(net, x)
+
+
+def test_traffic_and_latency_see_no_insides():
+    """They count what operations return, as before."""
+    torch.manual_seed(0)
+    net, x = Attends(False).eval(), torch.randn(1, 64, 48)
+    space = trace(net, x, check=False, metrics=['traffic'])
+    assert space.resource.supernet('traffic') == 4 * 64 * (48 + 5)
