@@ -192,10 +192,12 @@ def is_quantised(module: nn.Module) -> bool:
 
     Of bitsandbytes a parameter; of GPTQ and AWQ the buffer ``qweight``.
     """
-    own = [*module._parameters.values(), module._buffers.get('qweight')]
-    return any(
-        x is not None and not (x.is_floating_point() or x.is_complex())
-        for x in own)
+    own = [
+        *(x for _, x in module.named_parameters(recurse=False)),
+        *(x for name, x in module.named_buffers(recurse=False)
+          if name == 'qweight')
+    ]
+    return any(not (x.is_floating_point() or x.is_complex()) for x in own)
 
 
 def record(
