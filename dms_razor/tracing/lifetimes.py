@@ -5,7 +5,8 @@ The recorder holds every tensor, so that nothing dies while it records. So the
 network runs once more, and each operation is asked which storages are there:
 those that it makes, and those that the code still holds for later. What they
 hold is known from the record of the same operation. Weights, buffers and the
-inputs are no activations; what an operation uses inside itself is not seen.
+inputs are no activations. What an operation uses inside itself is not seen,
+but for attention, whose insides are counted from their sizes.
 """
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -331,6 +332,7 @@ def _multihead(func: Callable, args: Tuple,
     attention as one function."""
     if getattr(func, '__name__', '') != 'multi_head_attention_forward':
         return None
+    # PyTorch hands these on by place, however they were given.
     query, key, dims, heads = args[0], args[1], args[3], args[4]
     batch = query.shape[1] if query.dim() == 3 else 1
     number, length, source = query.element_size(), len(query), len(key)
