@@ -140,3 +140,30 @@ def test_written_files(tmp_path):
     export = search.export(tmp_path / 'subnet', bn_data=[on_gpu])
     export.torchscript(tmp_path / 'subnet.pt')
     export.onnx(tmp_path / 'subnet.onnx')
+
+
+@pytest.mark.parametrize('dtype', (torch.float32, torch.float16))
+@pytest.mark.parametrize('dims', [(31, 32), (32, 31), (5, 3), (30, 30),
+                                  (32, 32), (64, 13)])
+@pytest.mark.parametrize('heads', (1, 5, 6))
+def test_attention_of_any_dims(dtype, dims, heads):
+    """Fused, at any dims and places in memory, forward and backward."""
+    from dms_razor.adapters.attention import attend, split_heads
+    torch.manual_seed(0)
+    qk, v = dims
+    qkv = torch.randn(2, 9, heads * (2 * qk + v), device='cuda', dtype=dtype)
+    qkv.requires_grad_()
+    q, k, values = split_heads(qkv, heads, qk, v)
+    weight = (q.double() @ k.double().mT * .3).softmax(-1)
+    expected = weight @ values.double()
+    grad = torch.randn_like(expected)
+    wanted, = torch.autograd.grad(expected, qkv, grad, retain_graph=True)
+    with torch.profiler.profile() as profile:
+        found = attend(q, k, values, dims, .3)
+    assert not any('attention_math' in event.name
+                   for event in profile.events())
+    given, = torch.autograd.grad(found, qkv, grad.to(dtype))
+    bound = 1e-5 if dtype == torch.float32 else 1e-2
+    for one, other in ((found, expected), (given, wanted)):
+        difference = (one.double() - other.double()).abs().max()
+        assert difference < bound * other.double().abs().max()

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Dict, Tuple
 
 import torch
+from _kept import kept_bytes
 from torch import nn
 
 from dms_razor import Search
@@ -72,21 +73,6 @@ class Side:
         self.optimizer.step()
         return time.perf_counter() - start
 
-    def kept_bytes(self) -> int:
-        """Bytes of all storages that one backward needs, but weights."""
-        own = {p.untyped_storage().data_ptr() for p in self.model.parameters()}
-        sizes: Dict[int, Tuple[int, torch.Tensor]] = {}
-
-        def note(tensor):
-            storage = tensor.untyped_storage()
-            if storage.data_ptr() not in own:
-                sizes[storage.data_ptr()] = storage.nbytes(), tensor
-            return tensor
-
-        with torch.autograd.graph.saved_tensors_hooks(note, lambda x: x):
-            _ = self.loss()
-        return sum(size for size, _ in sizes.values())
-
 
 def make_sides(args: argparse.Namespace, mode: str) -> Tuple[Side, Side]:
     """The search and the plain network, with equal weights."""
@@ -132,7 +118,8 @@ def measure(args: argparse.Namespace, mode: str) -> Dict[str, float]:
         plain_s=statistics.median(t for a, _, b in times for t in (a, b)),
         ratio=statistics.median(2 * s / (a + b) for a, s, b in times),
         control=statistics.median(b / a for a, _, b in times),
-        kept=search.kept_bytes() / plain.kept_bytes())
+        kept=kept_bytes(search.model, search.loss) /
+        kept_bytes(plain.model, plain.loss))
 
 
 def main() -> None:

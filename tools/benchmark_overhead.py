@@ -23,6 +23,7 @@ from contextlib import redirect_stdout
 from typing import Callable
 
 import torch
+from _kept import kept_bytes
 from _launch import at_least, config_parser, read_config, tell
 from mmengine.config import Config
 from mmengine.device import get_device
@@ -60,21 +61,7 @@ class Side:
 
     def saved_bytes(self) -> int:
         """Bytes of all storages that one backward pass needs, but weights."""
-        own = {
-            tensor.untyped_storage().data_ptr()
-            for tensor in self.model.parameters()
-        }
-        sizes = {}
-
-        def note(tensor):
-            storage = tensor.untyped_storage()
-            if storage.data_ptr() not in own:
-                sizes[storage.data_ptr()] = storage.nbytes()
-            return tensor
-
-        with torch.autograd.graph.saved_tensors_hooks(note, lambda x: x):
-            _ = self.loss()  # holds every storage while they are counted
-        return sum(sizes.values())
+        return kept_bytes(self.model, self.loss)
 
     def peak_bytes(self) -> int:
         """The most bytes on the GPU in one step, of this side alone."""

@@ -33,10 +33,10 @@ import sys
 from pathlib import Path
 
 import torch
+from _harness import Harness, write
 
 from dms_razor import Search
 from dms_razor.baselines import narrow
-from dms_razor.compat import apply
 from dms_razor.llm import Distillation, blocks_of, perplexity
 
 #: Left as it is: the hidden size, as in the paper (Table 10).
@@ -73,13 +73,13 @@ class Run:
         out = model(**batch)
         return out.loss + self.distil(out.logits, batch)
 
-    def train(self, model, steps, falling, search=None):
-        """Steps at a constant rate, then one that falls to 0."""
-        lr = self.args.lr if search is None else self.args.search_lr
-        optimizer = torch.optim.AdamW(model.parameters(),
-                                      self.args.lr if lr is None else lr)
-        if search is not None:
-            search.attach(optimizer)
+    def optimizer(self, model, lr=None):
+        """What trains a network."""
+        return torch.optim.AdamW(model.parameters(),
+                                 self.args.lr if lr is None else lr)
+
+    def train(self, model, optimizer, steps, falling, search=None):
+        """Steps at a constant rate, then some at one that falls to 0."""
         rate = torch.optim.lr_scheduler.LambdaLR(
             optimizer,
             lambda step: min(1, (steps + falling - step) / max(falling, 1)))
@@ -137,9 +137,11 @@ def smaller(row, original, blocks, data, args, seed):
         depth=False,
         seed=seed,
         **given)
-    steps = args.steps
+    steps, before = args.steps, None
     if row == 'searched':
-        run.train(model, steps, 0, search)
+        before = run.optimizer(model, args.search_lr)
+        search.attach(before)
+        run.train(model, before, steps, 0, search)
         steps = 0
     else:
         method, scope = ROWS[row]
@@ -151,88 +153,14 @@ def smaller(row, original, blocks, data, args, seed):
             run.draw.manual_seed(seed)
         narrow(search, method, scope=scope, seed=seed, **scored)
     kept = search.structure()
-    model = search.export(args.out / 'subnet', picture=False).model
-    model.eval()
-    cut = {f'cut {name}': perplexity(model, b) for name, b in data.items()}
-    run.train(model, steps, args.finetune)
-    return model, dict(cut, kept={u['name']: u['kept'] for u in kept})
-
-
-class Harness:
-    """Tasks of lm-evaluation-harness.
-
-    Args:
-        tokenizer: That of the networks.
-        args (Namespace): ``choices`` (pairs of a name and a file), ``tasks``,
-            ``limit``, ``out`` and ``batch_size``.
-    """
-
-    def __init__(self, tokenizer, args):
-        apply()  # or torchvision, which it imports, may not load
-        from lm_eval import simple_evaluate
-        from lm_eval.models.huggingface import HFLM
-        from lm_eval.tasks import TaskManager, get_task_dict
-        self.evaluate, self.wrap = simple_evaluate, HFLM
-        self.tokenizer, self.args = tokenizer, args
-        folder = args.out / 'tasks'
-        folder.mkdir(exist_ok=True)
-        for name, path in args.choices:
-            # JSON is YAML.
-            write(folder / f'{name}.yaml', self.task(name, Path(path)))
-        self.names = [name for name, _ in args.choices] + args.tasks
-        self.manager = TaskManager(
-            include_path=str(folder), include_defaults=bool(args.tasks))
-        found = get_task_dict(self.names, self.manager)
-        scoreless = [
-            str(name) for name, task in found.items()
-            if 'acc' not in getattr(task, 'aggregation', dict)()
-        ]
-        if scoreless:
-            sys.exit(f'{", ".join(scoreless)}: no share of right answers is '
-                     'measured there (metric "acc"); give tasks of several '
-                     'answers, and of a group its tasks')
-
-    @staticmethod
-    def task(name, path):
-        """A file of JSON lines as a task."""
-        with path.open() as file:
-            one_context = 'choices' in json.loads(file.readline())
-        # With several contexts the harness wants the answer's number as text.
-        asked = dict(
-            doc_to_text='{{query}}',
-            doc_to_target='gold',
-            doc_to_choice='choices') if one_context else dict(
-                doc_to_text='gold',
-                doc_to_target='continuation',
-                doc_to_choice='context_options')
-        return dict(
-            asked,
-            task=name,
-            dataset_path='json',
-            dataset_kwargs=dict(
-                data_files=dict(validation=str(path.resolve()))),
-            output_type='multiple_choice',
-            validation_split='validation',
-            metric_list=[
-                dict(metric='acc', aggregation='mean', higher_is_better=True)
-            ])
-
-    def __call__(self, model):
-        """Per cent of right answers by task."""
-        wrapped = self.wrap(
-            pretrained=model,
-            tokenizer=self.tokenizer,
-            batch_size=self.args.batch_size)
-        found = self.evaluate(
-            model=wrapped,
-            tasks=self.names,
-            task_manager=self.manager,
-            limit=self.args.limit,
-            verbosity='ERROR')['results']
-        return {
-            f'acc {name}': 100 * found[name]['acc,none']
-            for name in self.names
-        }
+    export = search.export(args.out / 'subnet', picture=False)
+    subnet = export.model.eval()
+    cut = {f'cut {name}': perplexity(subnet, b) for name, b in data.items()}
+    optimizer = run.optimizer(subnet)
+    if before is not None and not args.fresh:
+        export.carry_over(model, before, optimizer)
+    run.train(subnet, optimizer, steps, args.finetune)
+    return subnet, dict(cut, kept={u['name']: u['kept'] for u in kept})
 
 
 def measured(model, harness, data):
@@ -286,13 +214,6 @@ def table(results, rows):
     return '\n'.join(lines)
 
 
-def write(path, content):
-    """A file of JSON that appears whole."""
-    part = path.with_suffix('.part')
-    part.write_text(json.dumps(content, indent=1))
-    os.replace(part, path)
-
-
 def settings(words=None):
     """What the command line says, or ``words``."""
     parser = argparse.ArgumentParser(
@@ -323,6 +244,10 @@ def settings(words=None):
         type=float,
         help='step size of the weights while they are searched, 0 for '
         'weights at rest (default: that of --lr)')
+    parser.add_argument(
+        '--fresh',
+        action='store_true',
+        help="finetune what was searched without Adam's moments of the search")
     parser.add_argument('--temperature', type=float, default=2.)
     parser.add_argument('--device', default='cpu', help='e.g. cuda')
     parser.add_argument('--decay', type=float, help='of importances')
@@ -348,8 +273,9 @@ def content_of(path, args):
     if not path.exists():
         write(path, dict(settings=given, results={}))
     content = json.loads(path.read_text())
-    # What an older file does not know was as it is by default.
-    plain = known(settings(['', '', '--train', '']))
+    # What an older file does not know was as it is by default; moments were
+    # not carried over.
+    plain = dict(known(settings(['', '', '--train', ''])), fresh='True')
     if {**plain, **content['settings']} != given:
         sys.exit(f'{path} is of other settings, {content["settings"]}: name '
                  'another folder')

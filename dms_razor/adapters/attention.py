@@ -16,6 +16,10 @@ from torch import Tensor
 
 from .registry import register_slim
 
+#: A GPU's kernels read so many numbers at once, and want the dims of a head
+#: and the rows of a tensor to be multiples of it.
+ALIGNED = 8
+
 # From torch 2.2 and 2.7; where they are missing, always False.
 _compiling = getattr(torch.compiler, 'is_compiling', bool)
 _exporting = getattr(torch.compiler, 'is_exporting', bool)
@@ -43,7 +47,8 @@ def attend(q: Tensor,
 
     They want as many dims of queries and keys as of values; without one of
     them the attention map is held as well, and takes longer. So the fewer
-    dims get zeros behind them, which change no score and no kept value.
+    dims get zeros behind them, which change no score and no kept value; on a
+    GPU all do, up to a multiple of :data:`ALIGNED`.
 
     Args:
         q, k (Tensor): ``[B, heads, L, qk]`` and ``[B, heads, S, qk]``.
@@ -63,12 +68,27 @@ def attend(q: Tensor,
         _compiling()
         or torch.backends.cuda.flash_sdp_enabled()) and (dropout == 0
                                                          or q.is_cuda)
-    most = max(dims) if fused else 0
-    q, k, v = (F.pad(x, (0, most - own)) if own < most else x
-               for x, own in zip((q, k, v), (dims[0], *dims)))
+    most = max(dims)
+    if fused:
+        if q.is_cuda:
+            most = -(-most // ALIGNED) * ALIGNED
+        q, k, v = (_filled_up(x, most) for x in (q, k, v))
     out = F.scaled_dot_product_attention(
         q, k, v, mask, dropout, is_causal, scale=scale)
-    return out[..., :dims[1]] if dims[1] < most else out
+    return out[..., :dims[1]] if fused and dims[1] < most else out
+
+
+def _filled_up(x: Tensor, dims: int) -> Tensor:
+    """``[..., d]`` with zeros up to so many dims, where kernels can read it.
+    """
+    if x.shape[-1] < dims:
+        return F.pad(x, (0, dims - x.shape[-1]))
+    # PyTorch chooses a kernel by the dims alone, and then refuses a view
+    # whose rows do not begin at such places.
+    places = (x.storage_offset(), *x.stride()[:-1])
+    if x.is_cuda and any(place % ALIGNED for place in places):
+        return x.clone(memory_format=torch.contiguous_format)
+    return x
 
 
 @register_slim('mmpretrain.models.utils.attention', 'MultiheadAttention')

@@ -15,6 +15,7 @@
 import importlib.util
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import (Any, Callable, Dict, Iterable, Mapping, Optional, Sequence,
                     Tuple, Union)
@@ -33,6 +34,7 @@ from .even import even_share
 from .files import whole_folder, write_text
 from .latency_picture import draw_latency
 from .manifest import Manifest, describe_subnet
+from .moments import carry_over
 from .page import STYLE, fragment, write_page
 from .picture import draw_structure
 from .portable import FORMATS, write_portable
@@ -58,6 +60,7 @@ class Export:
         report (Report): What is in report.md and report.json.
         inputs (Any): What its forward takes.
         forward (callable, optional): How it is called, if not simply.
+        cut (callable, optional): Cuts a network like the supernet likewise.
     """
     path: Path
     model: nn.Module
@@ -65,6 +68,26 @@ class Export:
     report: Report
     inputs: Any = None
     forward: Optional[Callable] = None
+    cut: Optional[Callable[[nn.Module], nn.Module]] = None
+
+    def carry_over(self, supernet: nn.Module, optimizer: Any, new: Any) -> int:
+        """Give an optimizer of :attr:`model` what that of the search has.
+
+        Adam's moments and SGD's momentum, cut like the weights, so that
+        finetuning goes on where the search ended.
+
+        Args:
+            supernet (nn.Module): The network that was searched.
+            optimizer (Optimizer): What it was trained with.
+            new (Optimizer): Of the same kind, of ``model.parameters()``.
+
+        Returns:
+            int: The number of parameters that have a state now.
+
+        Raises:
+            TypeError, ValueError: See :func:`.moments.carry_over`.
+        """
+        return carry_over(optimizer, supernet, self.cut, new, self.model)
 
     def onnx(self, path: Union[None, str, Path] = None) -> Path:
         """Write :attr:`model`, as it is now, to an ONNX file.
@@ -128,8 +151,7 @@ def export_subnet(out_dir: Union[str, Path],
         target (float, optional): What was asked, in units of ``metric``.
         metric (str): What ``target`` limits. Defaults to 'macs'.
         limits (Mapping[str, float], optional): In place of both, of several.
-        inputs, forward: What MACs are counted on and how the network is
-            called, if not as when it was traced.
+        inputs, forward: Of :func:`.trace`, if others than when it was traced.
         weights (Any, optional): In place of the model's own, their moving
             average: see :func:`.weights.with_weights`.
         retrain (RetrainConfig, optional): What makes retrain.py, if any.
@@ -157,7 +179,8 @@ def export_subnet(out_dir: Union[str, Path],
     _write(out_dir, model, subnet, report, texts, picture)
     return Export(
         Path(out_dir), subnet, report.manifest, report,
-        space.example_inputs if inputs is None else inputs, forward)
+        space.example_inputs if inputs is None else inputs, forward,
+        partial(slice_model, space=space, selection=selection))
 
 
 def _asked(target: Optional[float], metric: str,

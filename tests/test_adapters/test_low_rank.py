@@ -4,7 +4,6 @@ import copy
 
 import pytest
 import torch
-from kept_bytes import kept_bytes
 from language_nets import WORDS, decoder
 from low_rank_nets import Adapted, adapt, merge
 from torch import nn
@@ -12,6 +11,7 @@ from torch import nn
 from dms_razor import Search
 from dms_razor.adapters.low_rank import is_adapted, rank_layers
 from dms_razor.errors import SubnetError
+from tools._kept import kept_bytes
 
 NAMES = ('q_proj', 'o_proj', 'gate', 'down')
 

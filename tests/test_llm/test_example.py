@@ -45,6 +45,7 @@ def run(monkeypatch, capsys):
 
     def call(script, *args):
         monkeypatch.setattr('sys.argv', [*map(str, (script, *args))])
+        monkeypatch.syspath_prepend(str(script.parent))
         runpy.run_path(str(script), run_name='__main__')
         return capsys.readouterr().out
 
@@ -133,10 +134,13 @@ def test_the_table_goes_on_where_it_was(language, tmp_path, repo, run):
         run(*command, '--seeds', 0, '--lr', .1)
     # A file of a version without one of the settings: as it is by default.
     before['settings'].pop('search_lr')
+    before['settings'].pop('fresh')
     (out / 'results.json').write_text(json.dumps(before))
-    run(*command, '--seeds', 0, '--rows', 'searched')
+    run(*command, '--seeds', 0, '--rows', 'searched', '--fresh')
     with pytest.raises(SystemExit, match='of other settings'):
-        run(*command, '--seeds', 0, '--search-lr', .1)
+        run(*command, '--seeds', 0, '--search-lr', .1, '--fresh')
+    with pytest.raises(SystemExit, match='of other settings'):
+        run(*command, '--seeds', 0)
 
 
 def test_a_task_without_right_answers_is_refused_first(language, tmp_path,

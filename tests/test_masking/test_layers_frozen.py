@@ -2,12 +2,12 @@
 """Linear layers whose weights rest: their input is masked."""
 import pytest
 import torch
-from kept_bytes import kept_bytes
 from language_nets import WORDS, decoder
 from torch import nn
 from transformer_nets import tiny_vit
 
 from dms_razor import Search
+from tools._kept import kept_bytes
 
 
 def search_of(net, **settings):
