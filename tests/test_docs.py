@@ -81,9 +81,21 @@ def test_an_export_takes_statistics_from_a_loader(names):
     model.pool = nn.Sequential(nn.BatchNorm2d(96), model.pool)
     names['search'] = Search(model, names['images'][:1], total_steps=20)
     names['loader'] = [names['images']]
-    exec(python_blocks('docs/en/plain_python.md')[1], names)
+    exec(python_blocks('docs/en/plain_python.md')[2], names)
     report = Path('subnet/report.md').read_text(encoding='utf-8')
     assert 'BatchNorm statistics are from 1 batches' in report
+
+
+def test_moments_go_on(names):
+    search, model = names['search'], names['model']
+    names['optimizer'] = torch.optim.AdamW(model.parameters())
+    model(names['images']).sum().backward()
+    names['optimizer'].step()
+    names['export'] = search.export('subnet', picture=False)
+    exec(python_blocks('docs/en/plain_python.md')[1], names)
+    states = names['finetune'].state
+    assert states.keys() == set(names['export'].model.parameters())
+    assert all(x['exp_avg'].shape == p.shape for p, x in states.items())
 
 
 def test_stop_and_resume(names):
@@ -91,7 +103,7 @@ def test_stop_and_resume(names):
     search.loss(names['model'](names['images']).square().mean()).backward()
     names['optimizer'].step()
     ratios = search.bank.ratios.clone()
-    code = python_blocks('docs/en/plain_python.md')[2]
+    code = python_blocks('docs/en/plain_python.md')[3]
     saving, loading = code.split('...\n')
     exec(saving, names)
     search.bank.ratios += .1
@@ -103,7 +115,7 @@ def test_stop_and_resume(names):
 def test_patterns(names):
     names['search'].close()
     whole = names['search'].resource.supernet('macs')
-    code = python_blocks('docs/en/plain_python.md')[3]
+    code = python_blocks('docs/en/plain_python.md')[4]
     exec(f"found = {code.replace('2.0G', str(whole / 2))}", names)
     units = {unit.name: unit for unit in names['found'].space.units}
     assert not any('stem' in name for name in units)
