@@ -12,8 +12,10 @@ from ..core.bank import Bank
 from ..core.budget import AUTO
 from ..network import refuse_no_network
 from ..space import MaskSite, Space
-from .layers import OWN, InputMask, LayerMasks, MaskedLayer, masked_type
+from .input_mask import InputMask
+from .layers import OWN, LayerMasks, MaskedLayer, masked_type
 from .masks import Cuts, Masks, MaskSource
+from .together import Together, detach
 
 
 class MaskReader:
@@ -132,6 +134,12 @@ def is_masked(model: nn.Module, space: Space) -> bool:
         for path in masked_parts(modules, site.module))
 
 
+def _hook(module: nn.Module, hook: Callable) -> None:
+    """Hook a module; :func:`unmask` finds it again."""
+    handle = module.register_forward_hook(hook)
+    object.__setattr__(module, '_dms_hook', handle.id)
+
+
 def _untouched_output(module, args, out) -> None:
     """Forward hook that changes nothing: see :func:`attach`."""
 
@@ -212,8 +220,8 @@ def attach(model: nn.Module, space: Space,
         if _runs_past_masks(path, module, layers):
             hooks.setdefault(path, _untouched_output)
     for path, hook in hooks.items():
-        handle = modules[path].register_forward_hook(hook)
-        object.__setattr__(modules[path], '_dms_hook', handle.id)
+        _hook(modules[path], hook)
+    Together(model, lambda: reader.source()).attach()
     return reader
 
 
@@ -237,6 +245,7 @@ def unmask(model: nn.Module) -> nn.Module:
         hook = module.__dict__.pop('_dms_hook', None)
         if hook is not None:
             module._forward_hooks.pop(hook, None)
+        detach(module)
     return model
 
 

@@ -19,7 +19,7 @@ conversion see an ordinary layer; only during its own ``forward`` do
 import copy
 import functools
 import warnings
-from dataclasses import InitVar, dataclass, field
+from dataclasses import dataclass, field
 from typing import (Any, Callable, ContextManager, Dict, List, Optional, Set,
                     Tuple)
 
@@ -27,8 +27,9 @@ import torch
 from torch import Tensor, nn
 
 from ..adapters.registry import remake
+from .input_mask import InputMask
 from .inputs import masked_input
-from .masks import Cuts, Masks
+from .masks import Masks
 from .norms import NormInterceptor
 from .weights import WeightInterceptor
 
@@ -36,74 +37,6 @@ from .weights import WeightInterceptor
 OWN = ('_dms_masks', '_dms_shown')
 #: Parameters that scale a layer's result: those a block's mask multiplies.
 SCALED = ('weight', 'bias')
-
-
-@dataclass(eq=False)
-class InputMask:
-    """The mask along the contracted axis of a weight.
-
-    Attributes:
-        axis (int): The axis.
-        index (Tensor): Elements, -1 for an entry that is always there,
-            ``[size]``; or ``[size, 2]`` where two masks meet.
-        groups (int): Groups of a grouped convolution, ``index`` group-major.
-        cuts (Cuts, optional): Where the flat masks are cut.
-        start (int): First element if the index is one whole run of elements,
-            so that the mask is a piece of the flat vector, else -1.
-        partly (bool): Whether some entries are always there.
-    """
-    axis: int
-    index: Tensor
-    groups: int = 1
-    cuts: InitVar[Optional[Cuts]] = None
-    start: int = field(init=False, default=-1)
-    partly: bool = field(init=False, default=False)
-
-    def __post_init__(self, cuts: Optional[Cuts]) -> None:
-        self.index = self.index.cpu()
-        self.partly = bool((self.index < 0).any())
-        first = int(self.index.flatten()[0])
-        run = torch.arange(first, first + len(self.index))
-        if first >= 0 and torch.equal(self.index, run):
-            self.start = first
-            return
-        there = self.index[self.index >= 0]
-        self._piece = (0, -1) if cuts is None or not len(there) else \
-            cuts.piece_with(int(there.min()), int(there.max()))
-        # In front of the masks of the piece stands a 1, if it is needed.
-        self._place = (self.index - self._piece[0] + self.partly).clamp(min=0)
-
-    def vector(self, masks: Masks) -> Tensor:
-        """The mask of each entry, ``[size]``."""
-        if self.start >= 0:
-            return masks.run(self.start, len(self.index))
-        start, size = self._piece
-        piece = masks.flat if size < 0 else masks.run(start, size)
-        if self.partly:
-            piece = torch.cat([piece.new_ones(1), piece])
-        if self._place.device != piece.device:
-            self._place = self._place.to(piece.device)
-        # Its backward adds up; that of piece[place] sorts first.
-        found = piece.index_select(0, self._place.flatten())
-        found = found.view(self._place.shape)
-        return found if found.dim() == 1 else \
-            functools.reduce(torch.mul, found.unbind(-1))
-
-    def __call__(self,
-                 weight: Tensor,
-                 masks: Masks,
-                 scale: Optional[Tensor] = None) -> Tensor:
-        """``weight`` times the mask along the axis, and times ``scale``."""
-        mask = self.vector(masks)
-        mask = (mask if scale is None else mask * scale).to(weight.dtype)
-        if self.groups > 1:  # [O, I/g, ...] as [g, O/g, I/g, ...]
-            grouped = weight.unflatten(0, (self.groups, -1))
-            mask = mask.view(self.groups, 1, -1,
-                             *(1 for _ in range(weight.dim() - 2)))
-            return (grouped * mask).flatten(0, 1)
-        shape = [1] * weight.dim()
-        shape[self.axis] = -1
-        return weight * mask.view(shape)
 
 
 def _no_masks() -> None:
@@ -129,6 +62,7 @@ class LayerMasks:
         follow (Callable, optional): Told the device when the layer itself,
             not a copy of it, was moved.
         owner (Callable, optional): Returns that layer, a weak reference.
+        ready (optional): What it is to see in this pass, :mod:`.together`.
     """
     read: Callable[[], Optional[Masks]]
     inputs: Dict[str, List[InputMask]] = field(default_factory=dict)
@@ -139,6 +73,7 @@ class LayerMasks:
     lends: Set[str] = field(default_factory=set)
     follow: Optional[Callable[[torch.device], Any]] = None
     owner: Callable[[], Optional[nn.Module]] = _no_masks
+    ready: Optional[Any] = None
 
     def moved(self, layer: nn.Module) -> None:
         """After a layer was given another device or type."""
@@ -147,6 +82,13 @@ class LayerMasks:
         if self.follow and own is not None and self.owner() is layer \
                 and not own.is_meta:
             self.follow(own.device)
+
+    def is_ready(self, layer: nn.Module) -> bool:
+        """Whether what a layer is to see was made at the pass's beginning."""
+        if self.ready is None or torch.compiler.is_compiling():
+            return False
+        masks = self.read()
+        return masks is not None and self.ready.fits(layer, masks.flat)
 
     def masks_at(self, *tensors: Optional[Tensor]) -> Optional[Masks]:
         """The masks, where the first tensor is; None for "no masks"."""
@@ -261,7 +203,10 @@ class MaskedLayer:
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The layer's own forward on its masked parameters."""
-        masks, at_input = self._dms_masks, self._dms_masks.at_input(self)
+        masks = self._dms_masks
+        if masks.is_ready(self):
+            return self._dms_forward(masks.ready, args, kwargs)
+        at_input = masks.at_input(self)
         if at_input:
             args, kwargs = masks.masked_input(args, kwargs)
         # No generators as contexts here: torch.compile cannot read them.
@@ -274,6 +219,17 @@ class MaskedLayer:
                 return super().forward(*args, **kwargs)
         finally:
             _put_back(before)
+
+    def _dms_forward(self, ready: Any, args: tuple, kwargs: dict) -> Any:
+        before = self._dms_shown
+        object.__setattr__(self, '_dms_shown', ready.shown)
+        try:
+            if ready.norm is None:
+                return super().forward(*args, **kwargs)
+            with NormInterceptor(ready.norm):
+                return super().forward(*args, **kwargs)
+        finally:
+            object.__setattr__(self, '_dms_shown', before)
 
     def _apply(self, *args: Any, **kwargs: Any) -> nn.Module:
         """Where the layer goes its masks go."""

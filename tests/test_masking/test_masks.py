@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from toy_nets import make_search, plain_data, plain_net
 
 from dms_razor.core.layout import Layout, Unit
-from dms_razor.masking.layers import InputMask
+from dms_razor.masking.input_mask import InputMask
 from dms_razor.masking.masks import Cuts, Masks, MaskSource
 
 LAYOUT = Layout([Unit('a', 'width', 4), Unit('d', 'depth', 3),

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from dms_razor.masking.layers import InputMask
+from dms_razor.masking.input_mask import InputMask
 from dms_razor.masking.masks import Masks
 from dms_razor.masking.weights import WeightInterceptor
 
