@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from dms_razor import Search
+from dms_razor.masking.layers import MaskedLayer
 from dms_razor.subnet import recalibrate
 from tools.compare.networks import ResNet, VisionTransformer
 
@@ -111,6 +112,48 @@ def test_state_moves_between_devices(tmp_path):
         found = other.model.eval()(on_gpu).cpu()
         difference = elsewhere.eval()(images) - found
     assert difference.abs().max() < 1e-9 * found.abs().max()
+
+
+@pytest.mark.parametrize('wrapped', ('ddp', 'unused', 'fsdp'))
+@pytest.mark.parametrize('name', NETWORKS)
+def test_wrapped_for_several_gpus(name, wrapped, tmp_path):
+    """One rank alone: the same as without what sends gradients."""
+    import torch.distributed as dist
+    network, images = made(name)
+    one, _ = searched(network, images, 'cuda')
+    images = images.cuda()
+    labels = torch.arange(len(images), device='cuda') % 4
+    search = Search(
+        copy.deepcopy(network).cuda(),
+        images[:1],
+        '60%',
+        total_steps=10,
+        lr=.1)
+    dist.init_process_group(
+        'nccl', f'file://{tmp_path}/store', rank=0, world_size=1)
+    try:
+        model = search.model
+        if wrapped == 'fsdp':
+            from torch.distributed.fsdp import fully_shard
+            fully_shard(model)
+        else:
+            model = nn.parallel.DistributedDataParallel(
+                model, [0], find_unused_parameters=wrapped == 'unused')
+        optimizer = torch.optim.SGD(model.parameters(), .05, momentum=.9)
+        search.attach(optimizer)
+        for _ in range(12):
+            optimizer.zero_grad()
+            search.loss(F.cross_entropy(model(images), labels)).backward()
+            optimizer.step()
+        assert (one.bank.ratios - search.bank.ratios).abs().max() < 1e-9
+        ready = [
+            layer._dms_masks.ready is not None
+            for layer in search.model.modules()
+            if isinstance(layer, MaskedLayer)
+        ]
+        assert all(ready) if wrapped != 'fsdp' else not any(ready)
+    finally:
+        dist.destroy_process_group()
 
 
 def test_narrowing_and_statistics():

@@ -127,6 +127,8 @@ def smaller(row, original, blocks, data, args, seed):
         lr=args.ratio_lr, loss_weight=args.ratio_weight)
     if args.decay is not None:
         given['decay'] = args.decay
+    if args.harden:
+        given['harden'] = args.harden
     search = Search(
         model,
         dict(input_ids=blocks[:1]),
@@ -250,6 +252,8 @@ def settings(words=None):
         help="finetune what was searched without Adam's moments of the search")
     parser.add_argument('--temperature', type=float, default=2.)
     parser.add_argument('--device', default='cpu', help='e.g. cuda')
+    parser.add_argument(
+        '--harden', type=float, default=0., help='share of hard masks')
     parser.add_argument('--decay', type=float, help='of importances')
     parser.add_argument('--ratio-lr', type=float)
     parser.add_argument('--ratio-weight', type=float, default=10.)

@@ -28,7 +28,7 @@ from typing import Any, Callable, Dict, List, Optional, Union
 import torch
 from torch import Tensor, nn
 
-from .gradient import (at_numbers, from_first_rank, mean_over_ranks, slope_of,
+from .gradient import (at_numbers, from_first_rank, mean_over_ranks, slopes_of,
                        taken_gradient)
 from .importance import Importance, make_importance
 from .layout import Layout
@@ -339,18 +339,16 @@ class Bank(nn.Module):
             RuntimeError: If there is no gradient of masks or anchor.
         """
         grad = taken_gradient(self)
-        slope = slope_of(self, grad, resource_loss)
-        # One collective for both, so that ratios are the same bit by bit on
+        task, slope = slopes_of(self, grad, resource_loss)
+        # One collective for all, so that ratios are the same bit by bit on
         # all ranks even where a device adds up in no fixed order.
-        both = mean_over_ranks(torch.cat((grad, slope)), self._device)
-        grad, slope = both.split((len(grad), len(slope)))
+        every = mean_over_ranks(torch.cat((grad, task, slope)), self._device)
+        grad, task, slope = every.split((len(grad), len(task), len(slope)))
 
         importance = self._new_importance(
             self._soft.to(self._dtype).double(), grad, self.importance)
         if not torch.isfinite(torch.cat((importance, slope))).all():
             return False
-        # Before the order changes, in which the gradient was taken.
-        task = slope if resource_loss is None else slope_of(self, grad)
         self.motion.along(self.selector, slope, task, still=not self.updates)
         if self.depth_frozen:
             # Its ratios have no gradient. Its importances rest too: a new

@@ -1,6 +1,6 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """The gradient of the masks: where it comes from, and when it is stale."""
-from typing import Callable, Iterable, Optional
+from typing import Callable, Iterable, Optional, Tuple
 
 import torch
 import torch.distributed as dist
@@ -40,10 +40,11 @@ def taken_gradient(bank) -> Tensor:
     return both[:-1] / both[-1]
 
 
-def slope_of(bank,
-             grad: Tensor,
-             resource_loss: Optional[Callable] = None) -> Tensor:
-    """∂(L_task + λ_res·L_res)/∂a, of all numbers that a bank learns.
+def slopes_of(
+        bank,
+        grad: Tensor,
+        resource_loss: Optional[Callable] = None) -> Tuple[Tensor, Tensor]:
+    """∂L_task/∂a and ∂(L_task + λ_res·L_res)/∂a.
 
     Args:
         bank (Bank): The search's state.
@@ -51,17 +52,20 @@ def slope_of(bank,
         resource_loss (callable, optional): See :meth:`.bank.Bank.update`.
 
     Returns:
-        Tensor: float64 ``[n]``.
+        tuple[Tensor, Tensor]: Of all numbers that a bank learns, float64
+        ``[n]``; the same one twice without a resource loss.
     """
     with torch.inference_mode(False), torch.enable_grad():
         leaf = bank.selector.numbers.clone().requires_grad_()
         masks, expected = bank.both_masks(numbers=leaf)
-        outputs, grads = [masks], [grad]
-        if resource_loss is not None:
-            loss = resource_loss(bank.counts(ratios=leaf), expected)
-            if loss.requires_grad:
-                outputs, grads = [masks, loss], [grad, None]
-        return torch.autograd.grad(outputs, [leaf], grads)[0]
+        task, = torch.autograd.grad(
+            masks, leaf, grad, retain_graph=resource_loss is not None)
+        if resource_loss is None:
+            return task, task
+        loss = resource_loss(bank.counts(ratios=leaf), expected)
+        if not loss.requires_grad:
+            return task, task
+        return task, task + torch.autograd.grad(loss, leaf)[0]
 
 
 def at_numbers(bank, resource: Callable, numbers: Tensor) -> Tensor:

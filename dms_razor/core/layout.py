@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, Dict, Iterable, List, Optional, Tuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -166,6 +167,8 @@ class Layout:
             and ``[Σ(2N + 1)]``.
         depth_elements (Tensor): Elements of depth units, bool ``[E]``.
         unit_of_element, row_of_element (Tensor): int64 ``[E]``.
+        elements_of_unit (Tensor): int64 ``[U]``.
+        starts (ndarray): First element of each unit, int64 ``[U]``.
         place_in_row (Tensor): 0-based place of an element in its row, int64
             ``[E]``.
         row_start, size_of_row (Tensor): First element and number of elements
@@ -217,6 +220,8 @@ class Layout:
             self.row_start[self.size_of_row == size, None] + torch.arange(size)
             for size in sizes) if len(sizes) <= _MOST_SIZES else ()
         self._starts = list(accumulate((u.elements for u in units), initial=0))
+        self.starts = np.array(self._starts[:-1], dtype=np.int64)
+        self.elements_of_unit = torch.tensor([u.elements for u in units])
 
     @property
     def device(self) -> torch.device:

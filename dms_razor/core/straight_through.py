@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .selectors import SELECTORS, DifferentiableTopk
+from .spread import spread
 from .topk import TINY, hard_masks, kept_counts
 
 
@@ -31,7 +32,7 @@ class StraightThrough(DifferentiableTopk):
         # below its bound: nothing is pruned by the random order.
         kept = torch.where(numbers < self.low, layout.size, kept)
         removed = numbers * layout.removable / layout.size
-        removed = removed.index_select(0, layout.unit_of_element)
+        removed = spread(removed, layout)
         keep = hard_masks(kept, ranks, layout)
         # Not 0: what is left out has to tell what it was good for.
         hard = torch.where(keep, 1., TINY).to(numbers)
@@ -46,7 +47,7 @@ class StraightThrough(DifferentiableTopk):
         layout = self.layout
         stay = (1 - numbers) * layout.size
         above = layout.size.index_select(0, layout.unit_of_element) - 1 - ranks
-        share = stay.index_select(0, layout.unit_of_element) - above
+        share = spread(stay, layout) - above
         # At a whole number only the element that would leave next has a
         # gradient, hence no clamp.
         return torch.where((share > 0) & (share <= 1), share, (share

@@ -33,6 +33,7 @@ import torch
 from torch import Tensor
 
 from .layout import Layout, Unit
+from .spread import spread
 
 
 def initial_order(layout: Layout, seed: int = 0) -> Tensor:
@@ -128,7 +129,7 @@ def soft_masks(ratios: Tensor,
     # m = presence·(1 − blend + blend·σ(gain·(rank + ½ − aN))): everything
     # that is constant in a unit is worked out for units and spread once.
     gain, shift, factor, floor = (
-        per_unit.index_select(0, layout.unit_of_element)
+        spread(per_unit, layout)
         for per_unit in (gain, gain * (removed - 0.5), presence * blend,
                          presence * (1 - blend)))
     return torch.addcmul(floor, factor, torch.sigmoid(gain * ranks - shift))
