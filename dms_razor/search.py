@@ -268,10 +268,7 @@ class Search:
         """λ_res·L_res as a number and the bank's anchor, once for each loss;
         its backward is the moment to see that the step before was skipped."""
         self.made_losses = True
-        with torch.no_grad():
-            value = self.constraint.loss(self.current_target,
-                                         self.bank.counts(),
-                                         self.bank.resource_masks())
+        value = self.constraint.term(self.bank, self.current_target)
         anchor = self.bank.loss_anchor()
         if anchor.requires_grad:
             grads = self._handle.gradients if self.attached else tuple

@@ -3,9 +3,8 @@
 
 A bank holds the importances, ranks and masks of all units of a network, and
 the selector that owns its learnable numbers, pruning ratios in the paper.
-They are plain tensors, neither parameters nor buffers of the supernet:
-otherwise optimizers, schedulers, gradient clipping, EMA and ``state_dict`` of
-the network would all act on them.
+They are plain tensors, neither parameters nor buffers: optimizers, clipping,
+EMA and ``state_dict`` of the network would all act on such.
 
 One step::
 
@@ -30,6 +29,7 @@ from torch import Tensor, nn
 
 from .gradient import (at_numbers, from_first_rank, mean_over_ranks, slopes_of,
                        taken_gradient)
+from .graph import MaskGraph
 from .importance import Importance, make_importance
 from .layout import Layout
 from .motion import Motion
@@ -59,9 +59,9 @@ class Bank(nn.Module):
             :mod:`.step_size`. Defaults to the paper's 5e-3.
         seed (int): Seed of the order of elements before the first update.
         dtype (torch.dtype): Type of the masks that layers read. The state
-            itself is always float64, and on the CPU: an update is some three
-            hundred operations on little data, which a GPU would take four
-            times as long to be told of.
+            itself is always float64, and on the CPU: an update is many
+            operations on little data, which a GPU would take longer to be
+            told of.
 
     Attributes:
         selector (Selector): Owns the learnable numbers.
@@ -183,11 +183,10 @@ class Bank(nn.Module):
 
     def _mask(self) -> None:
         with torch.inference_mode(False), torch.no_grad():
-            soft, _ = self.both_masks()
-            self._soft = visible(soft)
-            masks = self._soft
-            if self.hardened:
-                masks = hardened(self._soft, self.hard())
+            self._graph = MaskGraph(self)
+            self._soft = visible(self._graph.masks.detach())
+            masks = hardened(self._soft, self.hard()) if self.hardened \
+                else self._soft
             masks = masks.to(self._device, self._dtype)
             self.masks = masks.requires_grad_()
             # Loss scales exceed float16: the anchor is never below float32.
@@ -202,10 +201,8 @@ class Bank(nn.Module):
         return self.selector.kept()
 
     def hard(self, kept: Optional[Tensor] = None) -> Tensor:
-        """True for the k most important of each group, bool ``[E]``.
-
-        The k of every unit are those of ``kept``, by default :meth:`kept`.
-        """
+        """True for the k most important of each group, bool ``[E]``; k of
+        every unit as in ``kept``, by default :meth:`kept`."""
         return hard_masks(self.kept() if kept is None else kept, self.ranks,
                           self.layout)
 
@@ -241,7 +238,15 @@ class Bank(nn.Module):
         They are not the leaf that the network reads, so a gradient of the
         resource loss never reaches the importances.
         """
-        return self.both_masks(hard, ratios)[1]
+        return self.both_masks(hard, ratios)[1] if hard or \
+            ratios is not None else self.graph.expected.detach()
+
+    @property
+    def graph(self) -> MaskGraph:
+        """The soft masks of now, with their graph."""
+        if not self._graph.fits(self):
+            self._graph = MaskGraph(self)
+        return self._graph
 
     def both_masks(self,
                    hard: bool = False,

@@ -57,6 +57,14 @@ class Constraint:
             self._loss(self.resource(counts, masks, metric), amount)
             for metric, amount in self._targets(target).items())
 
+    def term(self, bank: Bank, target: float) -> Tensor:
+        """λ_res·L_res of a bank, as a number; at a weight that is a number
+        its slope, too, is worked out here, before the update needs it."""
+        if self.weight != AUTO:
+            return bank.graph.resource(bank, partial(self.loss, target))[0]
+        with torch.no_grad():
+            return self.loss(target, bank.counts(), bank.resource_masks())
+
     def excess(self, target: float, counts: Tensor, masks: Tensor) -> Tensor:
         """log(r_c / r_t) of kept counts ``[U]`` and masks ``[E]``.
 

@@ -55,17 +55,12 @@ def slopes_of(
         tuple[Tensor, Tensor]: Of all numbers that a bank learns, float64
         ``[n]``; the same one twice without a resource loss.
     """
-    with torch.inference_mode(False), torch.enable_grad():
-        leaf = bank.selector.numbers.clone().requires_grad_()
-        masks, expected = bank.both_masks(numbers=leaf)
-        task, = torch.autograd.grad(
-            masks, leaf, grad, retain_graph=resource_loss is not None)
-        if resource_loss is None:
-            return task, task
-        loss = resource_loss(bank.counts(ratios=leaf), expected)
-        if not loss.requires_grad:
-            return task, task
-        return task, task + torch.autograd.grad(loss, leaf)[0]
+    graph = bank.graph
+    task = graph.task_slope(grad)
+    if resource_loss is None:
+        return task, task
+    slope = graph.resource(bank, resource_loss)[1]
+    return task, task if slope is None else task + slope
 
 
 def at_numbers(bank, resource: Callable, numbers: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from .layers import LayerMasks, MaskedLayer
 from .products import Group, Vectors, entries_of
+from .sharded import is_sharded
 
 try:
     from . import fused_weights
@@ -136,7 +137,9 @@ class Together:
         if not torch.is_grad_enabled():
             return
         flat = self.source()
-        if flat is None or not flat.requires_grad or not usable(flat):
+        # What is sharded gets its weights layer by layer.
+        if flat is None or not flat.requires_grad or not usable(flat) or \
+                is_sharded(model):
             return
         layers = [layer for layer in (ref() for ref in self.layers) if layer]
         signature = self._signed(layers)
