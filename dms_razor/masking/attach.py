@@ -82,6 +82,10 @@ class MaskReader:
         for site in space.mask_sites:
             if site.module in self.read:
                 read[element_of[site.index[site.index >= 0]]] = True
+        for site in space.norm_sites:
+            # All other norms stand beside layers that read the same masks.
+            if site.op == 'softmax' and site.module in self.read:
+                read[element_of[site.index[site.index >= 0]]] = True
         for block in space.blocks:
             if any(tail.module in self.read for tail in block.tails):
                 read[element_of[block.element]] = True
