@@ -12,6 +12,7 @@ from ..core.bank import Bank
 from ..core.budget import AUTO
 from ..network import refuse_no_network
 from ..space import MaskSite, Space
+from .experts import SoftmaxInterceptor
 from .layers import OWN, InputMask, LayerMasks, MaskedLayer, masked_type
 from .masks import Cuts, Masks, MaskSource
 
@@ -203,7 +204,10 @@ def attach(model: nn.Module, space: Space,
             start = len(path) + 1 if path else 0
             masks_of(path, layers).lends.add(site.module[start:])
     for site in space.norm_sites:
-        masks_of(site.module, layers).norm = InputMask(0, site.index, 1, cuts)
+        own = masks_of(site.module, layers)
+        own.norm = InputMask(0, site.index, 1, cuts)
+        if site.op == 'softmax':
+            own.intercept = SoftmaxInterceptor
     for block in space.blocks:
         for tail in block.tails:
             fold = tail.fold and not is_adapted(modules.get(tail.module))

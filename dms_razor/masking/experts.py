@@ -7,10 +7,11 @@ gradient all the same, ``exp(l_e) / Σ m exp(l) · (g_e − Σ p g)``: the logar
 of a mask, which has none at 0, is not taken.
 """
 import math
-from typing import Any, Callable, Dict, Optional
+from typing import Callable
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 # How far below the largest number of a type exponentials stay, so that the
 # gradient of what was removed, times that of a loss, is finite.
@@ -42,19 +43,27 @@ def masked_softmax(x: Tensor, mask: Tensor, dim: int) -> Tensor:
         return (weighted / weighted.sum(dim, keepdim=True)).to(x.dtype)
 
 
-def softmax_of_kept(func: Callable, mask: Tensor, args: tuple,
-                    kwargs: Dict[str, Any]) -> Tensor:
-    """A call of PyTorch's softmax, under masks where they fit.
+class SoftmaxInterceptor(TorchFunctionMode):
+    """While a router runs, its softmax over experts reads masks.
 
     Args:
-        func (Callable): ``torch.softmax`` in any of its forms.
-        mask (Tensor): Of the channels.
-        args, kwargs: Its arguments.
+        mask (Tensor): Masks of the experts, ``[E]``.
     """
-    x = args[0] if args else kwargs['input']
-    dim = args[1] if len(args) > 1 else kwargs.get('dim')
-    wanted: Optional[torch.dtype] = kwargs.get('dtype') or next(
-        (x for x in args[2:] if isinstance(x, torch.dtype)), None)
-    if dim is None or x.shape[dim] != len(mask):
-        return func(*args, **kwargs)
-    return masked_softmax(x if wanted is None else x.to(wanted), mask, dim)
+
+    def __init__(self, mask: Tensor) -> None:
+        super().__init__()
+        self.mask = mask
+
+    def __torch_function__(self, func: Callable, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if getattr(func, '__name__', '') != 'softmax':
+            return func(*args, **kwargs)
+        x = args[0] if args else kwargs['input']
+        dim = args[1] if len(args) > 1 else kwargs.get('dim')
+        # It stands at another place in each of PyTorch's forms.
+        wanted = kwargs.get('dtype') or next(
+            (x for x in args[2:] if isinstance(x, torch.dtype)), None)
+        if dim is None or x.shape[dim] != len(self.mask):
+            return func(*args, **kwargs)
+        return masked_softmax(
+            x if wanted is None else x.to(wanted), self.mask, dim)

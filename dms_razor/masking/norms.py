@@ -15,8 +15,6 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from .experts import softmax_of_kept
-
 try:
     from . import fused_norms
 except ImportError:  # PyTorch was built without Triton
@@ -129,8 +127,6 @@ class NormInterceptor(TorchFunctionMode):
             return masked_group_norm(x, get(1, 'num_groups'), self.mask,
                                      get(2, 'weight'), get(3, 'bias'),
                                      get(4, 'eps', 1e-5))
-        if name == 'softmax':
-            return softmax_of_kept(func, self.mask, args, kwargs)
         if name == 'mean':
             dim = get(1, 'dim')
             dim = dim[0] if isinstance(dim, (tuple,

@@ -193,8 +193,7 @@ class SpaceBuilder:
             options = two_stay(options, size)
             if options is None:
                 return 'what touches it does not run on one channel'
-        if fewest > 1:
-            options = at_least(name, options, fewest, size, step)
+        options = at_least(name, options, fewest, size, step)
         unit = make_unit(name, kind, size, len(rows), step, options,
                          tuple(modules))
         first = sum(u.elements for u in units)
@@ -261,11 +260,9 @@ class SpaceBuilder:
     def _expert_units(self, units: List[Unit]) -> None:
         """Units of the experts that routers choose among."""
         for roots, choice in self.finder.choices.items():
-            path, least = choice.module, choice.least
-            reason = f'its router takes all {least} experts' \
-                if least == len(roots) else self._add_unit(
-                    units, 'experts', f'{path}.experts', [list(roots)], [path],
-                    least)
+            path = choice.module
+            reason = self._add_unit(units, 'experts', f'{path}.experts',
+                                    [list(roots)], [path], choice.least)
             if reason and 'experts' in self.kinds:
                 self.attention_stays.append(FullWidth(path, reason))
 

@@ -206,6 +206,8 @@ def at_least(name: str, options: dict, fewest: int, size: int,
     Raises:
         ValueError: The user's bounds allow fewer.
     """
+    if fewest == 1:
+        return options
     given = [options[key] for key in ('least', 'most') if key in options]
     if min((*given, *options.get('choices', ())), default=fewest) < fewest:
         raise ValueError(

@@ -106,7 +106,9 @@ def experts(recorder, call) -> List[Tensor]:
     recorder.fix([weights], f'{recorder.where} takes them as weights')
     read = channel_vector(recorder, x, -1)
     inner = facts.outputs(names[1], path, width, axis=2)
-    result = facts.outputs(names[1], path, made, axis=1)
+    # Named after the block around them: patterns for the experts mean their
+    # own width alone.
+    result = facts.outputs(names[1], path.rpartition('.')[0], made, axis=1)
     facts.axis(names[0], 1, inner.repeat(2))
     facts.axis(names[0], 2, read, reads=True)
     facts.axis(names[1], 1, result)
@@ -171,6 +173,10 @@ def settle_choices(recorder) -> None:
         if alone and known.op == norm.op and np.array_equal(
                 classes[known.labels.numpy()], classes[norm.labels.numpy()]):
             facts.norms[choice.module] = known
+            if choice.least >= len(choice.labels):
+                variables.fix(
+                    choice.labels, f'"{choice.module}" takes all of '
+                    f'its {choice.least} experts each time')
         else:
             variables.fix(choice.marker, choice.reason)
             variables.fix(choice.labels, choice.reason)
