@@ -11,7 +11,7 @@ from ..adapters.low_rank import is_adapted, masked_parts
 from ..core.bank import Bank
 from ..core.budget import AUTO
 from ..network import refuse_no_network
-from ..space import MaskSite, Space
+from ..space import MaskSite, NormSite, Space
 from .experts import SoftmaxInterceptor
 from .layers import OWN, InputMask, LayerMasks, MaskedLayer, masked_type
 from .masks import Cuts, Masks, MaskSource
@@ -120,6 +120,13 @@ def _add_site(site: MaskSite, own: LayerMasks, cuts: Cuts) -> None:
         own.computed.add(site.tensor)
 
 
+def _add_norm(site: NormSite, own: LayerMasks, cuts: Cuts) -> None:
+    """Let a norm, or the softmax of a router, read masks."""
+    own.norm = InputMask(0, site.index, 1, cuts)
+    if site.op == 'softmax':
+        own.intercept = SoftmaxInterceptor
+
+
 def is_masked(model: nn.Module, space: Space) -> bool:
     """Whether all layers that read masks are there as they were masked.
 
@@ -204,10 +211,7 @@ def attach(model: nn.Module, space: Space,
             start = len(path) + 1 if path else 0
             masks_of(path, layers).lends.add(site.module[start:])
     for site in space.norm_sites:
-        own = masks_of(site.module, layers)
-        own.norm = InputMask(0, site.index, 1, cuts)
-        if site.op == 'softmax':
-            own.intercept = SoftmaxInterceptor
+        _add_norm(site, masks_of(site.module, layers), cuts)
     for block in space.blocks:
         for tail in block.tails:
             fold = tail.fold and not is_adapted(modules.get(tail.module))
