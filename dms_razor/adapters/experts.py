@@ -40,15 +40,16 @@ def is_experts(module: nn.Module) -> bool:
     Biases, weights that lie the other way round and gates that alternate with
     what they scale (GPT-OSS) are other experts.
     """
-    first, last = (module._parameters.get(name) for name in (FIRST, LAST))
-    if first is None or last is None or last.dim() != 3 or \
-            len(list(module.parameters())) != 2:
+    if not (hasattr(module, 'has_gate') and hasattr(module, FIRST)):
         return False
+    own = dict(module.named_parameters())
+    if own.keys() != {FIRST, LAST} or own[LAST].dim() != 3:
+        return False
+    first, last = own[FIRST], own[LAST]
     number, read, width = last.shape
-    return tuple(first.shape) == (number, 2 * width, read) and hasattr(
-        module, 'has_gate') and all(
-            getattr(module, name, wanted) is wanted
-            for name, wanted in _LAID_OUT.items())
+    return tuple(first.shape) == (number, 2 * width, read) and all(
+        getattr(module, name, wanted) is wanted
+        for name, wanted in _LAID_OUT.items())
 
 
 def numbers_of(module: nn.Module, **sizes: int) -> Dict[str, str]:

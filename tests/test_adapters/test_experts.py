@@ -86,3 +86,7 @@ def test_each_runs_as_one_operation_and_is_as_it_was():
         with experts_as_operations(net):
             1 / 0
     assert 'forward' not in vars(net.layers[0].mlp.experts)
+
+
+def test_scripted_modules_are_none():
+    assert not is_experts(torch.jit.script(nn.Linear(2, 2)))
