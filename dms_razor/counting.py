@@ -70,8 +70,9 @@ def _summed(first, second, *args, **kwargs) -> int:
 
 
 def _grouped(first, second, *args, **kwargs) -> int:
-    """Rows ``[n, m]``, each times one of the matrices ``[g, m, p]``."""
-    return 2 * prod(first) * second[-1]
+    """Rows ``[n, m]``, each times one of the matrices ``[g, m, p]``; or
+    columns ``[m, p]``, each with one of ``[g, n, m]``."""
+    return 2 * prod(first[len(first) > len(second):]) * second[-1]
 
 
 def _summed_onto(onto, first, second, *args, **kwargs) -> int:

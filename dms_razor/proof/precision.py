@@ -66,7 +66,7 @@ class _Double(TorchFunctionMode):
             name: value if name == 'out' else _double(value)
             for name, value in kwargs.items()
         }
-        if name.strip('_') == 'grouped_mm':
+        if name.strip('_') == 'grouped_mm' and args[1].dim() > args[0].dim():
             return _grouped(*args, **kwargs)
         if _is_depthwise(function, args):
             return _depthwise(*args)

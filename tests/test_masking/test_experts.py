@@ -159,3 +159,34 @@ def test_experts_are_searched_and_exported(tmp_path):
     assert [tuple(p.shape) for p in again.parameters()
             ] == [tuple(p.shape) for p in export.model.parameters()]
     assert 'experts' in (tmp_path / 'subnet' / 'report.md').read_text()
+
+
+def test_an_expert_that_no_word_takes_goes_first(tmp_path):
+    """One feature of all words is 1, and expert 3 scores it far below 0."""
+    net = mixture(number=6, layers=1)
+    with torch.no_grad():
+        net.words.weight[:, 0] = 1
+        net.layers[0].norm.weight.fill_(1)
+        net.layers[0].mlp.gate.weight[:, 0] = 0
+        net.layers[0].mlp.gate.weight[3] = 0
+        net.layers[0].mlp.gate.weight[3, 0] = -30
+    only = {'*.gate.experts': dict(choices=[5, 6])}
+    search = Search(
+        net,
+        WORDS[:1],
+        '95%',
+        metric='params',
+        total_steps=9,
+        width=False,
+        depth=False,
+        units=only)
+    optimizer = torch.optim.SGD(net.parameters(), 1e-6)
+    search.attach(optimizer)
+    for _ in range(9):
+        optimizer.zero_grad()
+        search.loss(net(WORDS).square().mean()).backward()
+        optimizer.step()
+    export = search.export(tmp_path / 'subnet', picture=False)
+    rest = [0, 1, 2, 4, 5]
+    assert torch.equal(export.model.layers[0].mlp.gate.weight,
+                       net.layers[0].mlp.gate.weight[rest])
