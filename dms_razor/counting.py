@@ -69,6 +69,12 @@ def _summed(first, second, *args, **kwargs) -> int:
     return 2 * prod(first)
 
 
+def _grouped(first, second, *args, **kwargs) -> int:
+    """Rows ``[n, m]``, each times one of the matrices ``[g, m, p]``; or
+    columns ``[m, p]``, each with one of ``[g, n, m]``."""
+    return 2 * prod(first[len(first) > len(second):]) * second[-1]
+
+
 def _summed_onto(onto, first, second, *args, **kwargs) -> int:
     """addmv, also in place."""
     return 2 * prod(first)
@@ -100,6 +106,7 @@ OWN: Dict[str, Callable[..., int]] = dict(
     addbmm_=_product_onto,
     addmm_=_product_onto,
     baddbmm_=_product_onto,
+    _grouped_mm=_grouped,
     _trilinear=_bilinear,
     conv_tbc=_sequences)
 
@@ -123,7 +130,11 @@ def every_product() -> Iterator[FlopCounterMode]:
         switches.append(
             (mha.get_fastpath_enabled, mha.set_fastpath_enabled, False))
     before = [current() for current, _, _ in switches]
-    own = {getattr(torch.ops.aten, name): count for name, count in OWN.items()}
+    own = {
+        getattr(torch.ops.aten, name): count
+        for name, count in OWN.items()
+        if hasattr(torch.ops.aten, name)  # not all are in old versions
+    }
     try:
         for _, switch, value in switches:
             switch(value)

@@ -77,8 +77,8 @@ class NormSite:
 
     Attributes:
         module (str): Path of the module that runs it.
-        op (str): 'layer_norm', 'rms_norm', 'group_norm', or 'mean' of one
-            that is written out.
+        op (str): 'layer_norm', 'rms_norm', 'group_norm', 'mean' of one that
+            is written out, or 'softmax' of a router.
         index (Tensor): Element of each channel, like :class:`SliceSite`.
         groups (int): Groups of a group norm, else 1.
     """

@@ -294,6 +294,20 @@ def test_counters_of_our_own_by_hand(layer, macs, name):
     assert f'(aten.{name} by dms_razor)' in count.tool
 
 
+@pytest.mark.parametrize(
+    'operation',
+    [nn.functional.grouped_mm] if hasattr(nn.functional, 'grouped_mm') else [])
+def test_products_in_groups_by_hand(operation):
+    """Each row meets one matrix, however many there are."""
+    ends = torch.tensor([2, 2, 6], dtype=torch.int32)
+    layer = Function(
+        lambda net, x: operation(x, net.w.transpose(1, 2), offs=ends),
+        w=[3, 8, 4])
+    count = count_macs(layer, torch.rand(6, 4))
+    assert count.macs == 6 * 4 * 8
+    assert '(aten._grouped_mm by dms_razor)' in count.tool
+
+
 @pytest.mark.parametrize('operation', [
     lambda x, y: torch.baddbmm(torch.zeros(1), x[None], y[None]),
     lambda x, y: torch.zeros(1, 3, 5).baddbmm_(x[None], y[None]),

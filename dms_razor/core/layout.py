@@ -27,11 +27,11 @@ from torch import Tensor
 
 from ..errors import check_number
 
-KINDS = ('width', 'depth', 'heads', 'qk', 'v')
+KINDS = ('width', 'depth', 'heads', 'qk', 'v', 'experts')
 
 # Paper, below equation 3: the sigmoid is four times as steep where elements
 # are few and large.
-_GAIN = dict(width=1, depth=4, heads=4, qk=1, v=1)
+_GAIN = dict(width=1, depth=4, heads=4, qk=1, v=1, experts=4)
 
 # So many sorts of rows of one size each are quicker than one of everything.
 _MOST_SIZES = 32
@@ -44,7 +44,7 @@ class Unit:
     Args:
         name (str): Path of the first producing layer (width) or of the stage
             (depth). Unique in a network.
-        kind (str): 'width', 'depth', 'heads', 'qk' or 'v'.
+        kind (str): 'width', 'depth', 'heads', 'qk', 'v' or 'experts'.
         size (int): Number of elements in one group, the paper's N.
         groups (int): Groups are ranked apart and keep the same count.
             Defaults to 1.
@@ -133,7 +133,7 @@ class Unit:
 
     @property
     def temperature(self) -> int:
-        """λ of equation 3: N, and 4N for depth and attention heads."""
+        """λ of equation 3: N, and 4N for depth, heads and experts."""
         return _GAIN[self.kind] * self.size
 
     @property

@@ -190,7 +190,7 @@ def rounded(layout: Layout, divisor: int) -> Layout:
 
 
 def _rounded(unit: Unit, divisor: int) -> Unit:
-    if unit.kind in ('depth', 'heads'):
+    if unit.kind in ('depth', 'heads', 'experts'):
         return unit
     kept = tuple(n for n in unit.allowed
                  if n * unit.step % divisor == 0 or n == unit.size)

@@ -209,7 +209,8 @@ def topk(importance: Tensor,
         ratio (Tensor): Pruning ratio in [0, 1], a scalar.
         temperature (float, optional): λ. Defaults to the paper's for
             ``kind``.
-        kind (str): 'width', 'depth', 'heads', 'qk' or 'v'.
+        kind (str): 'width', 'depth', 'heads', 'qk', 'v' or
+            'experts'.
             Defaults to 'width'.
 
     Returns:

@@ -79,7 +79,7 @@ def write_folder(model: Union[Export, nn.Module],
     target.generation_config = getattr(model, 'generation_config', None)
     told = {
         'sizes': sizes,
-        'alike': all(one == sizes[0] for one in sizes),
+        'alike': _alike(sizes),
         'parameters': sum(p.numel() for p in model.parameters()),
         'class': kind.__name__,
     }
@@ -99,9 +99,9 @@ def _settings(model: nn.Module, layers: List[int], sizes: List[Dict[str, int]],
               code: bool) -> Tuple[type, Any]:
     """Class and configuration: the family's own where they can say it."""
     family = model.config.model_type
-    config = _config(model, layers, sizes[0])
+    config = _config(model, layers, sizes)
     kind = getattr(transformers, FAMILIES[family][1])
-    alike = all(one == sizes[0] for one in sizes)
+    alike = _alike(sizes)
     if alike and family == 'llama' and not _is_valid(config):
         kind, config = _as_mistral(kind, config)
     if not alike or not _is_valid(config):
@@ -184,19 +184,55 @@ def sizes_of(layer: nn.Module) -> Dict[str, int]:
             raise FamilyError(f'{size} rows of queries or keys are no whole '
                               f'heads of {attention.head_dim} dims')
     sizes = {name: n // attention.head_dim for name, n in rows.items()}
-    return dict(sizes, intermediate_size=layer.mlp.gate_proj.weight.shape[0])
+    if not hasattr(layer.mlp, 'experts'):
+        return dict(
+            sizes, intermediate_size=layer.mlp.gate_proj.weight.shape[0])
+    return dict(sizes, **_sizes_of_experts(layer.mlp))
 
 
-def _config(model: nn.Module, layers: List[int], sizes: Dict[str, int]) -> Any:
-    """The configuration, with the sizes of the first layer for all."""
+def _sizes_of_experts(block: nn.Module) -> Dict[str, int]:
+    """The same of a layer's mixture of experts."""
+    number, _, width = block.experts.down_proj.shape
+    config = block.experts.config
+    names = ('intermediate_size', 'num_local_experts') if \
+        config.model_type == 'mixtral' else ('moe_intermediate_size',
+                                             'num_experts')
+    sizes = dict(zip(names, (width, number)))
+    if hasattr(block, 'shared_expert'):
+        sizes['shared_expert_intermediate_size'] = len(
+            block.shared_expert.gate_proj.weight)
+    return sizes
+
+
+def _alike(sizes: List[Dict[str, int]]) -> bool:
+    """Whether one number of each name is that of all layers that have it.
+
+    Of layers with and without experts each kind has names of its own.
+    """
+    return len({item
+                for one in sizes
+                for item in one.items()}) == len({n
+                                                  for x in sizes
+                                                  for n in x})
+
+
+def _config(model: nn.Module, layers: List[int],
+            sizes: List[Dict[str, int]]) -> Any:
+    """The configuration, with the first size of each name for all layers."""
     config = copy.deepcopy(model.config)
+    if hasattr(config, 'mlp_only_layers'):  # by number, and by every so many
+        config.mlp_only_layers = [
+            new for new, one in enumerate(sizes) if 'intermediate_size' in one
+        ]
+        config.decoder_sparse_step = 1
     config.head_dim = model.model.layers[layers[0]].self_attn.head_dim
     config.hidden_size = model.model.embed_tokens.weight.shape[1]
     config.num_hidden_layers = len(layers)
     if getattr(config, 'layer_types', None):
         config.layer_types = [config.layer_types[n] for n in layers]
-    for name, size in sizes.items():
-        setattr(config, name, size)
+    for one in reversed(sizes):
+        for name, size in one.items():
+            setattr(config, name, size)
     return config
 
 

@@ -3,7 +3,7 @@
 
 ``config.layer_sizes`` holds, for each layer, the numbers of the configuration
 in which it differs: heads, heads of keys and values, width of the feed-forward
-network. Everything else is the family's own code.
+network, number of experts. Everything else is the family's own code.
 
 This file stands alone: it may lie in the folder of a model, which is loaded
 with ``trust_remote_code=True`` then, without dms_razor.
@@ -23,6 +23,9 @@ FAMILIES = {
     'qwen3': ('Qwen3Config', 'Qwen3ForCausalLM'),
     'gemma2': ('Gemma2Config', 'Gemma2ForCausalLM'),
     'gemma3_text': ('Gemma3TextConfig', 'Gemma3ForCausalLM'),
+    'mixtral': ('MixtralConfig', 'MixtralForCausalLM'),
+    'qwen2_moe': ('Qwen2MoeConfig', 'Qwen2MoeForCausalLM'),
+    'qwen3_moe': ('Qwen3MoeConfig', 'Qwen3MoeForCausalLM'),
 }
 
 
@@ -37,8 +40,10 @@ class SizedLayers:
             for name, size in sizes.items():
                 setattr(own, name, size)
             layer = type(layers[number])(own, number)
-            # How attention is run is set for all layers at once.
-            layer.self_attn.config = config
+            # How attention and experts are run is set for all at once.
+            for part in layer.modules():
+                if getattr(part, 'config', None) is own:
+                    part.config = config
             layers[number] = layer
         self.post_init()
 

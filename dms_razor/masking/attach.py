@@ -11,7 +11,8 @@ from ..adapters.low_rank import is_adapted, masked_parts
 from ..core.bank import Bank
 from ..core.budget import AUTO
 from ..network import refuse_no_network
-from ..space import MaskSite, Space
+from ..space import MaskSite, NormSite, Space
+from .experts import SoftmaxInterceptor
 from .input_mask import InputMask
 from .layers import OWN, LayerMasks, MaskedLayer, masked_type
 from .masks import Cuts, Masks, MaskSource
@@ -84,6 +85,10 @@ class MaskReader:
         for site in space.mask_sites:
             if site.module in self.read:
                 read[element_of[site.index[site.index >= 0]]] = True
+        for site in space.norm_sites:
+            # All other norms stand beside layers that read the same masks.
+            if site.op == 'softmax' and site.module in self.read:
+                read[element_of[site.index[site.index >= 0]]] = True
         for block in space.blocks:
             if any(tail.module in self.read for tail in block.tails):
                 read[element_of[block.element]] = True
@@ -115,6 +120,13 @@ def _add_site(site: MaskSite, own: LayerMasks, cuts: Cuts) -> None:
     own.early |= site.how == 'early'
     if site.how == 'statistics':
         own.computed.add(site.tensor)
+
+
+def _add_norm(site: NormSite, own: LayerMasks, cuts: Cuts) -> None:
+    """Let a norm, or the softmax of a router, read masks."""
+    own.norm = InputMask(0, site.index, 1, cuts)
+    if site.op == 'softmax':
+        own.intercept = SoftmaxInterceptor
 
 
 def is_masked(model: nn.Module, space: Space) -> bool:
@@ -207,7 +219,7 @@ def attach(model: nn.Module, space: Space,
             start = len(path) + 1 if path else 0
             masks_of(path, layers).lends.add(site.module[start:])
     for site in space.norm_sites:
-        masks_of(site.module, layers).norm = InputMask(0, site.index, 1, cuts)
+        _add_norm(site, masks_of(site.module, layers), cuts)
     for block in space.blocks:
         for tail in block.tails:
             fold = tail.fold and not is_adapted(modules.get(tail.module))

@@ -51,6 +51,7 @@ class LayerMasks:
         read (Callable): Returns the masks, or None: the bank's reader.
         inputs (dict[str, list[InputMask]]): Parameter name -> its masks.
         norm (InputMask): Masks of the channels that a norm mixes.
+        intercept (Callable): What lets it read them: of a norm, or a router.
         scales (list[int]): Elements whose masks scale the layer's result:
             residual blocks that end here.
         computed (set[str]): Parameters of which the layer computes its weight:
@@ -68,6 +69,7 @@ class LayerMasks:
     inputs: Dict[str, List[InputMask]] = field(default_factory=dict)
     scales: List[int] = field(default_factory=list)
     norm: Optional[InputMask] = None
+    intercept: Callable[[Tensor], ContextManager] = NormInterceptor
     computed: Set[str] = field(default_factory=set)
     early: bool = False
     lends: Set[str] = field(default_factory=set)
@@ -193,7 +195,7 @@ class LayerMasks:
         if masks is None:
             return None
         if self.norm is not None:
-            return NormInterceptor(self.norm.vector(masks))
+            return self.intercept(self.norm.vector(masks))
         return WeightInterceptor([(parameters[name], masks, self.inputs[name])
                                   for name in self.computed])
 
@@ -226,7 +228,7 @@ class MaskedLayer:
         try:
             if ready.norm is None:
                 return super().forward(*args, **kwargs)
-            with NormInterceptor(ready.norm):
+            with self._dms_masks.intercept(ready.norm):
                 return super().forward(*args, **kwargs)
         finally:
             object.__setattr__(self, '_dms_shown', before)

@@ -29,8 +29,8 @@ class DMSMutator(ChannelMutator):
             input, with or without the batch axis, or the side of a square
             image. Without it, :meth:`prepare_from_supernet` needs
             ``example_inputs``.
-        units, only, frozen, width, depth, heads, qk, v, layers: What may be
-            removed, see :class:`dms_razor.tracing.options.Options`.
+        units, only, frozen, width, depth, heads, qk, v, experts, layers: What
+            may be removed, see :class:`dms_razor.tracing.options.Options`.
         importance, decay, selector, seed: What elements are ranked by and
             what is learnt, see :class:`dms_razor.core.Bank`.
         lr (float | str): Step size of the ratios. Defaults to 'auto', see
@@ -52,6 +52,7 @@ class DMSMutator(ChannelMutator):
                  heads: Optional[bool] = None,
                  qk: Optional[bool] = None,
                  v: Optional[bool] = None,
+                 experts: Optional[bool] = None,
                  layers: Optional[str] = None,
                  importance: Union[None, str, Callable] = None,
                  decay: Optional[float] = None,
@@ -80,6 +81,7 @@ class DMSMutator(ChannelMutator):
             heads=heads,
             qk=qk,
             v=v,
+            experts=experts,
             layers=layers,
             importance=importance,
             decay=decay,

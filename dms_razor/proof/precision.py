@@ -66,6 +66,8 @@ class _Double(TorchFunctionMode):
             name: value if name == 'out' else _double(value)
             for name, value in kwargs.items()
         }
+        if name.strip('_') == 'grouped_mm' and args[1].dim() > args[0].dim():
+            return _grouped(*args, **kwargs)
         if _is_depthwise(function, args):
             return _depthwise(*args)
         out = function(*args, **kwargs)
@@ -100,6 +102,26 @@ def _depthwise(x: Tensor, weight: Tensor, bias: Optional[Tensor], stride: Any,
                                    None] * x[..., top:top + ends[0]:strides[0],
                                              left:left + ends[1]:strides[1]]
     return total
+
+
+def _grouped(x: Tensor,
+             matrices: Tensor,
+             offs: Tensor,
+             bias: Optional[Tensor] = None,
+             out_dtype: Optional[torch.dtype] = None) -> Tensor:
+    """Rows ``[n, m]`` in groups, each times its matrix of ``[g, m, p]``, of
+    which PyTorch has no form in double precision.
+
+    Args:
+        offs (Tensor): Where the groups end, ``[g]``; rows behind the last one
+            give zeros.
+    """
+    out = x.new_zeros(len(x), matrices.shape[-1])
+    start = 0
+    for matrix, end in zip(matrices, offs.tolist()):
+        out[start:end] = x[start:end] @ matrix
+        start = end
+    return out if bias is None else out + bias
 
 
 def _double(value: Any) -> Any:

@@ -84,7 +84,7 @@ def _blocks_alone(checker, space: Space, problem):
 
 
 def _alike(builder, space: Space, unit: int) -> List[int]:
-    """A unit of an attention and those of all others of the same class.
+    """A unit of an attention or a router and those of all of the same class.
 
     They run the same code; that a wrong number of heads shows in one is luck.
     """
@@ -94,7 +94,7 @@ def _alike(builder, space: Space, unit: int) -> List[int]:
         owner, _, kind = space.units[number].name.rpartition('.')
         return kind, type(modules.get(owner))
 
-    if space.units[unit].kind not in ('heads', 'qk', 'v'):
+    if space.units[unit].kind not in ('heads', 'qk', 'v', 'experts'):
         return [unit]
     return [
         number for number in range(len(space.units))

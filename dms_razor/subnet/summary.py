@@ -67,7 +67,7 @@ def _kept(report: Dict[str, Any]) -> str:
     kept, parts = {}, []
     for unit in report['units']:
         kind = 'removable block' if unit['kind'] == 'depth' else \
-            'head' if unit['kind'] == 'heads' else 'channel'
+            dict(heads='head', experts='expert').get(unit['kind'], 'channel')
         number = unit['groups'] * unit['step']
         before, after = kept.get(kind, (0, 0))
         kept[kind] = (before + unit['total'] * number,

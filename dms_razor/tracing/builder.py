@@ -15,9 +15,10 @@ from .blocks import group_stages
 from .branches import find_residuals
 from .costs import CostBuilder
 from .labels import compress, core
-from .options import (DIVIDE, INDIVISIBLE, Options, check_divisor, make_unit,
-                      matches, two_stay)
+from .options import (DIVIDE, INDIVISIBLE, Options, at_least, check_divisor,
+                      make_unit, matches, two_stay)
 from .reshaping import find_sizes
+from .rules.experts import settle_choices
 from .rules.multihead import settle_shown
 from .sites import SiteBuilder
 from .spared import spare
@@ -44,6 +45,7 @@ class SpaceBuilder:
             for name in recorder.touched
         } | {''}
         settle_shown(recorder)
+        settle_choices(recorder)
         self.unseen = fix_unseen(recorder)
         self.blocks, self.stay = find_residuals(recorder)
         for path, part in blocks_with(self.unseen, self.blocks).items():
@@ -87,6 +89,7 @@ class SpaceBuilder:
             units = None if groups is None else self._width_units(groups)
             if units is not None:
                 self._attention_units(units)
+                self._expert_units(units)
                 if not self._fix_uneven(units):
                     break
         blocks = self._depth_units(units)
@@ -160,13 +163,17 @@ class SpaceBuilder:
                 self.facts.variables.fix(torch.tensor(group.rows), reason)
         return None if reasons else units
 
-    def _add_unit(self, units: List[Unit], kind: str, name: str,
+    def _add_unit(self,
+                  units: List[Unit],
+                  kind: str,
+                  name: str,
                   rows: Sequence[Sequence[int]],
-                  modules: Sequence[str]) -> Optional[str]:
+                  modules: Sequence[str],
+                  fewest: int = 1) -> Optional[str]:
         """Add a unit and number its elements; else say why there is none."""
         size, width = len(rows[0]), kind == 'width'
         options = self._options_of([name, *modules] if width else [name])
-        step = options.get('divisor', 1)
+        step = options.get('divisor') or self.finder.step_of(rows)
         if kind not in self.kinds:
             return f'{kind} is not searched'
         if self.measured.isdisjoint(modules):
@@ -186,6 +193,7 @@ class SpaceBuilder:
             options = two_stay(options, size)
             if options is None:
                 return 'what touches it does not run on one channel'
+        options = at_least(name, options, fewest, size, step)
         unit = make_unit(name, kind, size, len(rows), step, options,
                          tuple(modules))
         first = sum(u.elements for u in units)
@@ -248,6 +256,15 @@ class SpaceBuilder:
             self.elements.join_heads(fact)
             if found and slim is not None:
                 self.replacements[path] = slim
+
+    def _expert_units(self, units: List[Unit]) -> None:
+        """Units of the experts that routers choose among."""
+        for roots, choice in self.finder.choices.items():
+            path = choice.module
+            reason = self._add_unit(units, 'experts', f'{path}.experts',
+                                    [list(roots)], [path], choice.least)
+            if reason and 'experts' in self.kinds:
+                self.attention_stays.append(FullWidth(path, reason))
 
     def _fix_uneven(self, units: List[Unit]) -> bool:
         """Fix units that an axis holds unevenly: no closed form for it."""

@@ -108,13 +108,37 @@ class Shared:
 
 
 @dataclass
+class Choice:
+    """A softmax over scores, whose largest say which experts a word takes.
+
+    Attributes:
+        module (str): Path of the module that takes the softmax: the router.
+        labels (Tensor): Labels of the scores, one an expert, ``[E]``.
+        dim (int): Their dimension, counted from the last, negative.
+        marker (Tensor): One fresh variable, that of the softmax.
+        chosen (Tensor): One of the numbers of those that were chosen.
+        reason (str): Why the experts stay, if more is made of the scores.
+        least (int): How many a word takes: so many have to stay.
+        used (bool): Whether experts were seen that take these numbers.
+    """
+    module: str
+    labels: Tensor
+    dim: int
+    marker: Tensor
+    chosen: Tensor
+    reason: str
+    least: int = 1
+    used: bool = False
+
+
+@dataclass
 class NormAxis:
     """A norm that takes its statistics over channels.
 
     Attributes:
         module (str): Path of the module that runs the norm.
-        op (str): 'layer_norm', 'rms_norm', 'group_norm', or 'mean' of one
-            that is written out.
+        op (str): 'layer_norm', 'rms_norm', 'group_norm', 'mean' of one that
+            is written out, or 'softmax' of a router.
         labels (Tensor): Labels of what it normalises over, ``[C]``.
         groups (int): Groups of a group norm, else 1.
     """
@@ -207,6 +231,9 @@ class Facts:
         self.whole: Dict[str, str] = {}
         # Channels of which at least two have to stay.
         self.twice: List[Tensor] = []
+        # Routers, and vectors of which so many neighbours go together.
+        self.choices: List[Choice] = []
+        self.steps: List[Tuple[Tensor, int]] = []
         # Rows of channels that keep equal counts, as bytes of their labels.
         self.parts: Set[bytes] = set()
         self._cuts: Dict[tuple, List[Tensor]] = {}

@@ -20,6 +20,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten
 
+from ..adapters.experts import experts_as_operations
 from ..network import tensors_of, untouched
 
 _CHOICES = 64  # of blocks in one moment, more than networks have
@@ -120,7 +121,7 @@ class Lifetimes:
         known = [*model.parameters(), *model.buffers(), *tensors_of(inputs)]
         watch = _Watch(self.calls, known)
         try:
-            with untouched(model), watch:
+            with untouched(model), experts_as_operations(model), watch:
                 forward(model, *inputs)
             watch.end()
         except _Differs as error:

@@ -24,9 +24,9 @@ class Options:
             together), ``least`` and ``most`` (bounds on what is kept, in
             channels a group, or in blocks), ``choices`` (the numbers that
             may be kept, counted in the same way). Later patterns win.
-        width, depth, heads, qk, v (bool): Whether widths, blocks, attention
-            heads, query/key dims and value dims are searched. Default to
-            True.
+        width, depth, heads, qk, v, experts (bool): Whether widths, blocks,
+            attention heads, query/key dims, value dims and experts are
+            searched. Default to True.
         only (str | Sequence[str], optional): Name patterns of the layers and
             blocks that are searched, e.g. ``'backbone.*'``; a unit with a
             member elsewhere stays. By default the whole network.
@@ -48,6 +48,7 @@ class Options:
     heads: bool = True
     qk: bool = True
     v: bool = True
+    experts: bool = True
     only: Union[None, str, Sequence[str]] = None
     frozen: bool = True
     layers: str = 'free'
@@ -196,6 +197,26 @@ def two_stay(options: dict, size: int) -> Optional[dict]:
     return dict(
         options, choices=allowed) if 'choices' in options else dict(
             options, least=allowed[0])
+
+
+def at_least(name: str, options: dict, fewest: int, size: int,
+             step: int) -> dict:
+    """Options of a unit of which no fewer may stay.
+
+    Raises:
+        ValueError: The user's bounds allow fewer.
+    """
+    if fewest == 1:
+        return options
+    given = [options[key] for key in ('least', 'most') if key in options]
+    if min((*given, *options.get('choices', ())), default=fewest) < fewest:
+        raise ValueError(
+            f'unit "{name}": the network takes {fewest} of its {size} '
+            'elements each time, and the options of the unit allow fewer. '
+            f'Give no bound and no choice below {fewest}')
+    if 'least' in options or 'choices' in options:
+        return options
+    return dict(options, least=-(-fewest // step) * step)
 
 
 def make_unit(name: str, kind: str, size: int, groups: int, step: int,

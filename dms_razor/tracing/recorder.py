@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten
 
+from ..adapters.experts import experts_as_operations
 from ..network import named_tensors, tensors_of
 from ..network.running import after_scripts
 from .facts import Facts, Operation
@@ -361,7 +362,8 @@ class Recorder(TorchFunctionMode):
                 ]
         try:
             self._bind_inputs(tensors_of(example_inputs))
-            with torch.no_grad(), after_scripts(self.leave_script), self:
+            with torch.no_grad(), after_scripts(self.leave_script), \
+                    experts_as_operations(self.model), self:
                 out = forward(self.model, *example_inputs)
         finally:
             for handle in handles:

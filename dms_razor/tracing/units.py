@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .facts import Facts, Heads, Partition
+from .facts import Choice, Facts, Heads, Partition
 from .labels import components, compress, core
 
 
@@ -39,6 +39,8 @@ class UnitFinder:
             that are not regular enough, too.
         attention (list[Heads]): Layers whose channels are heads, queries,
             keys and values, with units of their own.
+        choices (dict[tuple[int, ...], Choice]): Classes of experts -> the
+            router that chooses among them, with units of their own.
     """
 
     def __init__(self,
@@ -58,6 +60,7 @@ class UnitFinder:
         }
         self.held = facts.variables.held(self.classes)
         self._take_attention()
+        self._take_choices()
         for root, reason in self.held.items():
             if root not in self.taken:
                 self._fix([root], reason)
@@ -137,6 +140,31 @@ class UnitFinder:
                     'outside'
         return None
 
+    def _take_choices(self) -> None:
+        """Take the scores of routers out of the widths: they are experts.
+
+        Layers that share their scores share their experts.
+        """
+        self.choices: Dict[Tuple[int, ...], Choice] = {}
+        for choice in self.facts.choices:
+            roots = tuple(self.roots(choice.labels))
+            parts = [set(self.roots(p.labels)) for p in self.facts.producers]
+            everything = set(roots)
+            reason = next((self.fixed[r] for r in roots if r in self.fixed),
+                          None)
+            if reason is None and (len(everything) < len(roots) or everything &
+                                   (self.read | self.taken) or any(
+                                       0 < len(part & everything) < len(part)
+                                       for part in parts)):
+                reason = f'the scores of the router "{choice.module}" are ' \
+                    'read elsewhere, too'
+            if reason is not None:
+                self._fix(roots, reason)
+                continue
+            known = self.choices.setdefault(roots, choice)
+            known.least = max(known.least, choice.least)
+        self.taken.update(r for roots in self.choices for r in roots)
+
     def _overlap(self, fact: Heads) -> bool:
         """Whether heads, or queries and values of one, share a class."""
         rows = [*fact.heads[:, None], *fact.values]
@@ -207,6 +235,13 @@ class UnitFinder:
                 m for m in self.row_modules[row] if m not in group.modules
             ]
         return list(groups.values())
+
+    def step_of(self, rows: Iterable[Iterable[int]]) -> int:
+        """How many neighbours go together, where layers ask for it."""
+        own = {root for row in rows for root in row}
+        return max((step for labels, step in self.facts.steps
+                    if not own.isdisjoint(self.roots(labels))),
+                   default=1)
 
     def _columns(self, partition) -> Tuple[List[List[int]], List[int]]:
         """Rows that make all parts of a partition keep equal counts.

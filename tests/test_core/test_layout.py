@@ -41,6 +41,7 @@ def test_figures_of_units(layout):
     assert (conv.elements, conv.channels, conv.temperature) == (6, 48, 3)
     assert (stage.elements, stage.channels, stage.temperature) == (2, 2, 8)
     assert heads.temperature == 16
+    assert Unit('router.experts', 'experts', 8).temperature == 32
     assert layout.channels == 48 + 2 + 1 + 4
     assert [u.least for u in layout.units] == [1, 0, 1, 2]
     assert [u.most for u in layout.units] == [3, 2, 1, 3]

@@ -241,3 +241,16 @@ def test_a_plan_of_a_large_model(repo, run, tmp_path):
     assert cells[:3] == [
         pytest.approx(size * whole / 8 / 2**30, abs=.01) for size in (4, 12, 2)
     ]
+
+
+def test_a_plan_of_a_mixture_of_experts(repo, run, tmp_path):
+    """Proved on a twin in float64, in which grouped products are none."""
+    transformers.MixtralConfig(num_hidden_layers=2).save_pretrained(tmp_path)
+    out = run(repo / 'tools' / 'plan_language.py', tmp_path, '--target', '70%',
+              '--ranks', 8)
+    assert '| experts (…experts) | 2 | 16 |' in out
+    assert '| width (…experts) | 2 | 3,584 |' in out  # in steps of 8
+    layer = 4096 * (4096 * 2 + 1024 * 2 + 8 + 8 * 3 * 14336 + 2)
+    found = re.search(r'parameters: ([\d,]+);', out).group(1)
+    assert int(found.replace(',', '')) == 2 * layer + 4096 * (64000 + 1)
+    assert 'a twin of MixtralForCausalLM' in out

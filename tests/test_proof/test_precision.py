@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.overrides import handle_torch_function, has_torch_function
 
 from dms_razor.proof.precision import (LowPrecision, double_network,
                                        double_precision, to_double)
@@ -111,6 +112,31 @@ def test_depthwise_convolutions(settings):
     ]
     for a, b in zip(*slopes):
         assert (a - b).abs().max() < 1e-12
+
+
+def grouped_mm(x, matrices, offs, bias=None):
+    """As PyTorch's, which not all versions have, nor any in float64."""
+    given = (x, matrices)
+    if has_torch_function(given):
+        return handle_torch_function(
+            grouped_mm, given, x, matrices, offs=offs, bias=bias)
+    raise RuntimeError('in double precision there is none')
+
+
+@pytest.mark.parametrize('bias', [None, torch.ones(3).double()])
+def test_products_in_groups(bias):
+    """Rows 0 and 1, none, row 2, and nothing for the last one."""
+    x = torch.randn(4, 5, dtype=torch.float64, requires_grad=True)
+    matrices = torch.randn(3, 3, 5).double().transpose(1, 2)
+    with double_precision():
+        found = grouped_mm(x, matrices, torch.tensor([2, 2, 3]), bias)
+    expected = torch.stack([
+        x[0] @ matrices[0], x[1] @ matrices[0], x[2] @ matrices[2],
+        torch.zeros(3).double()
+    ])
+    assert torch.allclose(found, expected + (0 if bias is None else bias))
+    slope, = torch.autograd.grad(found.sum(), x)
+    assert torch.allclose(slope[2], matrices[2].sum(1))
 
 
 def test_a_kernel_larger_than_the_image_is_refused():

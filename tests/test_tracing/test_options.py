@@ -7,7 +7,7 @@ from small_nets import IMAGES, Block, build, conv, depths, widths
 from torch import nn
 
 from dms_razor.trace import trace
-from dms_razor.tracing.options import check_options, make_unit
+from dms_razor.tracing.options import at_least, check_options, make_unit
 
 
 def net():
@@ -174,6 +174,17 @@ def test_make_unit_counts_bounds_in_elements():
     unit = make_unit('x', 'width', 32, 2, 8, dict(least=8, most=16), ('x', ))
     assert (unit.size, unit.groups, unit.step) == (4, 2, 8)
     assert (unit.least, unit.most) == (1, 2)
+
+
+def test_bounds_of_what_a_network_takes_some_of():
+    assert at_least('x', dict(fixed=False), 3, 8, 1)['least'] == 3
+    assert at_least('x', dict(divisor=2), 3, 8, 2)['least'] == 4
+    assert at_least('x', dict(), 1, 8, 1) == {}
+    given = dict(least=4, most=6)
+    assert at_least('x', given, 3, 8, 1) == given
+    for wrong in (dict(least=2), dict(most=2), dict(choices=[2, 8])):
+        with pytest.raises(ValueError, match='unit "x": the network takes 3'):
+            at_least('x', wrong, 3, 8, 1)
 
 
 def test_widths_or_depths_alone():

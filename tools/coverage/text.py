@@ -2,7 +2,7 @@
 """Words of the coverage tables, each reason once for all blocks."""
 import re
 
-KINDS = ('width', 'heads', 'qk', 'v', 'depth')
+KINDS = ('width', 'heads', 'qk', 'v', 'experts', 'depth')
 #: What differs from block to block -> what stands there instead.
 GENERAL = (
     (r"shape '\[.*?\]' is invalid for input of size \d+",

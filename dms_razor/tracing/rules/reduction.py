@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ..labels import compress, core, expand_vector, varies_along, vector_along
 from .elementwise import elementwise
+from .experts import largest, probabilities
 from .norm import channel_mean
 from .table import register_rule
 
@@ -99,13 +100,21 @@ def _over_channels(recorder, call, labels: Tensor,
 @register_rule('softmax', 'log_softmax', 'gumbel_softmax', 'softmin',
                'normalize', 'cumsum', 'sort', 'topk', 'argsort')
 def along_one_dimension(recorder, call) -> List[Tensor]:
-    """Softmax and the like mix along one dimension: it holds no channels."""
+    """Softmax and the like mix along one dimension: it holds no channels.
+
+    But for scores of a router, see :mod:`.experts`.
+    """
     labels = recorder.labels_of(call.tensors[0])
     default = 1 if call.op == 'normalize' else -1
     position = 2 if call.op in ('normalize', 'topk') else 1
     dim = call.argument(position, 'dim')
-    labels = _mixed(recorder, call, labels,
-                    [(default if dim is None else dim) % labels.dim()])
+    dim = (default if dim is None else dim) % labels.dim()
+    found = probabilities(recorder, call, labels, dim) \
+        if call.op == 'softmax' else \
+        largest(recorder, call, dim) if call.op == 'topk' else None
+    if found is not None:
+        return found
+    labels = _mixed(recorder, call, labels, [dim])
     return [labels.expand(out.shape) for out in call.outs]
 
 
