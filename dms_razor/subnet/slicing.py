@@ -11,6 +11,7 @@ from typing import Any, Dict, Iterable, List, Sequence, Tuple
 import torch
 from torch import Tensor, nn
 
+from ..adapters.layer_numbers import fill_first_places, layer_numbers
 from ..adapters.registry import RemovedBlock, make_slim
 from ..errors import SubnetError
 from ..masking.attach import unmask
@@ -123,6 +124,7 @@ def replace_by_identity(
         others (Iterable[StandIn]): What else than an identity stands for one.
     """
     known = {part.path: part for part in others}
+    numbers = layer_numbers(model)
     for path in blocks:
         parent, _, name = path.rpartition('.')
         if not inside(parent, blocks):  # else it goes with that block
@@ -130,6 +132,7 @@ def replace_by_identity(
             part = known.get(path, StandIn(path))
             modules[name] = _stand_in(modules[name],
                                       part).train(modules[name].training)
+    fill_first_places(model, numbers)
 
 
 def _stand_in(block: nn.Module, part: StandIn) -> nn.Module:

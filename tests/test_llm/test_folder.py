@@ -9,6 +9,8 @@ from hf_nets import WORDS, exported, language
 
 from dms_razor.llm import FamilyError, write_folder
 from dms_razor.subnet import SubnetError
+from dms_razor.subnet.slicing import slice_model
+from dms_razor.trace import trace
 
 transformers = pytest.importorskip('transformers', exc_type=ImportError)
 
@@ -184,3 +186,39 @@ def test_a_number_that_follows_the_hidden_size_is_found_out(tmp_path):
     with pytest.raises(SubnetError, match='Declare the hidden size fixed'):
         write_folder(export, tmp_path / 'hf')
     assert [f.name for f in tmp_path.iterdir()] == ['subnet']
+
+
+@pytest.mark.parametrize('removed', [(0, ), (0, 1)])
+@pytest.mark.parametrize('family', ['Llama', 'Qwen2', 'Gemma3Text'])
+def test_generation_in_memory_without_the_first_layers(family, removed):
+    """A cache is asked for its length where the first layer writes."""
+    settings = dict(num_hidden_layers=5)
+    if family == 'Gemma3Text':
+        settings.update(
+            layer_types=2 * ['sliding_attention', 'full_attention'] +
+            ['full_attention'],
+            sliding_window=4)
+    model = language(family, **settings).double().eval()
+    space = trace(model, dict(input_ids=WORDS[:1]), depth=True)
+    keep = torch.ones(space.layout.E, dtype=torch.bool)
+    stage, = (unit for unit in space.units if unit.kind == 'depth')
+    first = space.layout.slice_of(space.layout.index(stage.name)).start
+    keep[[first + number for number in removed]] = False
+    model = slice_model(model, space, keep)
+    words = torch.tensor([[0, 0, 5, 6, 7, 8], [1, 2, 3, 4, 5, 6]])
+    mask = (words > 0).long()
+    out = [
+        model.generate(
+            words,
+            attention_mask=mask,
+            max_new_tokens=12,
+            do_sample=False,
+            use_cache=cache,
+            eos_token_id=None) for cache in (True, False)
+    ]
+    assert torch.equal(*out)
+    with torch.no_grad():
+        before = model(words[:, :4], use_cache=True).past_key_values
+        after = model(words[:, 4:], past_key_values=before).logits
+        whole = model(words, use_cache=False).logits[:, 4:]
+    assert (after - whole).abs().max() < 1e-9 * whole.abs().max()
