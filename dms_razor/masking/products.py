@@ -188,6 +188,7 @@ class Group:
         self.kernels = kernels
         if kernels is None:
             return
+        self.addresses = [weight.data_ptr() for weight in self.weights]
         table, programs = [], []
         for number, weight in enumerate(self.weights):
             for entry in self.entries[number]:
@@ -265,6 +266,10 @@ class MaskedTogether(torch.autograd.Function):
                 device=grad.device).copy_(grad)
             for grad, weight in zip(grads, weights)
         ]
+        if [weight.data_ptr() for weight in weights] != group.addresses:
+            # Their memory is elsewhere than it was in the forward.
+            group.weights = weights
+            group.finish(group.kernels)
         addresses = torch.tensor(
             [0 if grad is None else grad.data_ptr() for grad in given])
         flat = weights[0].new_empty(group.size)

@@ -137,9 +137,7 @@ class Together:
         if not torch.is_grad_enabled():
             return
         flat = self.source()
-        # What is sharded gets its weights layer by layer.
-        if flat is None or not flat.requires_grad or not usable(flat) or \
-                is_sharded(model):
+        if flat is None or not flat.requires_grad or not usable(flat):
             return
         layers = [layer for layer in (ref() for ref in self.layers) if layer]
         signature = self._signed(layers)
@@ -169,10 +167,13 @@ class Together:
 
     def _plan(self, layers: List[MaskedLayer], flat: Tensor) -> tuple:
         """Groups, the index of all masks, and who is shown what."""
+        for layer in layers:
+            layer._dms_masks.ready = None
+        if is_sharded(self.model()):  # it gets its weights layer by layer
+            return ()
         vectors, groups, shown = Vectors(), [], []
         norms: List[Tuple[Ready, int]] = []
         for layer in layers:
-            layer._dms_masks.ready = None
             found = self._layer(layer, vectors, flat)
             if found is None:
                 continue
