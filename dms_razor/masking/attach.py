@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from ..adapters.low_rank import is_adapted, masked_parts
+from ..adapters.quantised import (hold_packing, is_quantised_linear,
+                                  release_packing)
 from ..core.bank import Bank
 from ..core.budget import AUTO
 from ..network import refuse_no_network
@@ -40,7 +42,14 @@ class MaskReader:
         self.source = (lambda: source.current) if self.follow else source
         self.cut = MaskSource(lambda: self.source(), cuts)
         self.read: Set[str] = set()
-        self.shapes = {name: p.shape for name, p in model.named_parameters()}
+        packed = {
+            id(layer._parameters['weight'])
+            for layer in model.modules() if is_quantised_linear(layer)
+        }
+        self.shapes = {
+            name: p.shape
+            for name, p in model.named_parameters() if id(p) not in packed
+        }
 
     def of(self, path: str) -> Optional[Masks]:
         """The masks, read by the layer at ``path``."""
@@ -136,6 +145,14 @@ def _untouched_output(module, args, out) -> None:
     """Forward hook that changes nothing: see :func:`attach`."""
 
 
+def _mask_rows(mask: InputMask, read: Callable[[], Optional[Masks]],
+               module: nn.Module, args: tuple, out: Tensor) -> Tensor:
+    """Forward hook: rows of a weight and a bias that cannot be masked."""
+    masks = read()
+    return out if masks is None else out * mask.vector(masks.at(out)).to(
+        out.dtype)
+
+
 def _runs_past_masks(path: str, module: nn.Module,
                      layers: Dict[str, LayerMasks]) -> bool:
     """Whether torch would run a module with masked layers as one operation.
@@ -180,6 +197,7 @@ def attach(model: nn.Module, space: Space,
     modules = dict(model.named_modules())
     layers: Dict[str, LayerMasks] = {}
     hooked: Dict[str, LayerMasks] = {}
+    hooks: Dict[str, Callable] = {}
 
     def masks_of(path: str,
                  own: Dict[str, LayerMasks],
@@ -194,6 +212,11 @@ def attach(model: nn.Module, space: Space,
 
     for site in space.mask_sites:
         for path in masked_parts(modules, site.module, site.axis):
+            if site.axis == 0 and is_quantised_linear(modules[path]):
+                hooks[path] = partial(_mask_rows,
+                                      InputMask(0, site.index, 1, cuts),
+                                      partial(reader.of, site.module))
+                continue
             _add_site(site, masks_of(path, layers, site.module), cuts)
         for path in site.readers:
             start = len(path) + 1 if path else 0
@@ -205,9 +228,12 @@ def attach(model: nn.Module, space: Space,
             fold = tail.fold and not is_adapted(modules.get(tail.module))
             masks_of(tail.module,
                      layers if fold else hooked).scales.append(block.element)
+    for module in modules.values():
+        hold_packing(module)
     for path, masks in layers.items():
         _mask(model, path, modules[path], masks)
-    hooks = {path: masks.scale_output for path, masks in hooked.items()}
+    for path, masks in hooked.items():
+        hooks[path] = masks.scale_output
     for path, module in modules.items():
         if _runs_past_masks(path, module, layers):
             hooks.setdefault(path, _untouched_output)
@@ -232,6 +258,7 @@ def unmask(model: nn.Module) -> nn.Module:
             module.__class__ = bases[bases.index(MaskedLayer) + 1]
         for name in OWN:
             module.__dict__.pop(name, None)
+        release_packing(module)
         if module.__dict__.pop('_dms_nested', False):
             module.use_nested_tensor = True
         hook = module.__dict__.pop('_dms_hook', None)

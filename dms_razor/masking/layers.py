@@ -26,6 +26,7 @@ from typing import (Any, Callable, ContextManager, Dict, List, Optional, Set,
 import torch
 from torch import Tensor, nn
 
+from ..adapters.quantised import is_quantised_linear
 from ..adapters.registry import remake
 from .inputs import masked_input
 from .masks import Cuts, Masks
@@ -179,7 +180,7 @@ class LayerMasks:
             return False
         weight = layer._parameters.get('weight')
         return (weight is not None and not weight.requires_grad
-                and is_plain_linear(layer)
+                and (is_plain_linear(layer) or is_quantised_linear(layer))
                 and all(mask.axis == 1
                         for mask in self.inputs.get('weight', ())))
 

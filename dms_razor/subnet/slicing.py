@@ -11,6 +11,7 @@ from typing import Any, Dict, Iterable, List, Sequence, Tuple
 import torch
 from torch import Tensor, nn
 
+from ..adapters.quantised import dequantise
 from ..adapters.registry import RemovedBlock, make_slim
 from ..errors import SubnetError
 from ..masking.attach import unmask
@@ -68,7 +69,8 @@ def plain_copy(model: nn.Module, shared: Iterable[str] = ()) -> nn.Module:
             is another object with the same memory.
 
     Returns:
-        nn.Module: The network as its author wrote it, without gradients.
+        nn.Module: The network as its author wrote it, without gradients, and
+        with ordinary layers for quantised ones, which cannot be cut.
     """
     parameters = dict(model.named_parameters(remove_duplicate=False))
     if is_sharded(model):
@@ -78,7 +80,7 @@ def plain_copy(model: nn.Module, shared: Iterable[str] = ()) -> nn.Module:
             id(p): type(p)(p.data, p.requires_grad)
             for p in map(parameters.get, shared) if p is not None
         })
-    unmask(plain)
+    plain = dequantise(unmask(plain))
     for parameter in plain.parameters():
         parameter.grad = None
     return plain
