@@ -56,6 +56,12 @@ def is_quantised_linear(module: nn.Module) -> bool:
                                  != module.in_features * module.out_features)
 
 
+def is_quantised_network(network: nn.Module) -> bool:
+    """Whether some of its linear layers read packed weights."""
+    return isinstance(network, nn.Module) and any(
+        map(is_quantised_linear, network.modules()))
+
+
 def _is_whole(x: Tensor) -> bool:
     return not (x.is_floating_point() or x.is_complex())
 

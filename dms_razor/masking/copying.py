@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from ..adapters.quantised import dequantise, is_quantised_linear
+from ..adapters.quantised import dequantise, is_quantised_network
 from ..errors import SubnetError
 from ..network import tensors_of, untouched
 from .sharded import gathered, is_sharded
@@ -73,7 +73,7 @@ def whole(model: nn.Module) -> nn.Module:
     """
     if is_sharded(model):
         model = copy_network(model)
-    if not any(map(is_quantised_linear, model.modules())):
+    if not is_quantised_network(model):
         return model
     return dequantise(
         copy_network(model, {id(p): p

@@ -21,6 +21,7 @@ from typing import (Any, Callable, Dict, Iterable, Mapping, Optional, Sequence,
 
 from torch import Tensor, nn
 
+from ..adapters.quantised import is_quantised_linear
 from ..compat import strided_convolution
 from ..core.decision import Decision
 from ..core.resource import METRICS
@@ -131,7 +132,8 @@ def export_subnet(out_dir: Union[str, Path],
         inputs, forward: What MACs are counted on and how the network is
             called, if not as when it was traced.
         weights (Any, optional): In place of the model's own, their moving
-            average: see :func:`.weights.with_weights`.
+            average, or those from before they were quantised: see
+            :func:`.weights.with_weights`.
         retrain (RetrainConfig, optional): What makes retrain.py, if any.
         bn_data, bn_batches, bn_forward: What the BatchNorm statistics, else
             the supernet's, are taken from (20 batches): :func:`recalibrate`.
@@ -144,6 +146,7 @@ def export_subnet(out_dir: Union[str, Path],
         ValueError: There is no such metric, or ``bn_batches`` without data.
     """
     limits = _asked(target, metric, limits)
+    notes = [*notes, *_quantised(model, weights)]
     model, notes = _weighed(model, weights, notes)
     selection = space.checked(selection)
     metric = _binding(space, selection, limits, metric)
@@ -176,6 +179,22 @@ def _weighed(model: nn.Module, weights: Any,
         return model, notes
     note = 'The weights are those that were given to the export, an average.'
     return with_weights(plain_copy(model), weights), [*notes, note]
+
+
+def _quantised(model: nn.Module, weights: Any) -> Sequence[str]:
+    """What to know of a network that was searched quantised."""
+    layers = sum(map(is_quantised_linear, model.modules()))
+    if not layers:
+        return []
+    note = f'The network was searched with {layers} quantised linear ' \
+        'layers, which are ordinary ones here: '
+    return [
+        note + ('the structure of that search, with the weights that were '
+                'given to the export.' if weights is not None else
+                'the weights are dequantised, rounded as they were while it '
+                'was searched. Quantise again what comes out; weights= takes '
+                'the network in floating point instead.')
+    ]
 
 
 def _know(report: Report, decision: Optional[Decision],
