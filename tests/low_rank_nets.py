@@ -17,9 +17,9 @@ class Adapted(nn.Module, BaseTunerLayer):
     def __init__(self, base, rank):
         super().__init__()
         self.base_layer = base.requires_grad_(False)
-        dtype = next(
-            x.dtype for x in (base.weight, *base.buffers())
-            if x.is_floating_point())  # of packed weights, their scales'
+        dtype = base.weight.dtype
+        if not dtype.is_floating_point:  # packed
+            dtype = torch.float64
         self.lora_A = nn.ModuleDict(
             dict(
                 default=nn.Linear(

@@ -1,8 +1,20 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """Linear layers of whole numbers, without the packages that make such."""
+import copy
+
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+
+class Numbers(nn.Parameter):
+    """Packed numbers with their scales, which go to the layer when it runs;
+    they are lost where one is made of its data alone."""
+
+    def __deepcopy__(self, memo):
+        made = Numbers(self.data.clone(), requires_grad=False)
+        made.scale = copy.deepcopy(getattr(self, 'scale', None))
+        return made
 
 
 class Packed(nn.Linear):
@@ -12,17 +24,20 @@ class Packed(nn.Linear):
     def __init__(self, layer):
         super().__init__(layer.in_features, layer.out_features, bias=False)
         weight = layer.weight.detach()
-        self.register_buffer('scale', weight.abs().amax(1) / 7)
-        rounded = (weight / self.scale[:, None]).round() + 8
+        scale = weight.abs().amax(1) / 7
+        rounded = (weight / scale[:, None]).round() + 8
         pairs = rounded.to(torch.uint8).flatten().view(-1, 2)
-        self.weight = nn.Parameter(
+        self.weight = Numbers(
             (16 * pairs[:, 0] + pairs[:, 1])[:, None], requires_grad=False)
+        self.weight.scale, self.scale = scale, None
         if layer.bias is not None:
             self.bias = nn.Parameter(layer.bias.detach(), requires_grad=False)
 
     def numbers(self):
         """The weight, written out."""
-        packed = self.weight.flatten()
+        if self.weight.scale is not None:
+            self.scale, self.weight.scale = self.weight.scale, None
+        packed = self.weight.data.flatten()
         pairs = torch.stack((packed // 16, packed % 16), 1)
         whole = pairs.view(self.out_features, self.in_features)
         return (whole.to(self.scale) - 8) * self.scale[:, None]

@@ -7,7 +7,7 @@ stand for is asked of the layer itself, which is run on unit vectors.
 """
 import copy
 import sys
-from typing import Dict, Optional
+from typing import Optional, Set
 
 import torch
 import torch.nn.functional as F
@@ -56,10 +56,16 @@ def is_quantised_linear(module: nn.Module) -> bool:
                                  != module.in_features * module.out_features)
 
 
-def is_quantised_network(network: nn.Module) -> bool:
-    """Whether some of its linear layers read packed weights."""
-    return isinstance(network, nn.Module) and any(
-        map(is_quantised_linear, network.modules()))
+def packed_weights(network: nn.Module) -> Set[int]:
+    """``id`` of the parameters that hold the packed weights of a network.
+
+    None is to be shared with a copy, nor made again of its data: what it
+    takes to read it lies beside it, and goes from it to its layer.
+    """
+    return {
+        id(layer._parameters['weight'])
+        for layer in network.modules() if is_quantised_linear(layer)
+    }
 
 
 def _is_whole(x: Tensor) -> bool:
@@ -178,12 +184,9 @@ def _ordinary(path: str, layer: nn.Module, dtype: torch.dtype) -> nn.Linear:
 
 def _float_type(network: nn.Module) -> torch.dtype:
     """What layers are called with: the type of the others' parameters."""
-    layers: Dict[int, nn.Module] = {
-        id(layer._parameters['weight']): layer
-        for layer in network.modules() if is_quantised_linear(layer)
-    }
+    packed = packed_weights(network)
     return next((p.dtype for p in network.parameters()
-                 if p.is_floating_point() and id(p) not in layers),
+                 if p.is_floating_point() and id(p) not in packed),
                 torch.float32)
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..adapters.low_rank import is_adapted, masked_parts
 from ..adapters.quantised import (hold_packing, is_quantised_linear,
-                                  release_packing)
+                                  packed_weights, release_packing)
 from ..core.bank import Bank
 from ..core.budget import AUTO
 from ..network import refuse_no_network
@@ -42,10 +42,7 @@ class MaskReader:
         self.source = (lambda: source.current) if self.follow else source
         self.cut = MaskSource(lambda: self.source(), cuts)
         self.read: Set[str] = set()
-        packed = {
-            id(layer._parameters['weight'])
-            for layer in model.modules() if is_quantised_linear(layer)
-        }
+        packed = packed_weights(model)
         self.shapes = {
             name: p.shape
             for name, p in model.named_parameters() if id(p) not in packed
@@ -145,12 +142,17 @@ def _untouched_output(module, args, out) -> None:
     """Forward hook that changes nothing: see :func:`attach`."""
 
 
-def _mask_rows(mask: InputMask, read: Callable[[], Optional[Masks]],
-               module: nn.Module, args: tuple, out: Tensor) -> Tensor:
-    """Forward hook: rows of a weight and a bias that cannot be masked."""
-    masks = read()
-    return out if masks is None else out * mask.vector(masks.at(out)).to(
-        out.dtype)
+def _rows_of(site: MaskSite, cuts: Cuts, reader: MaskReader) -> Callable:
+    """Forward hook: masks the result of a layer whose weight is packed, in
+    the place of the rows of its weight and its bias."""
+    mask = InputMask(0, site.index, 1, cuts)
+
+    def hook(module: nn.Module, args: tuple, out: Tensor) -> Tensor:
+        masks = reader.of(site.module)
+        return out if masks is None else out * mask.vector(masks.at(out)).to(
+            out.dtype)
+
+    return hook
 
 
 def _runs_past_masks(path: str, module: nn.Module,
@@ -170,6 +172,18 @@ def _runs_past_masks(path: str, module: nn.Module,
         module.use_nested_tensor = False
         object.__setattr__(module, '_dms_nested', True)
     return isinstance(module, nn.TransformerEncoderLayer)
+
+
+def _register(modules: Dict[str, nn.Module], layers: Dict[str, LayerMasks],
+              hooks: Dict[str, Callable]) -> None:
+    """Put hooks into modules, and keep them all as they are to be run."""
+    for path, module in modules.items():
+        hold_packing(module)
+        if _runs_past_masks(path, module, layers):
+            hooks.setdefault(path, _untouched_output)
+    for path, hook in hooks.items():
+        handle = modules[path].register_forward_hook(hook)
+        object.__setattr__(modules[path], '_dms_hook', handle.id)
 
 
 def attach(model: nn.Module, space: Space,
@@ -212,12 +226,10 @@ def attach(model: nn.Module, space: Space,
 
     for site in space.mask_sites:
         for path in masked_parts(modules, site.module, site.axis):
-            if site.axis == 0 and is_quantised_linear(modules[path]):
-                hooks[path] = partial(_mask_rows,
-                                      InputMask(0, site.index, 1, cuts),
-                                      partial(reader.of, site.module))
-                continue
-            _add_site(site, masks_of(path, layers, site.module), cuts)
+            if site.axis == 0 and is_quantised_linear(modules.get(path)):
+                hooks[path] = _rows_of(site, cuts, reader)
+            else:
+                _add_site(site, masks_of(path, layers, site.module), cuts)
         for path in site.readers:
             start = len(path) + 1 if path else 0
             masks_of(path, layers).lends.add(site.module[start:])
@@ -228,18 +240,10 @@ def attach(model: nn.Module, space: Space,
             fold = tail.fold and not is_adapted(modules.get(tail.module))
             masks_of(tail.module,
                      layers if fold else hooked).scales.append(block.element)
-    for module in modules.values():
-        hold_packing(module)
     for path, masks in layers.items():
         _mask(model, path, modules[path], masks)
-    for path, masks in hooked.items():
-        hooks[path] = masks.scale_output
-    for path, module in modules.items():
-        if _runs_past_masks(path, module, layers):
-            hooks.setdefault(path, _untouched_output)
-    for path, hook in hooks.items():
-        handle = modules[path].register_forward_hook(hook)
-        object.__setattr__(modules[path], '_dms_hook', handle.id)
+    hooks.update((path, own.scale_output) for path, own in hooked.items())
+    _register(modules, layers, hooks)
     return reader
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from ..adapters.quantised import dequantise, is_quantised_network
+from ..adapters.quantised import dequantise, packed_weights
 from ..errors import SubnetError
 from ..network import tensors_of, untouched
 from .sharded import gathered, is_sharded
@@ -73,11 +73,14 @@ def whole(model: nn.Module) -> nn.Module:
     """
     if is_sharded(model):
         model = copy_network(model)
-    if not is_quantised_network(model):
+    packed = packed_weights(model) if isinstance(model, nn.Module) else ()
+    if not packed:
         return model
     return dequantise(
-        copy_network(model, {id(p): p
-                             for p in model.parameters()}))
+        copy_network(
+            model,
+            {id(p): p
+             for p in model.parameters() if id(p) not in packed}))
 
 
 def check_copy(model: nn.Module, inputs: Tuple, forward: Callable) -> None:

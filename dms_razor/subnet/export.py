@@ -131,9 +131,8 @@ def export_subnet(out_dir: Union[str, Path],
         limits (Mapping[str, float], optional): In place of both, of several.
         inputs, forward: What MACs are counted on and how the network is
             called, if not as when it was traced.
-        weights (Any, optional): In place of the model's own, their moving
-            average, or those from before they were quantised: see
-            :func:`.weights.with_weights`.
+        weights (Any, optional): In place of the model's own: their average,
+            or those that were quantised. See :func:`.weights.with_weights`.
         retrain (RetrainConfig, optional): What makes retrain.py, if any.
         bn_data, bn_batches, bn_forward: What the BatchNorm statistics, else
             the supernet's, are taken from (20 batches): :func:`recalibrate`.
@@ -146,7 +145,6 @@ def export_subnet(out_dir: Union[str, Path],
         ValueError: There is no such metric, or ``bn_batches`` without data.
     """
     limits = _asked(target, metric, limits)
-    notes = [*notes, *_quantised(model, weights)]
     model, notes = _weighed(model, weights, notes)
     selection = space.checked(selection)
     metric = _binding(space, selection, limits, metric)
@@ -174,7 +172,9 @@ def _asked(target: Optional[float], metric: str,
 
 def _weighed(model: nn.Module, weights: Any,
              notes: Sequence[str]) -> Tuple[nn.Module, Sequence[str]]:
-    """The model, with other weights in a copy of it if there are any."""
+    """The model, with other weights in a copy of it if there are any; notes
+    of that, and of layers that were quantised."""
+    notes = [*notes, *_quantised(model, weights)]
     if weights is None:
         return model, notes
     note = 'The weights are those that were given to the export, an average.'

@@ -11,7 +11,7 @@ from typing import Any, Dict, Iterable, List, Sequence, Tuple
 import torch
 from torch import Tensor, nn
 
-from ..adapters.quantised import dequantise
+from ..adapters.quantised import dequantise, packed_weights
 from ..adapters.registry import RemovedBlock, make_slim
 from ..errors import SubnetError
 from ..masking.attach import unmask
@@ -73,12 +73,14 @@ def plain_copy(model: nn.Module, shared: Iterable[str] = ()) -> nn.Module:
         with ordinary layers for quantised ones, which cannot be cut.
     """
     parameters = dict(model.named_parameters(remove_duplicate=False))
+    packed = packed_weights(model)
     if is_sharded(model):
         shared = ()  # a copy of it has no memory of the network
     plain = copy_network(
         model, {
             id(p): type(p)(p.data, p.requires_grad)
-            for p in map(parameters.get, shared) if p is not None
+            for p in map(parameters.get, shared)
+            if p is not None and id(p) not in packed
         })
     plain = dequantise(unmask(plain))
     for parameter in plain.parameters():

@@ -14,9 +14,10 @@ from transformer_nets import tiny_vit
 from dms_razor import Search
 from dms_razor.adapters.quantised import (dequantise, hold_packing,
                                           is_quantised, is_quantised_linear,
-                                          is_quantised_network,
-                                          release_packing, weight_of_units)
+                                          packed_weights, release_packing,
+                                          weight_of_units)
 from dms_razor.masking import unmask
+from dms_razor.subnet.slicing import slice_model
 
 NAMES = ('q_proj', 'o_proj', 'gate', 'down')
 
@@ -58,9 +59,8 @@ class Own(nn.Parameter):
 def test_what_is_quantised():
     layer = small()
     assert is_quantised(layer) and is_quantised_linear(layer)
-    assert is_quantised_network(nn.Sequential(nn.ReLU(), layer))
-    assert not is_quantised_network(nn.Linear(3, 4))
-    assert not is_quantised_network(Packed)  # a class
+    net = nn.Sequential(nn.Linear(6, 6), layer, layer)
+    assert packed_weights(net) == {id(layer.weight)}
     table = nn.Embedding(3, 2)
     table.weight = nn.Parameter(torch.zeros(3, 1).byte(), requires_grad=False)
     assert is_quantised(table) and not is_quantised_linear(table)
@@ -229,7 +229,7 @@ def test_searched_and_cut(tmp_path):
     export = search.export(tmp_path / 'subnet', picture=False)
     with search.masks('subnet'):
         expected = net.eval()(WORDS)
-    assert not is_quantised_network(export.model)
+    assert not packed_weights(export.model)
     assert (export.model.eval()(WORDS) - expected).abs().max() < 1e-9
     notes = ' '.join(export.report.notes)
     assert 'quantised linear layers' in notes and 'dequantised' in notes
@@ -253,6 +253,20 @@ def test_cut_from_the_weights_before_they_were_quantised(tmp_path):
     assert (export.model.eval()(WORDS) - expected).abs().max() < 1e-9
     with search.masks('subnet'):
         assert (search.model(WORDS) - expected).abs().max() > 1e-3
+
+
+def test_a_space_of_the_network_in_floating_point_is_one_of_it():
+    """Traced on the meta device, say, where it takes no memory."""
+    space = search_of(decoder(heads=4, key_heads=2)).space
+    net, other = packed_decoder(), packed_decoder()
+    search = Search(net, space=space, target='70%', metric='params')
+    found, expected = gradient(net, search), gradient(other, search_of(other))
+    assert torch.allclose(found[1], expected[1], rtol=1e-9, atol=1e-12)
+    keep = search.keep()
+    cut = slice_model(net, space, keep)
+    search.bank.give(keep)
+    with search.masks('given'):
+        assert (cut(WORDS) - net(WORDS)).abs().max() < 1e-9
 
 
 @pytest.mark.parametrize('before', [True, False])
