@@ -13,6 +13,7 @@ from dms_razor.llm import Distillation, dequantise, write_folder
 from dms_razor.masking import unmask
 from dms_razor.proof.precision import double_precision
 from dms_razor.subnet import build_subnet
+from dms_razor.trace import trace
 
 transformers = pytest.importorskip('transformers', exc_type=ImportError)
 bitsandbytes = pytest.importorskip(
@@ -154,6 +155,35 @@ def test_units_and_costs_are_those_of_floating_point(folder, kind, metric):
     assert found.preflight().supernet == expected.preflight().supernet
     assert found.preflight().supernet['params'] == model.num_parameters()
     assert packed_weights(found.model)
+
+
+def test_a_space_that_takes_no_memory(folder, tmp_path):
+    """Traced on the meta device, proved on another network of the code."""
+    config = transformers.AutoConfig.from_pretrained(folder)
+    inputs = dict(
+        input_ids=WORDS[:1],
+        attention_mask=torch.ones(1, 1, 9, 9).tril().bool())
+    with torch.device('meta'):
+        plan = transformers.LlamaForCausalLM(config)
+    space = trace(
+        plan, {
+            name: x.to('meta')
+            for name, x in inputs.items()
+        },
+        batch_size=1,
+        twin=transformers.LlamaForCausalLM(config).double(),
+        probe_inputs=inputs)
+    model = quantised(folder, 'nf4')
+    search = Search(
+        model, space=space, target='65%', metric='params', total_steps=5)
+    assert search.space.units == search_of(quantised(folder,
+                                                     'nf4')).space.units
+    searched(model, search)
+    export = search.export(tmp_path / 'a', inputs=inputs, picture=False)
+    with search.masks('subnet'):
+        expected = logits(model)
+    low = rounding(copy.deepcopy(export.model), logits, torch.float32)
+    assert (logits(export.model) - expected).abs().max() < 8 * low
 
 
 @pytest.mark.parametrize('kind', KINDS)
@@ -304,30 +334,45 @@ def test_adapters_of_peft(folder, tmp_path, before, kind):
     assert write_folder(found, tmp_path / 'hf')['difference'] < 1e-5
 
 
-def test_deltas_go_along_with_the_original_weights(folder, tmp_path):
-    """QLoRA, then adapters merged into the network in floating point."""
-    search = search_of(quantised(folder, 'nf4'))
-    net = adapted(search.model)
+@pytest.mark.parametrize('before', [True, False])
+def test_deltas_go_along_with_the_original_weights(folder, tmp_path, before):
+    """QLoRA, then the adapters beside the weights in floating point."""
+    peft = pytest.importorskip('peft', reason='QLoRA needs PEFT')
+    model = quantised(folder, 'nf4')
+    if before:
+        net = adapted(model)
+        search = search_of(net)
+    else:
+        search = search_of(model)
+        net = adapted(model)
     optimizer = torch.optim.SGD(
         [p for p in net.parameters() if p.requires_grad], .1)
     search.attach(optimizer)
-    searched(net, search)
+    for _ in range(5):
+        optimizer.zero_grad()
+        search.loss(net(**BATCH).loss).backward()
+        optimizer.step()
     net.save_pretrained(tmp_path / 'adapter')
-    net.unload()
-    peft = pytest.importorskip('peft')
-    merged = peft.PeftModel.from_pretrained(
-        in_floats(folder), tmp_path / 'adapter').merge_and_unload()
-    export = search.export(tmp_path / 'subnet', weights=merged, picture=False)
+    original = peft.PeftModel.from_pretrained(
+        in_floats(folder), tmp_path / 'adapter')
+    if not before:
+        net.unload()
+        original = original.merge_and_unload()
+    export = search.export(
+        tmp_path / 'subnet', weights=original, picture=False)
+    found = export.model.merge_and_unload() if before else export.model
     other = Search(
-        merged.double(),
+        original.double(),
         space=search.space,
         bank=search.bank,
         target=search.target,
         metric='params')
     with other.masks('subnet'):
-        expected = in_double(merged, logits)
-    found = in_double(copy.deepcopy(export.model).double(), logits)
-    assert (found - expected).abs().max() < 1e-9
+        expected = in_double(original, logits)
+    # Sums of weights and deltas are rounded to float32 before.
+    found = in_double(found.double(), logits)
+    assert (found - expected).abs().max() < (1e-5 if before else 1e-9)
+    assert not packed_weights(original)
 
 
 def test_it_is_its_own_teacher(folder):
