@@ -25,13 +25,14 @@ def in_floats(folder, dtype=torch.float32):
         folder, dtype=dtype)
 
 
-def quantised(folder, kind, dtype=torch.float32, compute=None):
+def quantised(folder, kind, dtype=torch.float32, compute=None, **more):
     """Loaded as users do; all weights at rest."""
     settings = dict(load_in_8bit=True) if kind == 'int8' else dict(
         load_in_4bit=True,
         bnb_4bit_quant_type=kind,
         bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=compute or dtype)
+        bnb_4bit_compute_dtype=compute or dtype,
+        **more)
     model = transformers.AutoModelForCausalLM.from_pretrained(
         folder,
         dtype=dtype,

@@ -8,7 +8,8 @@ activation for the backward pass (METHOD section 2).
 Where the weight of a linear layer rests (``requires_grad=False``, as beneath
 LoRA) it is the other way round: the product of mask and weight would have to
 be kept, and its gradient, as large as the weight, be worked out. The layer's
-input is masked there; nothing is kept of it but the input.
+input is masked there; nothing is kept of it but the input. Quantised weights
+(:mod:`dms_razor.adapters.quantised`) always rest.
 
 A layer is masked by giving the very same object a subclass of its own class,
 as :mod:`torch.nn.utils.parametrize` does. Its parameters keep their names and

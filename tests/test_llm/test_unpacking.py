@@ -189,3 +189,20 @@ def test_from_the_floating_point_weights_to_quantised_ones(
     close = torch.nn.functional.cosine_similarity(
         logits(again.train()), logits(plain), dim=-1)
     assert close.mean() > .8
+
+
+def test_packed_in_memory_of_floating_point_numbers(floats, tmp_path):
+    """As for FSDP: four numbers in each bfloat16."""
+    plain = quantised(floats, 'nf4')
+    model = quantised(floats, 'nf4', bnb_4bit_quant_storage=torch.bfloat16)
+    weight = model.model.layers[0].mlp.up_proj.weight
+    assert weight.dtype == torch.bfloat16 and weight.numel() == 64 * 128 / 4
+    searches = [search_of(net) for net in (plain, model)]
+    found = [gradient(*pair) for pair in zip((plain, model), searches)]
+    assert torch.allclose(*found, rtol=1e-4, atol=1e-6)
+    searched(model, searches[1])
+    subnet = searches[1].export(tmp_path / 'a', picture=False).model
+    assert {p.dtype for p in subnet.parameters()} == {torch.float32}
+    with searches[1].masks('subnet'):
+        low = rounding(copy.deepcopy(subnet), logits, torch.float32)
+        assert (logits(subnet) - logits(model)).abs().max() < 8 * low
