@@ -182,8 +182,9 @@ def refuse_unreadable(model: nn.Module) -> None:
                 'network once on an example input before the search')
         if is_quantised(module) and not is_quantised_linear(module):
             raise ValueError(
-                f'{part}, of {type(module).__name__}, holds quantised weights, '
-                'packed numbers in which no channel is to be found, and it is '
+                f'{part}, of {type(module).__name__}, holds quantised '
+                'weights, packed numbers in which no channel is to be found, '
+                'and it is '
                 'no nn.Linear of a forward of its own, which could be asked '
                 'for them. Search the network in floating point, or with '
                 'linear layers of bitsandbytes where memory is short '
