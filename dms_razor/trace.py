@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from .adapters.quantised import is_quantised, is_quantised_linear
 from .core.resource import METRICS, demanded
 from .counting import count_each
 from .errors import refuse_beside, refuse_unknown
@@ -179,25 +180,15 @@ def refuse_unreadable(model: nn.Module) -> None:
             raise ValueError(
                 f'{part} is lazy: its weights have no shape yet. Run the '
                 'network once on an example input before the search')
-        if is_quantised(module):
+        if is_quantised(module) and not is_quantised_linear(module):
             raise ValueError(
-                f'{part} holds quantised weights, packed numbers in which no '
-                'channel is to be found. Search the network in floating '
-                'point, with LoRA where memory is short, and quantise what '
-                'comes out')
-
-
-def is_quantised(module: nn.Module) -> bool:
-    """Whether a module's own weights are whole numbers.
-
-    Of bitsandbytes a parameter; of GPTQ and AWQ the buffer ``qweight``.
-    """
-    own = [
-        *(x for _, x in module.named_parameters(recurse=False)),
-        *(x for name, x in module.named_buffers(recurse=False)
-          if name == 'qweight')
-    ]
-    return any(not (x.is_floating_point() or x.is_complex()) for x in own)
+                f'{part}, of {type(module).__name__}, holds quantised '
+                'weights, packed numbers in which no channel is to be found, '
+                'and it is '
+                'no nn.Linear of a forward of its own, which could be asked '
+                'for them. Search the network in floating point, or with '
+                'linear layers of bitsandbytes where memory is short '
+                '(BitsAndBytesConfig), and quantise what comes out')
 
 
 def record(

@@ -18,6 +18,8 @@ class Adapted(nn.Module, BaseTunerLayer):
         super().__init__()
         self.base_layer = base.requires_grad_(False)
         dtype = base.weight.dtype
+        if not dtype.is_floating_point:  # packed
+            dtype = torch.float64
         self.lora_A = nn.ModuleDict(
             dict(
                 default=nn.Linear(

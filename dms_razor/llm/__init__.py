@@ -14,10 +14,11 @@ from .evaluation import blocks_of, perplexity  # noqa: E402
 from .folder import FamilyError, register, write_folder  # noqa: E402
 from .gguf_file import write_gguf  # noqa: E402
 from .trainer import TrainerMixin  # noqa: E402
+from .unpacking import dequantise  # noqa: E402
 
 __all__ = [
-    'Distillation', 'FamilyError', 'TrainerMixin', 'blocks_of', 'perplexity',
-    'register', 'write_folder', 'write_gguf'
+    'Distillation', 'FamilyError', 'TrainerMixin', 'blocks_of', 'dequantise',
+    'perplexity', 'register', 'write_folder', 'write_gguf'
 ]
 
 register()

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from ..adapters.low_rank import is_adapted, masked_parts
+from ..adapters.quantised import (hold_packing, is_quantised_linear,
+                                  packed_weights, release_packing)
 from ..core.bank import Bank
 from ..core.budget import AUTO
 from ..network import refuse_no_network
@@ -43,7 +45,11 @@ class MaskReader:
         self.source = (lambda: source.current) if self.follow else source
         self.cut = MaskSource(lambda: self.source(), cuts)
         self.read: Set[str] = set()
-        self.shapes = {name: p.shape for name, p in model.named_parameters()}
+        packed = packed_weights(model)
+        self.shapes = {
+            name: p.shape
+            for name, p in model.named_parameters() if id(p) not in packed
+        }
 
     def of(self, path: str) -> Optional[Masks]:
         """The masks, read by the layer at ``path``."""
@@ -156,6 +162,19 @@ def _untouched_output(module, args, out) -> None:
     """Forward hook that changes nothing: see :func:`attach`."""
 
 
+def _rows_of(site: MaskSite, cuts: Cuts, reader: MaskReader) -> Callable:
+    """Forward hook: masks the result of a layer whose weight is packed, in
+    the place of the rows of its weight and its bias."""
+    mask = InputMask(0, site.index, 1, cuts)
+
+    def hook(module: nn.Module, args: tuple, out: Tensor) -> Tensor:
+        masks = reader.of(site.module)
+        return out if masks is None else out * mask.vector(masks.at(out)).to(
+            out.dtype)
+
+    return hook
+
+
 def _runs_past_masks(path: str, module: nn.Module,
                      layers: Dict[str, LayerMasks]) -> bool:
     """Whether torch would run a module with masked layers as one operation.
@@ -173,6 +192,17 @@ def _runs_past_masks(path: str, module: nn.Module,
         module.use_nested_tensor = False
         object.__setattr__(module, '_dms_nested', True)
     return isinstance(module, nn.TransformerEncoderLayer)
+
+
+def _register(modules: Dict[str, nn.Module], layers: Dict[str, LayerMasks],
+              hooks: Dict[str, Callable]) -> None:
+    """Put hooks into modules, and keep them all as they are to be run."""
+    for path, module in modules.items():
+        hold_packing(module)
+        if _runs_past_masks(path, module, layers):
+            hooks.setdefault(path, _untouched_output)
+    for path, hook in hooks.items():
+        _hook(modules[path], hook)
 
 
 def attach(model: nn.Module, space: Space,
@@ -200,6 +230,7 @@ def attach(model: nn.Module, space: Space,
     modules = dict(model.named_modules())
     layers: Dict[str, LayerMasks] = {}
     hooked: Dict[str, LayerMasks] = {}
+    hooks: Dict[str, Callable] = {}
 
     def masks_of(path: str,
                  own: Dict[str, LayerMasks],
@@ -214,7 +245,10 @@ def attach(model: nn.Module, space: Space,
 
     for site in space.mask_sites:
         for path in masked_parts(modules, site.module, site.axis):
-            _add_site(site, masks_of(path, layers, site.module), cuts)
+            if site.axis == 0 and is_quantised_linear(modules.get(path)):
+                hooks[path] = _rows_of(site, cuts, reader)
+            else:
+                _add_site(site, masks_of(path, layers, site.module), cuts)
         for path in site.readers:
             start = len(path) + 1 if path else 0
             masks_of(path, layers).lends.add(site.module[start:])
@@ -227,12 +261,8 @@ def attach(model: nn.Module, space: Space,
                      layers if fold else hooked).scales.append(block.element)
     for path, masks in layers.items():
         _mask(model, path, modules[path], masks)
-    hooks = {path: masks.scale_output for path, masks in hooked.items()}
-    for path, module in modules.items():
-        if _runs_past_masks(path, module, layers):
-            hooks.setdefault(path, _untouched_output)
-    for path, hook in hooks.items():
-        _hook(modules[path], hook)
+    hooks.update((path, own.scale_output) for path, own in hooked.items())
+    _register(modules, layers, hooks)
     Together(model, lambda: reader.source()).attach()
     return reader
 
@@ -252,6 +282,7 @@ def unmask(model: nn.Module) -> nn.Module:
             module.__class__ = bases[bases.index(MaskedLayer) + 1]
         for name in OWN:
             module.__dict__.pop(name, None)
+        release_packing(module)
         if module.__dict__.pop('_dms_nested', False):
             module.use_nested_tensor = True
         hook = module.__dict__.pop('_dms_hook', None)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from ..adapters.quantised import dequantise, packed_weights
 from ..errors import SubnetError
 from ..network import tensors_of, untouched
 from .sharded import gathered, is_sharded
@@ -65,8 +66,21 @@ def copy_network(model: nn.Module,
 
 
 def whole(model: nn.Module) -> nn.Module:
-    """The network itself; of a sharded one a copy that is whole."""
-    return copy_network(model) if is_sharded(model) else model
+    """The network itself; of a sharded one a copy that is whole, and of one
+    with quantised weights a copy in floating point.
+
+    What is not quantised lies in memory once.
+    """
+    if is_sharded(model):
+        model = copy_network(model)
+    packed = packed_weights(model) if isinstance(model, nn.Module) else ()
+    if not packed:
+        return model
+    return dequantise(
+        copy_network(
+            model,
+            {id(p): p
+             for p in model.parameters() if id(p) not in packed}))
 
 
 def check_copy(model: nn.Module, inputs: Tuple, forward: Callable) -> None:

@@ -8,7 +8,8 @@ activation for the backward pass (METHOD section 2).
 Where the weight of a linear layer rests (``requires_grad=False``, as beneath
 LoRA) it is the other way round: the product of mask and weight would have to
 be kept, and its gradient, as large as the weight, be worked out. The layer's
-input is masked there; nothing is kept of it but the input.
+input is masked there; nothing is kept of it but the input. Quantised weights
+(:mod:`dms_razor.adapters.quantised`) always rest.
 
 A layer is masked by giving the very same object a subclass of its own class,
 as :mod:`torch.nn.utils.parametrize` does. Its parameters keep their names and
@@ -26,6 +27,7 @@ from typing import (Any, Callable, ContextManager, Dict, List, Optional, Set,
 import torch
 from torch import Tensor, nn
 
+from ..adapters.quantised import is_quantised_linear
 from ..adapters.registry import remake
 from .input_mask import InputMask
 from .inputs import masked_input
@@ -123,7 +125,7 @@ class LayerMasks:
             return False
         weight = layer._parameters.get('weight')
         return (weight is not None and not weight.requires_grad
-                and is_plain_linear(layer)
+                and (is_plain_linear(layer) or is_quantised_linear(layer))
                 and all(mask.axis == 1
                         for mask in self.inputs.get('weight', ())))
 

@@ -22,6 +22,7 @@ from typing import (Any, Callable, Dict, Iterable, Mapping, Optional, Sequence,
 
 from torch import Tensor, nn
 
+from ..adapters.quantised import is_quantised_linear
 from ..compat import strided_convolution
 from ..core.decision import Decision
 from ..core.resource import METRICS
@@ -152,8 +153,8 @@ def export_subnet(out_dir: Union[str, Path],
         metric (str): What ``target`` limits. Defaults to 'macs'.
         limits (Mapping[str, float], optional): In place of both, of several.
         inputs, forward: Of :func:`.trace`, if others than when it was traced.
-        weights (Any, optional): In place of the model's own, their moving
-            average: see :func:`.weights.with_weights`.
+        weights (Any, optional): In place of the model's own: their average,
+            or those that were quantised. See :func:`.weights.with_weights`.
         retrain (RetrainConfig, optional): What makes retrain.py, if any.
         bn_data, bn_batches, bn_forward: What the BatchNorm statistics, else
             the supernet's, are taken from (20 batches): :func:`recalibrate`.
@@ -194,11 +195,29 @@ def _asked(target: Optional[float], metric: str,
 
 def _weighed(model: nn.Module, weights: Any,
              notes: Sequence[str]) -> Tuple[nn.Module, Sequence[str]]:
-    """The model, with other weights in a copy of it if there are any."""
+    """The model, with other weights in a copy of it if there are any; notes
+    of that, and of layers that were quantised."""
+    notes = [*notes, *_quantised(model, weights)]
     if weights is None:
         return model, notes
     note = 'The weights are those that were given to the export, an average.'
     return with_weights(plain_copy(model), weights), [*notes, note]
+
+
+def _quantised(model: nn.Module, weights: Any) -> Sequence[str]:
+    """What to know of a network that was searched quantised."""
+    layers = sum(map(is_quantised_linear, model.modules()))
+    if not layers:
+        return []
+    note = f'The network was searched with {layers} quantised linear ' \
+        'layers, which are ordinary ones here: '
+    return [
+        note + ('the structure of that search, with the weights that were '
+                'given to the export.' if weights is not None else
+                'the weights are dequantised, rounded as they were while it '
+                'was searched. Quantise again what comes out; weights= takes '
+                'the network in floating point instead.')
+    ]
 
 
 def _know(report: Report, decision: Optional[Decision],

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..adapters.layer_numbers import fill_first_places, layer_numbers
+from ..adapters.quantised import dequantise, packed_weights
 from ..adapters.registry import RemovedBlock, make_slim
 from ..errors import SubnetError
 from ..masking.attach import unmask
@@ -69,17 +70,20 @@ def plain_copy(model: nn.Module, shared: Iterable[str] = ()) -> nn.Module:
             is another object with the same memory.
 
     Returns:
-        nn.Module: The network as its author wrote it, without gradients.
+        nn.Module: The network as its author wrote it, without gradients, and
+        with ordinary layers for quantised ones, which cannot be cut.
     """
     parameters = dict(model.named_parameters(remove_duplicate=False))
+    packed = packed_weights(model)
     if is_sharded(model):
         shared = ()  # a copy of it has no memory of the network
     plain = copy_network(
         model, {
             id(p): type(p)(p.data, p.requires_grad)
-            for p in map(parameters.get, shared) if p is not None
+            for p in map(parameters.get, shared)
+            if p is not None and id(p) not in packed
         })
-    unmask(plain)
+    plain = dequantise(unmask(plain))
     for parameter in plain.parameters():
         parameter.grad = None
     return plain

@@ -3,6 +3,7 @@
 import random
 
 import pytest
+import torch
 
 WORDS = [f'w{n}' for n in range(30)]
 
@@ -38,3 +39,27 @@ def language(tmp_path_factory):
         text.append(WORDS[(3 * last + draw.randint(1, 2)) % 30])
     (folder / 'text.txt').write_text(' '.join(text))
     return folder
+
+
+@pytest.fixture(scope='session')
+def floats(tmp_path_factory):
+    """A Llama in floating point, with weights that are no small noise."""
+    transformers = pytest.importorskip('transformers', exc_type=ImportError)
+    torch.manual_seed(0)
+    model = transformers.LlamaForCausalLM(
+        transformers.LlamaConfig(
+            vocab_size=64,
+            hidden_size=64,
+            intermediate_size=128,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            num_key_value_heads=2))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() == 1:
+                parameter.add_(.3 * torch.rand(parameter.shape))
+            else:
+                parameter.mul_(5)
+    path = tmp_path_factory.mktemp('llama')
+    model.save_pretrained(path)
+    return path
