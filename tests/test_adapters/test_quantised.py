@@ -4,7 +4,6 @@ import copy
 
 import pytest
 import torch
-from kept_bytes import kept_bytes
 from language_nets import WORDS, decoder
 from low_rank_nets import Adapted, adapt, merge
 from packed_nets import Packed, Packing, pack, written_out
@@ -18,6 +17,7 @@ from dms_razor.adapters.quantised import (dequantise, hold_packing,
                                           weight_of_units)
 from dms_razor.masking import unmask
 from dms_razor.subnet.slicing import slice_model
+from tools._kept import kept_bytes
 
 NAMES = ('q_proj', 'o_proj', 'gate', 'down')
 

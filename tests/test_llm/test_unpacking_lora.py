@@ -4,13 +4,13 @@ import copy
 
 import pytest
 import torch
-from kept_bytes import kept_bytes
 from quantised_nets import (BATCH, adapted, gradient, in_double, in_floats,
                             logits, quantised, rounding, search_of)
 
 from dms_razor import Search
 from dms_razor.adapters.quantised import packed_weights
 from dms_razor.llm import Distillation, dequantise, write_folder
+from tools._kept import kept_bytes
 
 
 @pytest.mark.parametrize('before', [True, False])
