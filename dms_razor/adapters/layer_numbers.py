@@ -28,6 +28,8 @@ def fill_first_places(model: nn.Module, before: Counter) -> None:
         model (nn.Module): A network of which modules were removed.
         before (Counter): Its :func:`layer_numbers` before that.
     """
+    if not _keeps_a_cache(model):
+        return
     after, types = layer_numbers(model), _types(model)
     whole = {n for n, count in before.items() if after[n] == count}
     places: Dict[Optional[str], list] = {}
@@ -43,6 +45,18 @@ def fill_first_places(model: nn.Module, before: Counter) -> None:
         number = vars(module).get(NUMBER)
         if type(number) is int:
             module.layer_idx = swapped.get(number, number)
+
+
+def _keeps_a_cache(model: nn.Module) -> bool:
+    """Whether numbers are places in a cache, and nothing else."""
+    configs = [
+        config for config in (vars(module).get('config')
+                              for module in model.modules())
+        if config is not None
+    ]
+    return any(hasattr(config, 'use_cache') for config in configs) and not any(
+        getattr(config, 'scale_attn_by_inverse_layer_idx', False)
+        for config in configs)
 
 
 def _types(model: nn.Module) -> Sequence[str]:

@@ -1,7 +1,8 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """The resource's part in a search: a loss, or a condition met exactly."""
+from dataclasses import dataclass
 from functools import partial
-from typing import Callable, Dict, Optional, Union
+from typing import Any, Callable, Dict, Optional, Union
 
 import torch
 from torch import Tensor
@@ -10,6 +11,25 @@ from .bank import Bank
 from .budget import AUTO, check_weight, constraint_loss
 from .limits import Limits
 from .resource import ResourceModel
+
+
+@dataclass(frozen=True)
+class Term:
+    """λ_res·L_res under a constraint; equal where it is the same number.
+
+    Attributes:
+        constraint (Constraint): The constraint.
+        target (float): What the metric may cost now.
+        settings (tuple): What else the loss depends on; of a loss of one's
+            own that is not known, and no two terms are equal.
+    """
+    constraint: 'Constraint'
+    target: float
+    settings: Any
+
+    def __call__(self, counts: Tensor, masks: Tensor) -> Tensor:
+        """Of kept counts ``[U]`` and masks ``[E]``."""
+        return self.constraint.loss(self.target, counts, masks)
 
 
 class Constraint:
@@ -61,7 +81,7 @@ class Constraint:
         """λ_res·L_res of a bank, as a number; at a weight that is a number
         its slope, too, is worked out here, before the update needs it."""
         if self.weight != AUTO:
-            return bank.graph.resource(bank, partial(self.loss, target))[0]
+            return bank.graph.resource(bank, self._term(target))[0]
         with torch.no_grad():
             return self.loss(target, bank.counts(), bank.resource_masks())
 
@@ -80,4 +100,11 @@ class Constraint:
         """Move a bank's ratios under this constraint; see Bank.update."""
         if self.weight == AUTO:
             return bank.update(excess=partial(self.excess, target))
-        return bank.update(partial(self.loss, target))
+        return bank.update(self._term(target))
+
+    def _term(self, target: float) -> Term:
+        own = isinstance(self._loss, partial) or getattr(
+            self._loss, 'exact', False)
+        weight = getattr(self._loss, 'loss_weight', None)
+        return Term(self, target, (self.metric, weight,
+                                   id(self.limits)) if own else object())

@@ -6,7 +6,6 @@ resource loss are the same for whoever asks. They are worked out once: masks
 with the update before, the loss and its slope while the network runs, so that
 an update, for which a GPU has to wait, has less to do.
 """
-from functools import partial
 from typing import Any, Callable, Optional, Tuple
 
 import torch
@@ -64,13 +63,14 @@ class MaskGraph:
 
         Args:
             bank (Bank): The search's state.
-            loss (callable): See :meth:`.bank.Bank.update`.
+            loss (callable): See :meth:`.bank.Bank.update`. One that equals
+                that of the last call is not worked out again.
 
         Returns:
             tuple[Tensor, Tensor]: A number, and float64 ``[n]``, or None
             where it does not depend on the numbers.
         """
-        if not _same(self._resource[0], loss):
+        if self._resource[0] is None or self._resource[0] != loss:
             with torch.inference_mode(False), torch.enable_grad():
                 value = loss(bank.counts(ratios=self._leaf), self.expected)
                 slope = torch.autograd.grad(
@@ -78,11 +78,3 @@ class MaskGraph:
                     if value.requires_grad else None
             self._resource = loss, value.detach(), slope
         return self._resource[1:]
-
-
-def _same(one: Any, other: Any) -> bool:
-    """Whether two losses are one, of the same target."""
-    if isinstance(one, partial) and isinstance(other, partial):
-        return (one.func, one.args, one.keywords) == \
-            (other.func, other.args, other.keywords)
-    return one is other and one is not None

@@ -6,7 +6,9 @@ whose rows and columns have masks. All masks lie in one vector, so that they
 are read, and get their gradients, at once. On a GPU the work is that of two
 kernels (:mod:`.fused_weights`).
 """
+import copy
 from dataclasses import dataclass
+from functools import reduce
 from types import ModuleType
 from typing import Any, List, Optional, Sequence, Tuple
 
@@ -181,7 +183,7 @@ class Group:
         self.entries.append(entries)
         self.places.append(place)
         self.offsets.append(self.size)
-        self.size += -(-weight.numel() // ALIGNED) * ALIGNED
+        self.size += -(-int(weight.numel()) // ALIGNED) * ALIGNED
 
     def finish(self, kernels: Optional[ModuleType]) -> None:
         """Make the tables of a kernel."""
@@ -208,6 +210,15 @@ class Group:
         self.table = torch.tensor(table, device=device)
         self.programs = torch.tensor(
             programs, dtype=torch.int32, device=device)
+
+    def at(self, weights: Sequence[Tensor]) -> 'Group':
+        """This group, for weights whose memory may be elsewhere by now."""
+        if [weight.data_ptr() for weight in weights] == self.addresses:
+            return self
+        moved = copy.copy(self)
+        moved.weights = list(weights)
+        moved.finish(self.kernels)
+        return moved
 
     def cut(self, flat: Tensor) -> List[Tensor]:
         """What lies one behind the other, in the shapes of the parameters."""
@@ -237,6 +248,44 @@ class Group:
         return MaskedTogether.apply(self, masks, *self.weights)
 
 
+class Chosen(torch.autograd.Function):
+    """Masks that are read, each the product of those of some elements.
+
+    Nothing is kept as autograd keeps it, here and below: backward of one part
+    of a network must not free what other parts need.
+    """
+
+    @staticmethod
+    def forward(ctx, flat: Tensor, index: Tensor) -> Tensor:
+        """Masks ``[E]`` and index ``[k, L]``; ``[L]``, float32 at least."""
+        ctx.flat, ctx.index = flat, index
+        ctx.parts = _parts(flat, index)
+        return reduce(torch.mul, ctx.parts)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tuple[Tensor, None]:
+        """Gradient of the masks."""
+        if torch.is_grad_enabled() or not _in_memory(grad):
+            with torch.enable_grad():
+                leaf = ctx.flat if grad.requires_grad else \
+                    ctx.flat.detach().requires_grad_()
+                found = reduce(torch.mul, _parts(leaf, ctx.index))
+            return torch.autograd.grad(
+                found, leaf, grad, create_graph=grad.requires_grad)[0], None
+        total = grad.new_zeros(len(ctx.flat) + 1)
+        for number, places in enumerate(ctx.index):
+            others = [x for n, x in enumerate(ctx.parts) if n != number]
+            total.index_add_(0, places, reduce(torch.mul, others, grad))
+        return total[1:].to(ctx.flat.dtype), None
+
+
+def _parts(flat: Tensor, index: Tensor) -> List[Tensor]:
+    """The masks that are multiplied, ``[L]`` each; behind 0 is a 1."""
+    wide = flat.to(torch.promote_types(flat.dtype, torch.float32))
+    read = torch.cat([wide.new_ones(1), wide])
+    return [read.index_select(0, places) for places in index]
+
+
 class MaskedTogether(torch.autograd.Function):
     """Products of a :class:`Group`, as one node of autograd."""
 
@@ -244,8 +293,8 @@ class MaskedTogether(torch.autograd.Function):
     def forward(ctx, group: Group, masks: Tensor, *weights: Tensor):
         """The products, in one memory."""
         ctx.set_materialize_grads(False)
-        ctx.group = group
-        ctx.save_for_backward(masks, *weights)
+        ctx.group, ctx.masks, ctx.weights = group, masks, weights
+        ctx.versions = [weight._version for weight in weights]
         out = masks.new_empty(group.size, dtype=group.out)
         group.kernels.multiply(group.table, group.programs, masks, out,
                                weights[0].dtype)
@@ -254,8 +303,15 @@ class MaskedTogether(torch.autograd.Function):
     @staticmethod
     def backward(ctx, *grads: Optional[Tensor]):
         """Gradients of masks and weights."""
-        group, (masks, *weights) = ctx.group, ctx.saved_tensors
-        if torch.is_grad_enabled():  # they are to be differentiated, too
+        group, masks, weights = ctx.group, ctx.masks, ctx.weights
+        if any(grad is not None and weight._version != version
+               for grad, weight, version in zip(grads, weights, ctx.versions)):
+            raise RuntimeError(
+                'weights of the network were changed in place between its '
+                'forward and backward: gradients would be those of other '
+                'weights')
+        if torch.is_grad_enabled() or not all(
+                grad is None or _in_memory(grad) for grad in grads):
             return None, *_differentiable(group, masks, weights, grads)
         given = [
             None if grad is None else
@@ -266,10 +322,7 @@ class MaskedTogether(torch.autograd.Function):
                 device=grad.device).copy_(grad)
             for grad, weight in zip(grads, weights)
         ]
-        if [weight.data_ptr() for weight in weights] != group.addresses:
-            # Their memory is elsewhere than it was in the forward.
-            group.weights = weights
-            group.finish(group.kernels)
+        group = group.at(weights)
         addresses = torch.tensor(
             [0 if grad is None else grad.data_ptr() for grad in given])
         flat = weights[0].new_empty(group.size)
@@ -282,9 +335,25 @@ class MaskedTogether(torch.autograd.Function):
             for part, wanted, grad in zip(group.cut(flat), needed, given))
 
 
+def _in_memory(tensor: Tensor) -> bool:
+    """Whether a tensor is no wrapper, as of a batch of gradients."""
+    try:
+        tensor.data_ptr()
+    except RuntimeError:
+        return False
+    return True
+
+
+def transformed() -> bool:
+    """Whether torch.func transforms what runs: its tensors have no memory."""
+    active = getattr(torch._C, '_are_functorch_transforms_active', None)
+    return active is not None and active()
+
+
 def _differentiable(group: Group, masks: Tensor, weights: Sequence[Tensor],
                     grads: Sequence[Optional[Tensor]]) -> List:
-    """Gradients of :meth:`Group.plainly`, with a graph of their own."""
+    """Gradients of :meth:`Group.plainly`, which may be differentiated."""
+    graph = torch.is_grad_enabled()
     with torch.enable_grad():
         found = group.plainly(masks, *weights)
     there = [(out, grad) for out, grad in zip(found, grads)
@@ -293,7 +362,7 @@ def _differentiable(group: Group, masks: Tensor, weights: Sequence[Tensor],
     grads = iter(
         torch.autograd.grad([out for out, _ in there],
                             inputs, [grad for _, grad in there],
-                            create_graph=True,
+                            create_graph=graph,
                             allow_unused=True))
     return [
         next(grads) if x.requires_grad else None for x in (masks, *weights)

@@ -9,8 +9,10 @@ type at once, as the layers would cast them.
 
 What cannot be made so, each layer does for itself (:mod:`.layers`): where
 there is no GPU or no Triton, in networks of more than :data:`MOST` such
-weights, whose products should not all be there at once, and of layers that
-are called outside of the network's own forward.
+weights, whose products should not all be there at once, and layers that
+are called outside of the network's own forward, or under another autocast, or
+whose weights have changed since it began. A change that autograd is not told
+of, in the memory of ``weight.data``, is seen in the next pass.
 """
 import contextlib
 import weakref
@@ -22,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from .layers import LayerMasks, MaskedLayer
-from .products import Group, Vectors, entries_of
+from .products import Chosen, Group, Vectors, entries_of, transformed
 from .sharded import is_sharded
 
 try:
@@ -47,32 +49,51 @@ class Ready:
     Attributes:
         layer (Callable): Returns the layer, a weak reference.
         parameters (dict[str, Tensor]): Those that are shown masked.
+        home (Together): What made it.
         shown (dict[str, Tensor]): What is shown in their places.
         norm (Tensor, optional): Masks of the channels that a norm mixes.
-        home (Together): What made it.
-        graded (bool): Whether the layer ran with gradients.
+        states (list): What tells whether a parameter has changed.
+        graded (bool, optional): Whether all of the layer's calls in this pass
+            were with gradients, None before the first.
     """
     layer: Callable[[], Optional[nn.Module]]
     parameters: Dict[str, Tensor]
     home: 'Together'
     shown: Dict[str, Tensor] = field(default_factory=dict)
     norm: Optional[Tensor] = None
-    graded: bool = False
+    states: List[Tuple] = field(default_factory=list)
+    graded: Optional[bool] = None
+
+    def drop(self) -> None:
+        """Forget a pass."""
+        self.shown, self.norm, self.graded = {}, None, None
+
+    def begin(self) -> None:
+        """Note what the parameters are at the beginning of a pass."""
+        self.states = list(map(_state, self.parameters.values()))
 
     def fits(self, layer: nn.Module, flat: Tensor) -> bool:
         """Whether this is for a layer, its parameters and the masks of now.
 
         After the network's forward it is for what activation checkpointing
-        runs again, in backward, if that ran with gradients before.
+        runs again, in backward, if that ran with gradients before. In the
+        older way it does not, and backward of the part that runs again would
+        free what all parts share: such layers mask themselves.
         """
         if self.home.flat is not flat or self.layer() is not layer:
             return False
         if self.home.running:
-            self.graded = torch.is_grad_enabled()
-        elif not self.graded or not _in_backward():
+            self.graded = self.graded is not False and torch.is_grad_enabled()
+        elif not _in_backward():
             return False
         own = layer._parameters
-        return all(own.get(name) is p for name, p in self.parameters.items())
+        return bool(self.graded) and self.home.cast == _autocast() and all(
+            own.get(name) is p and _state(p) == state
+            for (name, p), state in zip(self.parameters.items(), self.states))
+
+
+def _state(parameter: Tensor) -> Tuple[int, int]:
+    return parameter.data_ptr(), parameter._version
 
 
 def _in_backward() -> bool:
@@ -107,6 +128,7 @@ class Together:
     Attributes:
         running (bool): Whether the network's forward runs.
         flat (Tensor, optional): The masks of the last pass.
+        cast (torch.dtype, optional): What autocast casts to in it.
     """
 
     def __init__(self, model: nn.Module,
@@ -114,6 +136,7 @@ class Together:
         self.model, self.source = weakref.ref(model), source
         self.running = False
         self.flat: Optional[Tensor] = None
+        self.cast: Optional[torch.dtype] = None
         self._made: Tuple = ()
         self._signature: Optional[tuple] = None
         self.layers = [
@@ -125,7 +148,8 @@ class Together:
         """Hook the network."""
         model = self.model()
         model.register_forward_pre_hook(_Hook(self.begin))
-        model.register_forward_hook(_Hook(self.end))
+        # Also where the forward fails, or checkpointing stops early.
+        model.register_forward_hook(_Hook(self.end), always_call=True)
 
     def begin(self, model: nn.Module, args: tuple) -> None:
         """Before the network's forward."""
@@ -134,14 +158,17 @@ class Together:
             return
         self._drop()
         self.running = True
-        if not torch.is_grad_enabled():
+        if not torch.is_grad_enabled() or torch.jit.is_tracing(
+        ) or transformed():
             return
         flat = self.source()
         if flat is None or not flat.requires_grad or not usable(flat):
             return
         layers = [layer for layer in (ref() for ref in self.layers) if layer]
+        self.cast = _autocast()
         signature = self._signed(layers)
         if signature != self._signature:
+            self._signature = None
             self._made = self._plan(layers, flat)
             self._signature = signature
         if self._made:
@@ -155,14 +182,15 @@ class Together:
     def _drop(self) -> None:
         """Let go of the products of the pass before."""
         self.flat = None
-        for ready, norm in self._made[2] if self._made else ():
-            ready.shown, ready.norm, ready.graded = {}, None, False
+        for ready, _ in self._made[2] if self._made else ():
+            ready.drop()
 
     @staticmethod
     def _signed(layers: List[MaskedLayer]) -> tuple:
         """What a plan depends on."""
         return (_autocast(),
-                *((id(p), p.data_ptr(), p.requires_grad) for layer in layers
+                *((id(p), p.data_ptr(), p.dtype, p.stride(), p.requires_grad)
+                  for layer in layers
                   for p in layer._parameters.values() if p is not None))
 
     def _plan(self, layers: List[MaskedLayer], flat: Tensor) -> tuple:
@@ -230,18 +258,15 @@ class Together:
         """Make all products, and show them."""
         groups, index, shown, sizes, norms = self._made
         with torch.autocast(flat.device.type, enabled=False):
-            wide = flat.to(torch.promote_types(flat.dtype, torch.float32))
-            read = torch.cat([wide.new_ones(1), wide])
-            vectors = [read.index_select(0, column) for column in index]
-            masks = vectors[0]
-            for vector in vectors[1:]:
-                masks = masks * vector
+            masks = Chosen.apply(flat, index)
             masks, *rest = masks.split(sizes)
             for ready, vector in zip(norms, rest):
                 ready.norm = vector
             for group in groups:
                 for (ready, name), product in zip(group.places, group(masks)):
                     ready.shown[name] = product
+        for ready, _ in shown:
+            ready.begin()
         self.flat = flat
 
 

@@ -88,7 +88,9 @@ class Export:
         Raises:
             TypeError, ValueError: See :func:`.moments.carry_over`.
         """
-        return carry_over(optimizer, supernet, self.cut, new, self.model)
+        # Weights of channels that have become the same have one gradient.
+        cut = partial(self.cut, fold=False)
+        return carry_over(optimizer, supernet, cut, new, self.model)
 
     def onnx(self, path: Union[None, str, Path] = None) -> Path:
         """Write :attr:`model`, as it is now, to an ONNX file.

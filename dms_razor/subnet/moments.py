@@ -33,18 +33,22 @@ def carry_over(optimizer: Any, model: nn.Module, cut: Callable[[nn.Module],
 
     Raises:
         TypeError: One is no optimizer of PyTorch, or they are of two kinds.
-        ValueError: One trains nothing of its network.
+        ValueError: One trains nothing of its network, they have other
+            settings that say what is kept, or the state is not of a form
+            that can be cut, such as Adafactor's rows and columns.
     """
     optimizer, new = innermost(optimizer), innermost(new)
     if type(optimizer) is not type(new):
         raise TypeError(
             f'the state of {type(optimizer).__name__} means nothing to '
             f'{type(new).__name__}: make the new optimizer of the same kind')
+    _check_settings(optimizer, new)
     before, after = _trained(optimizer, model), _trained(new, subnet)
     states = {
         name: optimizer.state[p]
         for name, p in before.items() if p in optimizer.state
     }
+    _check_shapes(optimizer, before, states)
     # What is as large as its weight is cut; the rest, such as the number of
     # steps, is of the whole weight.
     keys = dict.fromkeys(key for name, state in states.items()
@@ -62,6 +66,35 @@ def carry_over(optimizer: Any, model: nn.Module, cut: Callable[[nn.Module],
         }
         given += 1
     return given
+
+
+#: Settings on which it depends what an optimizer keeps.
+KEPT = ('amsgrad', 'centered')
+
+
+def _check_settings(optimizer: torch.optim.Optimizer,
+                    new: torch.optim.Optimizer) -> None:
+    for name in (*KEPT, 'momentum'):
+        one, other = ({bool(group.get(name))
+                       for group in each.param_groups}
+                      for each in (optimizer, new))
+        if one != other:
+            raise ValueError(
+                f'{name} differs between the two {type(new).__name__}, and '
+                'with it what they keep of each weight: make both alike')
+
+
+def _check_shapes(optimizer: torch.optim.Optimizer, weights: Dict[str, Tensor],
+                  states: Dict[str, dict]) -> None:
+    for name, state in states.items():
+        for key, value in state.items():
+            if torch.is_tensor(value) and value.dim() and not _is_like(
+                    value, weights[name]):
+                raise ValueError(
+                    f'{type(optimizer).__name__} keeps "{key}" '
+                    f'{tuple(value.shape)} of the weight "{name}" '
+                    f'{tuple(weights[name].shape)}: only what is of the shape '
+                    'of its weight can be cut. Begin with a new optimizer')
 
 
 def _trained(optimizer: torch.optim.Optimizer,

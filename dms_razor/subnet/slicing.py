@@ -22,8 +22,10 @@ from ..network import named_tensors
 from ..space import SliceSite, Space, StandIn
 
 
-def slice_model(model: nn.Module, space: Space,
-                selection: Tensor) -> nn.Module:
+def slice_model(model: nn.Module,
+                space: Space,
+                selection: Tensor,
+                fold: bool = True) -> nn.Module:
     """Return the plain network that ``selection`` describes.
 
     The result computes what the supernet with hard masks computes. It is an
@@ -35,6 +37,8 @@ def slice_model(model: nn.Module, space: Space,
         model (nn.Module): The supernet, masked or not. It is not changed.
         space (Space): The space of ``model``.
         selection (Tensor): Bool of shape [E], True for what stays.
+        fold (bool): Whether weights that read the same channels once blocks
+            are gone are added up, as they must be for equal outputs.
 
     Returns:
         nn.Module: The subnet. Removed blocks are an ``nn.Identity``.
@@ -48,7 +52,7 @@ def slice_model(model: nn.Module, space: Space,
     for tensor, sites in _tensors_to_slice(subnet, space.slice_sites):
         # .data keeps the Parameter object: its flags and attributes stay,
         # and whoever shares it sees the sliced tensor
-        tensor.data = slice_tensor(tensor.data, sites, selection)
+        tensor.data = slice_tensor(tensor.data, sites, selection, fold)
     for path, name in space.replacements.items():
         make_slim(subnet.get_submodule(path), name)
     for path, attributes in space.attributes.items():
@@ -200,8 +204,10 @@ def kept(index: Tensor, selection: Tensor) -> Tensor:
     return stays if index.dim() == 1 else stays.all(-1)
 
 
-def slice_tensor(tensor: Tensor, sites: Sequence[SliceSite],
-                 selection: Tensor) -> Tensor:
+def slice_tensor(tensor: Tensor,
+                 sites: Sequence[SliceSite],
+                 selection: Tensor,
+                 fold: bool = True) -> Tensor:
     """Select the kept entries of one tensor along all its sliced axes.
 
     Args:
@@ -210,6 +216,7 @@ def slice_tensor(tensor: Tensor, sites: Sequence[SliceSite],
             with ``groups`` > 1 belongs to a grouped convolution, whose rows
             of group j (along axis 0) have kept entries of their own.
         selection (Tensor): Bool of shape [E].
+        fold (bool): See :func:`slice_model`.
 
     Returns:
         Tensor: A new tensor in the memory format of the old one; it shares no
@@ -222,7 +229,7 @@ def slice_tensor(tensor: Tensor, sites: Sequence[SliceSite],
     last = memory_format(tensor)
     # the grouped axis first: its groups are counted along the full axis 0
     for site in sorted(sites, key=lambda site: site.groups, reverse=True):
-        if site.fold is not None:
+        if fold and site.fold is not None:
             tensor = fold_slots(tensor, site, selection)
         rows = kept(site.index, selection).view(site.groups, -1)
         widths = rows.sum(1).tolist()
@@ -267,6 +274,7 @@ def fold_slots(tensor: Tensor, site: SliceSite, selection: Tensor) -> Tensor:
         tensor (Tensor): The weight that reads the concatenation.
         site (SliceSite): A site with ``fold``.
         selection (Tensor): Bool of shape [E].
+        fold (bool): See :func:`slice_model`.
 
     Returns:
         Tensor: A new tensor of the same shape.

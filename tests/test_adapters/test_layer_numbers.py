@@ -34,7 +34,7 @@ class Decoder(nn.Module):
     def __init__(self, types=None):
         super().__init__()
         self.layers = nn.ModuleList(map(Layer, range(5)))
-        self.config = SimpleNamespace(layer_types=types)
+        self.config = SimpleNamespace(layer_types=types, use_cache=True)
         self.head = nn.Linear(2, 2)
 
     def numbers(self):
@@ -65,3 +65,14 @@ def test_the_first_that_is_left_of_each_type_is_first(types, removed,
     assert layer_numbers(model) == {n: 2 for n in range(5)}
     replace_by_identity(model, removed)
     assert model.numbers() == expected
+
+
+@pytest.mark.parametrize(
+    'config',
+    (None, SimpleNamespace(),
+     SimpleNamespace(use_cache=True, scale_attn_by_inverse_layer_idx=True)))
+def test_numbers_that_are_no_places_stay(config):
+    model = Decoder()
+    model.config = config
+    replace_by_identity(model, ['layers.0'])
+    assert model.numbers() == [GONE, (1, 1), (2, 2), (3, 3), (4, 4)]

@@ -92,3 +92,33 @@ def test_what_does_not_belong_together():
         carry_over(adam, model, copy.deepcopy, sgd, model)
     with pytest.raises(ValueError, match='Adam trains no parameter of this'):
         carry_over(adam, other, copy.deepcopy, adam, other)
+
+
+class Rows(torch.optim.SGD):
+    """Keeps one number a row."""
+
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for p in group['params']:
+                self.state[p]['rows'] = torch.zeros(len(p))
+
+
+@pytest.mark.parametrize('one, other, reason', (
+    (lambda w: torch.optim.Adam(w),
+     lambda w: torch.optim.Adam(w, amsgrad=True), 'amsgrad differs'),
+    (lambda w: torch.optim.RMSprop(w),
+     lambda w: torch.optim.RMSprop(w, centered=True), 'centered differs'),
+    (lambda w: torch.optim.SGD(w, .1, momentum=.9),
+     lambda w: torch.optim.SGD(w, .1), 'momentum differs'),
+    (lambda w: Rows(w, .1), lambda w: Rows(w, .1),
+     'keeps "rows" .3,. of the weight "weight" .3, 4.'),
+))
+def test_what_cannot_be_cut(one, other, reason):
+    model = nn.Linear(4, 3)
+    optimizer = one(model.parameters())
+    model(torch.ones(1, 4)).sum().backward()
+    optimizer.step()
+    subnet = copy.deepcopy(model)
+    with pytest.raises(ValueError, match=reason):
+        carry_over(optimizer, model, copy.deepcopy, other(subnet.parameters()),
+                   subnet)
