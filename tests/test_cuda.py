@@ -156,6 +156,60 @@ def test_wrapped_for_several_gpus(name, wrapped, tmp_path):
         dist.destroy_process_group()
 
 
+class Towers(nn.Module):
+    """Two parts that share nothing; one does not want autocast."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two = (
+            nn.Sequential(
+                nn.Conv2d(3, 24, 3), nn.ReLU(), nn.Conv2d(24, 40, 3, groups=2),
+                nn.ReLU(), nn.Conv2d(40, 4, 1)) for _ in range(2))
+
+    def forward(self, x):
+        first = self.one(x).mean((2, 3))
+        with torch.autocast('cuda', enabled=False):
+            return first, self.two(x.float()).mean((2, 3))
+
+
+@pytest.mark.parametrize('amp', (False, True))
+def test_a_pass_in_unusual_ways(amp, monkeypatch):
+    """Backward in parts, tensors kept on the CPU, weights that moved."""
+    from dms_razor.masking import together
+    torch.manual_seed(0)
+    model, images = Towers().cuda(), torch.randn(4, 3, 16, 16, device='cuda')
+    search = Search(model, images[:1], '60%', total_steps=10)
+    search.bank.ratios += .3
+    search.bank.refresh()
+    found = []
+    for usual in (True, False):
+        if not usual:
+            monkeypatch.setattr(together, 'usable', lambda flat: False)
+        for _ in range(2):
+            model.zero_grad()
+            search.bank.drop_gradient()
+            with torch.autograd.graph.save_on_cpu(), torch.autocast(
+                    'cuda', enabled=amp):
+                one, two = model(images)
+            one.float().square().sum().backward()
+            two.square().sum().backward()
+        found.append(
+            dict({
+                n: p.grad
+                for n, p in model.named_parameters()
+            },
+                 masks=search.bank.masks.grad))
+    bound = 2e-2 if amp else 1e-5
+    for name, other in found[1].items():
+        difference = (found[0][name] - other).abs().max()
+        assert difference <= bound * other.abs().max(), name
+    with pytest.raises(RuntimeError):
+        torch.jit.trace(model, images, check_trace=False)
+    model(images)[1].sum().backward()
+    model.to(memory_format=torch.channels_last)
+    sum(out.sum() for out in model(images)).backward()
+
+
 def test_narrowing_and_statistics():
     from dms_razor.baselines import narrow
     network, images = made('convolutions', torch.float32)
