@@ -102,7 +102,7 @@ def _over_channels(recorder, call, labels: Tensor,
 def along_one_dimension(recorder, call) -> List[Tensor]:
     """Softmax and the like mix along one dimension: it holds no channels.
 
-    But for scores of a router, see :mod:`.experts`.
+    But for scores of a router, see :mod:`dms_razor.tracing.rules.experts`.
     """
     labels = recorder.labels_of(call.tensors[0])
     default = 1 if call.op == 'normalize' else -1
