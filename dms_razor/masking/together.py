@@ -272,7 +272,9 @@ class Together:
 
 def usable(flat: Tensor) -> bool:
     """Whether it is worth while where the masks are."""
-    return kernels_for(flat) is not None
+    # What is captured as a graph of the GPU cannot be given addresses.
+    return kernels_for(
+        flat) is not None and not torch.cuda.is_current_stream_capturing()
 
 
 def kernels_for(flat: Tensor) -> Optional[ModuleType]:
