@@ -10,7 +10,7 @@ import copy
 from dataclasses import dataclass
 from functools import reduce
 from types import ModuleType
-from typing import Any, List, Optional, Sequence, Tuple
+from typing import List, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -165,7 +165,6 @@ class Group:
 
     Attributes:
         weights (list[Tensor]): The parameters.
-        places (list): Of each, for whom its product is.
         size (int): Numbers in all products.
     """
 
@@ -173,15 +172,13 @@ class Group:
         self.out = out
         self.weights: List[Tensor] = []
         self.entries: List[List[Entry]] = []
-        self.places: List[Any] = []
         self.offsets: List[int] = []
         self.size = 0
 
-    def add(self, weight: Tensor, entries: List[Entry], place: Any) -> None:
+    def add(self, weight: Tensor, entries: List[Entry]) -> None:
         """Take up a parameter."""
         self.weights.append(weight)
         self.entries.append(entries)
-        self.places.append(place)
         self.offsets.append(self.size)
         self.size += -(-int(weight.numel()) // ALIGNED) * ALIGNED
 

@@ -200,6 +200,9 @@ class Together:
         if is_sharded(self.model()):  # it gets its weights layer by layer
             return ()
         vectors, groups, shown = Vectors(), [], []
+        # Groups do not know for whom their products are: a graph that leads
+        # back to what it has made would never be given up.
+        places: Dict[int, List[Tuple[Ready, str]]] = {}
         norms: List[Tuple[Ready, int]] = []
         for layer in layers:
             found = self._layer(layer, vectors, flat)
@@ -209,7 +212,8 @@ class Together:
             for name, entries in parts.items():
                 weight = ready.parameters[name]
                 group = _group_for(groups, weight, _dtype_of(layer, weight))
-                group.add(weight, entries, (ready, name))
+                group.add(weight, entries)
+                places.setdefault(id(group), []).append((ready, name))
             norm = layer._dms_masks.norm
             layer._dms_masks.ready = ready
             shown.append((ready, norm))
@@ -225,7 +229,8 @@ class Together:
                 sizes.append(vectors.length - start)
         for group in groups:
             group.finish(kernels_for(flat))
-        return groups, vectors.index().to(flat.device), shown, sizes, norms
+        return ([(group, places[id(group)]) for group in groups],
+                vectors.index().to(flat.device), shown, sizes, norms)
 
     def _layer(self, layer: MaskedLayer, vectors: Vectors,
                flat: Tensor) -> Optional[Tuple[Ready, Dict]]:
@@ -262,8 +267,8 @@ class Together:
             masks, *rest = masks.split(sizes)
             for ready, vector in zip(norms, rest):
                 ready.norm = vector
-            for group in groups:
-                for (ready, name), product in zip(group.places, group(masks)):
+            for group, places in groups:
+                for (ready, name), product in zip(places, group(masks)):
                     ready.shown[name] = product
         for ready, _ in shown:
             ready.begin()

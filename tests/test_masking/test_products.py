@@ -52,7 +52,7 @@ def together(weights, flat, kernels=None, out=torch.float64):
     vectors, group = Vectors(), Group(out)
     for weight, masks, scales in weights:
         entries = entries_of(weight, masks, scales, vectors)
-        group.add(weight, entries, None)
+        group.add(weight, entries)
     group.finish(kernels)
     read = torch.cat([flat.new_ones(1), flat])
     chosen = read[vectors.index().to(flat.device)].prod(0)

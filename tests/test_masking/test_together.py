@@ -1,7 +1,9 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """Masked weights made at the beginning of a pass, against layer by layer."""
 import copy
+import gc
 import io
+import weakref
 
 import cpu_kernels
 import pytest
@@ -437,3 +439,18 @@ def test_a_layer_that_is_checkpointed_once_and_called_once(usable):
         usable(usual)
         found.append(gradients(search, IMAGES))
     same(*found)
+
+
+def test_nothing_is_kept_when_all_is_gone(usable):
+    """Of a search that ends after a forward, with and without close()."""
+    for closes in (True, False):
+        search, data = searched('grouped')
+        out = search.model(data)
+        layer = search.model.grouped
+        product = weakref.ref(layer._dms_masks.ready.shown['weight'])
+        weight = weakref.ref(layer.weight)
+        if closes:
+            search.close()
+        del search, out, layer
+        gc.collect()
+        assert product() is None and weight() is None
