@@ -40,7 +40,8 @@ class MaskGraph:
 
     @staticmethod
     def _state(bank: Any) -> tuple:
-        """What masks depend on; tensors by identity."""
+        """What masks depend on: tensors by identity, and held, so that no
+        other gets the same; in place the numbers alone are changed."""
         if bank is None:
             return ()
         numbers = bank.selector.numbers

@@ -262,13 +262,13 @@ class Chosen(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad: Tensor) -> Tuple[Tensor, None]:
         """Gradient of the masks."""
-        if torch.is_grad_enabled() or not _in_memory(grad):
+        graph = torch.is_grad_enabled()
+        if graph or not _in_memory(grad):
+            leaf = ctx.flat if graph else ctx.flat.detach().requires_grad_()
             with torch.enable_grad():
-                leaf = ctx.flat if grad.requires_grad else \
-                    ctx.flat.detach().requires_grad_()
                 found = reduce(torch.mul, _parts(leaf, ctx.index))
             return torch.autograd.grad(
-                found, leaf, grad, create_graph=grad.requires_grad)[0], None
+                found, leaf, grad, create_graph=graph)[0], None
         total = grad.new_zeros(len(ctx.flat) + 1)
         for number, places in enumerate(ctx.index):
             others = [x for n, x in enumerate(ctx.parts) if n != number]

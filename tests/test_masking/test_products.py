@@ -6,8 +6,8 @@ from torch import nn
 
 from dms_razor.masking.input_mask import InputMask
 from dms_razor.masking.masks import Masks
-from dms_razor.masking.products import (Entry, Group, Vectors, entries_of,
-                                        matrix_of)
+from dms_razor.masking.products import (Chosen, Entry, Group, Vectors,
+                                        entries_of, matrix_of)
 
 LAST = torch.channels_last
 #: Weight, and its masks: axis, index and groups; elements that scale it.
@@ -75,6 +75,23 @@ def test_all_as_one_by_one(format):
             torch.autograd.grad(found, leaves, grads),
             torch.autograd.grad(expected, leaves, grads)):
         assert (one - other).abs().max() < 1e-12
+
+
+def test_masks_that_are_multiplied():
+    """An element may be read twice, and none be read."""
+    flat = torch.rand(4, dtype=torch.float64, requires_grad=True)
+    index = torch.tensor([[1, 2, 0, 4], [2, 2, 3, 0]])
+    found = Chosen.apply(flat, index)
+    expected = [
+        flat[0] * flat[1], flat[1] * flat[1], flat[2].clone(), flat[3].clone()
+    ]
+    assert torch.allclose(found, torch.stack(expected))
+    assert torch.autograd.gradcheck(lambda x: Chosen.apply(x, index), flat)
+    assert torch.autograd.gradgradcheck(lambda x: Chosen.apply(x, index), flat)
+    # A gradient that depends on nothing, and is differentiated all the same.
+    first, = torch.autograd.grad(found.sum(), flat, create_graph=True)
+    second, = torch.autograd.grad(first[0], flat)
+    assert second.tolist() == [0, 1, 0, 0]
 
 
 def test_what_is_no_matrix():
