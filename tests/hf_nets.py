@@ -1,5 +1,8 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """Small language models of Hugging Face, and short searches of them."""
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -49,6 +52,55 @@ def exported(model, path, target='65%', **settings):
         loss.backward()
         optimizer.step()
     return search.export(path, picture=False)
+
+
+_LOAD = '''
+import sys
+if sys.argv[3] == 'ours':
+    import dms_razor.llm
+else:  # a torchvision that does not match torch is no concern of the test
+    from dms_razor.compat.shims import torchvision_schemas
+    torchvision_schemas()
+import torch
+from transformers import AutoModelForCausalLM
+model = AutoModelForCausalLM.from_pretrained(
+    sys.argv[1], trust_remote_code=sys.argv[3] == 'code').eval()
+words = torch.arange(9)[None] % 53
+with torch.no_grad():
+    torch.save([
+        model(words, use_cache=False).logits,
+        *(model.generate(
+            words, max_new_tokens=6, do_sample=False, use_cache=cache)
+          for cache in (True, False))
+    ], sys.argv[2])
+print(type(model).__name__)
+'''
+
+
+def loaded_elsewhere(folder, how):
+    """A folder in a new process: its class, logits of WORDS, and what it
+    generates with and without a cache."""
+    out = folder.with_suffix('.pt')
+    done = subprocess.run(
+        [sys.executable, '-c', _LOAD,
+         str(folder), str(out), how],
+        capture_output=True,
+        text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()[-1], *torch.load(out)
+
+
+def generated(model, words, number, **settings):
+    """So many words more, with and without a cache."""
+    return [
+        model.generate(
+            words,
+            max_new_tokens=number,
+            do_sample=False,
+            use_cache=cache,
+            eos_token_id=None,
+            **settings) for cache in (True, False)
+    ]
 
 
 def numbers(file):

@@ -1,11 +1,9 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """Folders that Hugging Face loads; where transformers is installed."""
-import subprocess
-import sys
 
 import pytest
 import torch
-from hf_nets import WORDS, exported, language
+from hf_nets import WORDS, exported, generated, language, loaded_elsewhere
 
 from dms_razor.llm import FamilyError, write_folder
 from dms_razor.subnet import SubnetError
@@ -13,22 +11,6 @@ from dms_razor.subnet.slicing import slice_model
 from dms_razor.trace import trace
 
 transformers = pytest.importorskip('transformers', exc_type=ImportError)
-
-LOAD = '''
-import sys
-if sys.argv[3] == 'ours':
-    import dms_razor.llm
-else:  # a torchvision that does not match torch is no concern of the test
-    from dms_razor.compat.shims import torchvision_schemas
-    torchvision_schemas()
-import torch
-from transformers import AutoModelForCausalLM
-model = AutoModelForCausalLM.from_pretrained(
-    sys.argv[1], trust_remote_code=sys.argv[3] == 'code').eval()
-with torch.no_grad():
-    torch.save(model(torch.arange(9)[None] % 53).logits, sys.argv[2])
-print(type(model).__name__)
-'''
 
 
 def logits(model, words=WORDS):
@@ -54,16 +36,8 @@ def test_loaded_in_a_new_process(how, tmp_path):
     """The hidden size, heads and blocks are pruned; saved again, too."""
     export = exported(language(), tmp_path / 'subnet')
     write_folder(export.model, tmp_path / 'hf', code=how == 'code')
-    done = subprocess.run([
-        sys.executable, '-c', LOAD,
-        str(tmp_path / 'hf'),
-        str(tmp_path / 'out.pt'), how
-    ],
-                          capture_output=True,
-                          text=True)
-    assert done.returncode == 0, done.stderr
-    assert 'SizedLlamaForCausalLM' in done.stdout
-    found = torch.load(tmp_path / 'out.pt')
+    kind, found, *_ = loaded_elsewhere(tmp_path / 'hf', how)
+    assert kind == 'SizedLlamaForCausalLM'
     assert (found - logits(export.model)).abs().max() < 1e-6
     model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / 'hf')
     model.save_pretrained(tmp_path / 'again')
@@ -78,15 +52,7 @@ def test_generation_with_and_without_cache_and_padding(tmp_path):
     model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / 'hf')
     words = torch.tensor([[0, 0, 5, 6, 7], [1, 2, 3, 4, 5]])
     mask = (words > 0).long()
-    out = [
-        model.generate(
-            words,
-            attention_mask=mask,
-            max_new_tokens=6,
-            do_sample=False,
-            use_cache=cache,
-            eos_token_id=None) for cache in (True, False)
-    ]
+    out = generated(model, words, 6, attention_mask=mask)
     assert torch.equal(*out) and out[0].shape == (2, 11)
 
 
@@ -123,16 +89,8 @@ def test_tied_layers_are_a_plain_model(family, tmp_path):
     again = plain.from_pretrained(tmp_path / 'hf')
     assert torch.equal(logits(again), logits(export.model))
     if family == 'Llama':
-        done = subprocess.run([
-            sys.executable, '-c', LOAD,
-            str(tmp_path / 'hf'),
-            str(tmp_path / 'out.pt'), 'plain'
-        ],
-                              capture_output=True,
-                              text=True)
-        assert done.returncode == 0, done.stderr
-        assert 'LlamaForCausalLM' in done.stdout.split()
-        found = torch.load(tmp_path / 'out.pt')
+        kind, found, *_ = loaded_elsewhere(tmp_path / 'hf', 'plain')
+        assert kind == 'LlamaForCausalLM'
         assert (found - logits(again)).abs().max() < 1e-6
 
 
@@ -207,15 +165,7 @@ def test_generation_in_memory_without_the_first_layers(family, removed):
     model = slice_model(model, space, keep)
     words = torch.tensor([[0, 0, 5, 6, 7, 8], [1, 2, 3, 4, 5, 6]])
     mask = (words > 0).long()
-    out = [
-        model.generate(
-            words,
-            attention_mask=mask,
-            max_new_tokens=12,
-            do_sample=False,
-            use_cache=cache,
-            eos_token_id=None) for cache in (True, False)
-    ]
+    out = generated(model, words, 12, attention_mask=mask)
     assert torch.equal(*out)
     with torch.no_grad():
         before = model(words[:, :4], use_cache=True).past_key_values

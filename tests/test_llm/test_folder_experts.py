@@ -2,13 +2,11 @@
 """Mixtures of experts of Hugging Face, searched, written and loaded."""
 import copy
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
 from equality import assert_counts, difference, keeps
-from hf_nets import WORDS, exported, language
+from hf_nets import WORDS, exported, language, loaded_elsewhere
 
 from dms_razor.llm import FamilyError, write_folder, write_gguf
 from dms_razor.proof.precision import double_precision
@@ -37,28 +35,6 @@ FAMILIES = {
         eos_token_id=1),
 }
 WAYS = ('eager', 'batched_mm', 'grouped_mm')
-
-LOAD = '''
-import sys
-if sys.argv[3] == 'ours':
-    import dms_razor.llm
-else:  # a torchvision that does not match torch is no concern of the test
-    from dms_razor.compat.shims import torchvision_schemas
-    torchvision_schemas()
-import torch
-from transformers import AutoModelForCausalLM
-model = AutoModelForCausalLM.from_pretrained(
-    sys.argv[1], trust_remote_code=sys.argv[3] == 'code').eval()
-words = torch.arange(9)[None] % 53
-with torch.no_grad():
-    torch.save([
-        model(words, use_cache=False).logits,
-        *(model.generate(
-            words, max_new_tokens=6, do_sample=False, use_cache=cache)
-          for cache in (True, False))
-    ], sys.argv[2])
-print(type(model).__name__)
-'''
 
 
 def mixture(family, **settings):
@@ -150,18 +126,11 @@ def test_loaded_in_a_new_process(how, tmp_path):
         **settings)
     told = write_folder(export, tmp_path / 'hf', code=how == 'code')
     assert {one['num_local_experts'] for one in told['sizes']} == {4}
-    done = subprocess.run([
-        sys.executable, '-c', LOAD,
-        str(tmp_path / 'hf'),
-        str(tmp_path / 'out.pt'), how
-    ],
-                          capture_output=True,
-                          text=True)
-    assert done.returncode == 0, done.stderr
+    found_kind, found, cached, uncached = loaded_elsewhere(
+        tmp_path / 'hf', how)
     kind = 'MixtralForCausalLM' if how == 'plain' else \
         'SizedMixtralForCausalLM'
-    assert done.stdout.split()[-1] == kind == told['class']
-    found, cached, uncached = torch.load(tmp_path / 'out.pt')
+    assert found_kind == kind == told['class']
     expected = logits(export.model)
     assert (found - expected).abs().max() < 1e-6 * expected.abs().max()
     assert torch.equal(cached, uncached)
