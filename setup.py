@@ -82,6 +82,7 @@ def requirements(name: str) -> List[str]:
 
 EXTRAS = {
     'mim': requirements('mminstall'),
+    'fast': requirements('fast'),
     'optional': requirements('optional'),
     'tests': requirements('tests'),
     'docs': requirements('docs'),

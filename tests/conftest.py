@@ -18,7 +18,7 @@ import torch
 from mmengine.registry import DefaultScope
 
 REPO = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(REPO))  # for tools.coverage and the like
+sys.path.insert(0, str(REPO))  # for tools.zoo and the like
 
 TINY_CONFIG = '''
 custom_imports = dict(

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 
 TILE = (16, 256)
-TYPES = {torch.float64: ctypes.c_double, torch.float32: ctypes.c_float}
+KINDS = {torch.float64: ctypes.c_double, torch.float32: ctypes.c_float}
 
 
 def at(address, shape, dtype):
     number = int(np.prod(shape))
-    memory = (TYPES[dtype] * number).from_address(address)
+    memory = (KINDS[dtype] * number).from_address(address)
     return torch.frombuffer(memory, dtype=dtype).view(*shape)
 
 

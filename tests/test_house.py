@@ -26,8 +26,10 @@ TESTED_WITH_OTHERS = {
     'deploy/check': 'tests/test_deploy/test_write.py',
     'deploy/outputs': 'tests/test_deploy/test_write.py',
     'deploy/suppression': 'tests/test_deploy/test_boxes.py',
+    'masking/compiled_weights': 'tests/test_masking/test_products.py',
     'masking/fused_weights': 'tests/test_masking/test_products.py',
     'masking/input_mask': 'tests/test_masking/test_layers.py',
+    'masking/written_norms': 'tests/test_masking/test_norms.py',
     'openmmlab/hooks/checkpoint': 'tests/test_tools/test_subnet_checkpoint.py',
     'tracing/builder': 'tests/test_tracing/test_units.py',
 }

@@ -151,13 +151,13 @@ def test_a_tool_that_is_a_folder_runs(kind, install, run_python):
     site = install(kind)
     code = 'import runpy, sys; sys.argv.pop(0); runpy.run_path(' \
         "sys.argv[0], run_name='__main__')"
-    tool = site / 'dms_razor' / '.mim' / 'tools' / 'coverage'
+    tool = site / 'dms_razor' / '.mim' / 'tools' / 'zoo'
     result = run_python(code, tool, 'LeNet5', PYTHONPATH=str(site))
     assert result.stdout.startswith('LeNet5  '), result.stderr
     assert result.returncode == 0 and '3 width' in result.stdout
     code = 'from dms_razor.coverage import Row; print(Row.__module__)'
     result = run_python(code, PYTHONPATH=str(site))
-    assert result.stdout.split() == ['tools.coverage.check'], result.stderr
+    assert result.stdout.split() == ['tools.zoo.check'], result.stderr
 
 
 def test_editable_install_imports_the_source_tree(install, tree, run_python):

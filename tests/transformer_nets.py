@@ -8,7 +8,7 @@ from mmpretrain.models import ConvNeXt, SwinTransformer, VisionTransformer
 from dms_razor.masking import attach, unmask
 from dms_razor.subnet import count_macs
 from dms_razor.subnet.slicing import slice_model
-from tools.coverage.check import Pooled, randomise
+from tools.zoo.check import Pooled, randomise
 
 DEIT_S = dict(
     embed_dims=384, num_layers=16, num_heads=6, feedforward_channels=1536)

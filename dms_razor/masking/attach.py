@@ -18,6 +18,7 @@ from .experts import SoftmaxInterceptor
 from .input_mask import InputMask
 from .layers import OWN, LayerMasks, MaskedLayer, masked_type
 from .masks import Cuts, Masks, MaskSource
+from .norms import is_plain_layer_norm
 from .together import Together, detach
 
 
@@ -128,11 +129,14 @@ def _add_site(site: MaskSite, own: LayerMasks, cuts: Cuts) -> None:
         own.computed.add(site.tensor)
 
 
-def _add_norm(site: NormSite, own: LayerMasks, cuts: Cuts) -> None:
+def _add_norm(site: NormSite, own: LayerMasks, cuts: Cuts,
+              modules: Dict[str, nn.Module]) -> None:
     """Let a norm, or the softmax of a router, read masks."""
     own.norm = InputMask(0, site.index, 1, cuts)
     if site.op == 'softmax':
         own.intercept = SoftmaxInterceptor
+    else:
+        own.plain_norm = is_plain_layer_norm(modules[site.module])
 
 
 def is_masked(model: nn.Module, space: Space) -> bool:
@@ -253,7 +257,7 @@ def attach(model: nn.Module, space: Space,
             start = len(path) + 1 if path else 0
             masks_of(path, layers).lends.add(site.module[start:])
     for site in space.norm_sites:
-        _add_norm(site, masks_of(site.module, layers), cuts)
+        _add_norm(site, masks_of(site.module, layers), cuts, modules)
     for block in space.blocks:
         for tail in block.tails:
             fold = tail.fold and not is_adapted(modules.get(tail.module))

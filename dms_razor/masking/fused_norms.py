@@ -4,8 +4,8 @@
 Written out in PyTorch it is some forty operations, each of which a GPU is
 told of for longer than it works on it. These kernels, in Triton (which comes
 with CUDA builds of PyTorch), read and write what PyTorch's own norm does, and
-keep for the backward pass what that keeps. :mod:`.norms` has the formulas, and
-does the work where there is no Triton.
+keep for the backward pass what that keeps. :mod:`.written_norms` has the
+formulas, and does the work where there is no Triton.
 """
 from typing import Optional, Tuple
 

@@ -3,12 +3,13 @@
 
 Written as a product, the gradient of the masks takes a product as large as
 the input, written out and read again to be summed up. On a CPU it is made
-piece by piece in a core's cache instead, as in :mod:`.norms`.
+piece by piece in a core's cache instead, as in
+:mod:`.written_norms`.
 """
 import torch
 from torch import Tensor
 
-from .norms import pieces
+from .written_norms import pieces
 
 
 class MaskedInput(torch.autograd.Function):

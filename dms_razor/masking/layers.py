@@ -32,7 +32,7 @@ from ..adapters.registry import remake
 from .input_mask import InputMask
 from .inputs import masked_input
 from .masks import Masks
-from .norms import NormInterceptor
+from .norms import NormInterceptor, masked_layer_norm
 from .weights import WeightInterceptor
 
 #: What a masked layer has beside its own attributes.
@@ -53,6 +53,8 @@ class LayerMasks:
         read (Callable): Returns the masks, or None: the bank's reader.
         inputs (dict[str, list[InputMask]]): Parameter name -> its masks.
         norm (InputMask): Masks of the channels that a norm mixes.
+        plain_norm (bool): Whether all that the norm does is to call
+            PyTorch's layer norm.
         intercept (Callable): What lets it read them: of a norm, or a router.
         scales (list[int]): Elements whose masks scale the layer's result:
             residual blocks that end here.
@@ -71,6 +73,7 @@ class LayerMasks:
     inputs: Dict[str, List[InputMask]] = field(default_factory=dict)
     scales: List[int] = field(default_factory=list)
     norm: Optional[InputMask] = None
+    plain_norm: bool = False
     intercept: Callable[[Tensor], ContextManager] = NormInterceptor
     computed: Set[str] = field(default_factory=set)
     early: bool = False
@@ -230,6 +233,10 @@ class MaskedLayer:
         try:
             if ready.norm is None:
                 return super().forward(*args, **kwargs)
+            if self._dms_masks.plain_norm and len(args) == 1 and not kwargs:
+                # Sparing what a mode takes, some 15 us.
+                return masked_layer_norm(args[0], ready.norm, self.weight,
+                                         self.bias, self.eps, True)
             with self._dms_masks.intercept(ready.norm):
                 return super().forward(*args, **kwargs)
         finally:

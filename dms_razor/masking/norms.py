@@ -8,17 +8,24 @@ norm computes. Fused autograd functions keep only what a standard norm keeps
 Statistics are taken in float32 at least, as PyTorch's norms do.
 """
 from types import ModuleType
-from typing import Any, Callable, Optional, Tuple
+from typing import Any, Callable, List, Optional
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+
+from . import written_norms
+from .recorded import recorded
 
 try:
     from . import fused_norms
 except ImportError:  # PyTorch was built without Triton
     fused_norms = None
+try:
+    from . import compiled_norms
+except ImportError:  # there is no Numba
+    compiled_norms = None
 
 
 class MaskedGroups(torch.autograd.Function):
@@ -33,27 +40,32 @@ class MaskedGroups(torch.autograd.Function):
         """Statistics in float32 at least, the result in the dtype of x."""
         dtype = torch.promote_types(x.dtype, torch.float32)
         wide, masks = x.to(dtype), mask.to(dtype)
-        total = masks.sum(-1, keepdim=True)
-        weight = masks / total
-        out = wide - (wide * weight).sum(-1, keepdim=True)
+        weight = masks / masks.sum(-1, keepdim=True)
+        mean = (wide * weight).sum(-1, keepdim=True)
+        out = wide - mean
         rstd = ((out * out * weight).sum(-1, keepdim=True) + eps).rsqrt_()
         out.mul_(rstd)
-        ctx.save_for_backward(out, weight, rstd, total)
-        ctx.settings = eps, x.dtype, mask.dtype
-        return out.to(x.dtype, copy=True)
+        ctx.save_for_backward(x, mask, mean, rstd)
+        ctx.eps = eps
+        return out.to(x.dtype)
 
     @staticmethod
     def backward(ctx, grad: Tensor):
-        """Gradients of x and mask; the formula stands in .layer_norm."""
-        y, weight, rstd, total = ctx.saved_tensors
-        eps, dtype, mask_dtype = ctx.settings
-        grad = grad.to(y.dtype)
+        """Gradients of x and mask; the formula stands in
+        :func:`.written_norms.backward_rows`."""
+        x, mask, mean, rstd = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            return (*_derived(grad, written_norms.of_groups, x, mask, ctx.eps),
+                    None)
+        masks, grad = mask.to(rstd.dtype), grad.to(rstd.dtype)
+        total = masks.sum(-1, keepdim=True)
+        y = (x.to(rstd.dtype) - mean).mul_(rstd)
         s = (grad * y).sum(-1, keepdim=True)
         t = grad.sum(-1, keepdim=True)
-        grad_x = (grad - weight * (t + y * s)).mul_(rstd)
-        rows = -.5 * s * (y.square() - 1 + eps * rstd.square()) - y * t
+        grad_x = (grad - masks / total * (t + y * s)).mul_(rstd)
+        rows = -.5 * s * (y.square() - 1 + ctx.eps * rstd.square()) - y * t
         grad_mask = rows.sum(0) / total
-        return grad_x.to(dtype), grad_mask.to(mask_dtype), None
+        return grad_x.to(x.dtype), grad_mask.to(mask.dtype), None
 
 
 def masked_layer_norm(x: Tensor, mask: Tensor, weight: Optional[Tensor],
@@ -62,8 +74,8 @@ def masked_layer_norm(x: Tensor, mask: Tensor, weight: Optional[Tensor],
     """Layer norm (or RMS norm) of ``[..., C]`` under masks ``[C]``."""
     # Viewed out here: a view made in the function could not be written into
     # by an activation in place.
-    rows = x.reshape(-1, x.shape[-1])
-    return MaskedLayerNorm.apply(rows, mask, weight, bias, eps,
+    rows = x.reshape(-1, x.shape[-1]).contiguous()
+    return MaskedLayerNorm.apply(rows, mask.contiguous(), weight, bias, eps,
                                  center).view(x.shape)
 
 
@@ -89,6 +101,12 @@ def masked_mean(x: Tensor, mask: Tensor, dim: int, keepdim: bool) -> Tensor:
         weight = (mask / mask.sum()).to(x.dtype)
         mean = x.movedim(dim, -1) @ weight
     return mean.unsqueeze(dim) if keepdim else mean
+
+
+def is_plain_layer_norm(layer: nn.Module) -> bool:
+    """Whether all that a layer does is to call PyTorch's norm of rows."""
+    return type(layer).forward is nn.LayerNorm.forward and len(
+        layer.normalized_shape) == 1
 
 
 class NormInterceptor(TorchFunctionMode):
@@ -139,169 +157,56 @@ class NormInterceptor(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-# Written out, the formula of a layer or RMS norm reads and writes the whole
-# activation some twenty times. On a CPU that costs more than the arithmetic,
-# so rows are worked off in pieces whose temporaries stay in a core's cache and
-# are written in place. These are the numbers in one of them, a megabyte
-# of float32; what smaller pieces win is lost again on starting operations.
-PIECE = 2**18
-
-
-def pieces(x: Tensor) -> range:
-    """First rows of the pieces of ``x [R, C]``, one piece on a GPU."""
-    rows = max(1, PIECE // x.shape[1]) if x.device.type == 'cpu' else len(x)
-    return range(0, len(x), max(1, rows))
-
-
-def forward_rows(x: Tensor, weight: Tensor, gain: Optional[Tensor],
-                 bias: Optional[Tensor], eps: float,
-                 center: bool) -> Tuple[Tensor, Tensor, Tensor]:
-    """Normalise rows.
-
-    Args:
-        x (Tensor): ``[R, C]``.
-        weight (Tensor): Masks over their sum, ``[C]``, float32 or float64.
-        gain, bias (Tensor, optional): ``[C]``.
-        eps (float): Added to the variance.
-        center (bool): Whether the mean is taken off (layer norm).
-
-    Returns:
-        tuple[Tensor, Tensor, Tensor]: The result ``[R, C]`` in the dtype of
-        ``x``; mean (0 without ``center``) and inverse deviation ``[R]`` in
-        that of ``weight``.
-    """
-    out = torch.empty_like(x)
-    mean, rstd = weight.new_zeros(2, len(x))
-    steps = pieces(x)
-    # Written again and again: fresh memory would cost more than the sums.
-    buffers = weight.new_empty(2, min(steps.step, len(x)), x.shape[1])
-    for first in steps:
-        rows = slice(first, first + steps.step)
-        wide = x[rows].to(weight.dtype)
-        y, square = buffers[:, :len(wide)]
-        if center:
-            mean[rows] = wide @ weight
-            wide = torch.sub(wide, mean[rows, None], out=y)
-        torch.mul(wide, wide, out=square)
-        torch.add(square @ weight, eps, out=rstd[rows]).rsqrt_()
-        torch.mul(wide, rstd[rows, None], out=y)
-        _scaled(y, gain, bias, out[rows])
-    return out, mean, rstd
-
-
-def _scaled(y: Tensor, gain: Optional[Tensor], bias: Optional[Tensor],
-            out: Tensor) -> None:
-    """Write ``y * gain + bias``, which may be in a wider dtype, to ``out``."""
-    wide = out if out.dtype == y.dtype else y
-    if gain is not None and bias is not None:
-        torch.addcmul(bias, y, gain, out=wide)
-    elif gain is not None:
-        torch.mul(y, gain, out=wide)
-    elif bias is not None:
-        torch.add(y, bias, out=wide)
-    else:
-        wide = y
-    if wide is not out:
-        out.copy_(wide)
-
-
-def backward_rows(grad: Tensor, x: Tensor, weight: Tensor,
-                  gain: Optional[Tensor], mean: Tensor, rstd: Tensor,
-                  eps: float, center: bool) -> Tuple[Tensor, ...]:
-    """Gradients of :func:`forward_rows`.
-
-    With y the normalised rows, g = grad * gain, s = Σ_j g_j y_j and
-    t = Σ_j g_j (0 without mean)::
-
-        dx_i = rstd * (g_i - w_i * (t + y_i * s))
-        dm_i = Σ_rows (-½ (y_i² - v) s - y_i t) / Σm,  v = 1 - eps * rstd²
-
-    Returns:
-        tuple[Tensor]: Of x ``[R, C]`` in its dtype, of the masks times their
-        sum ``[C]``, of gain ``[C]`` and of bias ``[C]``.
-    """
-    grad_x = torch.empty_like(x)
-    grad_mask, grad_gain, grad_bias = weight.new_zeros(3, len(weight))
-    gain = torch.ones_like(weight) if gain is None else gain
-    steps = pieces(x)
-    buffers = weight.new_empty(3, min(steps.step, len(x)), len(weight))
-    ones = weight.new_ones(buffers.shape[1])
-    for first in steps:
-        rows = slice(first, first + steps.step)
-        g, scale = grad[rows].to(weight.dtype), rstd[rows]
-        sums = ones[:len(g)]  # a product with it adds up the rows
-        y, product, pull = buffers[:, :len(g)]
-        wide = x[rows].to(weight.dtype)
-        if center:
-            wide = torch.sub(wide, mean[rows, None], out=y)
-        torch.mul(wide, scale[:, None], out=y)
-        torch.mul(g, y, out=product)
-        s = product @ gain
-        grad_gain += sums @ product
-        grad_bias += sums @ g
-        torch.mul(y, s[:, None], out=pull)
-        if center:
-            t = g @ gain
-            pull.add_(t[:, None])
-            grad_mask -= t @ y / 2
-        # ½ (y² s + y t) is half of y * pull; the other half of y t is above.
-        grad_mask -= sums @ torch.mul(y, pull, out=product) / 2
-        grad_mask += s @ (1 - eps * scale.square()) / 2
-        torch.mul(g, gain, out=product).addcmul_(pull, weight, value=-1)
-        torch.mul(product, scale[:, None], out=y)
-        grad_x[rows] = y
-    return grad_x, grad_mask, grad_gain, grad_bias
-
-
 class MaskedLayerNorm(torch.autograd.Function):
-    """Layer norm (``center``) or RMS norm of ``[R, C]``, masks ``[C]``."""
+    """Layer norm (``center``) or RMS norm of ``[R, C]``, masks ``[C]``, both
+    contiguous."""
 
     @staticmethod
     def forward(ctx, x: Tensor, mask: Tensor, gain: Optional[Tensor],
                 bias: Optional[Tensor], eps: float, center: bool) -> Tensor:
         """Statistics in float32 at least, the result in the dtype of x."""
-        ctx.settings = eps, center, mask.dtype
-        ctx.kernels = kernels = _kernels(x)
-        if kernels is not None:
-            x, mask = x.contiguous(), mask.contiguous()
-            out, mean, rstd = kernels.forward_rows(x, mask, gain, bias, eps,
-                                                   center)
-            ctx.save_for_backward(x, mask, mean, rstd, gain, bias)
-            return out
+        ctx.rest, ctx.rows = (eps, center), _rows_of(x, mask, gain, bias)
         with torch.autocast(x.device.type, enabled=False):
-            dtype = torch.promote_types(x.dtype, torch.float32)
-            weight, gain, bias = (None if part is None else part.to(dtype)
-                                  for part in (mask, gain, bias))
-            out, mean, rstd = forward_rows(x, weight / weight.sum(), gain,
-                                           bias, eps, center)
-        ctx.save_for_backward(x, weight, mean, rstd, gain, bias)
+            out, mean, rstd = ctx.rows.forward_rows(x, mask, gain, bias, eps,
+                                                    center)
+        ctx.save_for_backward(x, mask, gain, bias, mean, rstd)
         return out
 
     @staticmethod
     def backward(ctx, grad: Tensor):
         """Gradients of x, mask, gain and bias."""
-        eps, center, mask_dtype = ctx.settings
-        x, mask, mean, rstd, gain, bias = ctx.saved_tensors
-        if ctx.kernels is not None:
-            grad_x, sums = ctx.kernels.backward_rows(grad.contiguous(), x,
-                                                     mask, gain, mean, rstd,
-                                                     eps, center)
-            grad_mask, grad_gain, grad_bias = sums
-        else:
-            with torch.autocast(grad.device.type, enabled=False):
-                total = mask.sum()
-                grad_x, grad_mask, grad_gain, grad_bias = backward_rows(
-                    grad, x, mask / total, gain, mean, rstd, eps, center)
-                grad_mask = grad_mask / total
-        return (grad_x, grad_mask.to(mask_dtype),
-                None if gain is None else grad_gain.to(gain.dtype),
-                None if bias is None else grad_bias.to(bias.dtype), None, None)
+        x, mask, gain, bias, mean, rstd = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            return (*_derived(grad, written_norms.of_rows, x, mask, gain, bias,
+                              *ctx.rest), None, None)
+        with torch.autocast(grad.device.type, enabled=False):
+            grad_x, sums = ctx.rows.backward_rows(grad.contiguous(), x, mask,
+                                                  gain, mean, rstd, *ctx.rest)
+        of_mask, of_gain, of_bias = sums
+        return (grad_x, of_mask.to(mask.dtype),
+                None if gain is None else of_gain.to(gain.dtype),
+                None if bias is None else of_bias.to(bias.dtype), None, None)
 
 
-def _kernels(x: Tensor) -> Optional[ModuleType]:
-    """:mod:`.fused_norms`, where it can work on such rows."""
-    if not x.is_cuda or torch.compiler.is_compiling():
-        return None
-    if fused_norms is None or x.shape[-1] > fused_norms.MOST:
-        return None
-    return fused_norms
+def _rows_of(x: Tensor, *others: Optional[Tensor]) -> ModuleType:
+    """The module that works on such rows, with a mask and the like."""
+    if not recorded():
+        if x.is_cuda:
+            if fused_norms is not None and x.shape[-1] <= fused_norms.MOST:
+                return fused_norms
+        elif compiled_norms is not None and compiled_norms.fits(x, *others):
+            return compiled_norms
+    return written_norms
+
+
+def _derived(grad: Tensor, formula: Callable[..., Tensor], *given:
+             Any) -> List[Optional[Tensor]]:
+    """Gradients of the tensors given to a formula, to be derived again."""
+    inputs = [x for x in given if isinstance(x, Tensor) and x.requires_grad]
+    with torch.autocast(grad.device.type, enabled=False):
+        found = torch.autograd.grad(
+            formula(*given), inputs, grad, create_graph=True)
+    places = {id(x): one for x, one in zip(inputs, found)}
+    return [
+        places.get(id(x)) for x in given if x is None or isinstance(x, Tensor)
+    ]

@@ -341,12 +341,6 @@ def _in_memory(tensor: Tensor) -> bool:
     return True
 
 
-def transformed() -> bool:
-    """Whether torch.func transforms what runs: its tensors have no memory."""
-    active = getattr(torch._C, '_are_functorch_transforms_active', None)
-    return active is not None and active()
-
-
 def _differentiable(group: Group, masks: Tensor, weights: Sequence[Tensor],
                     grads: Sequence[Optional[Tensor]]) -> List:
     """Gradients of :meth:`Group.plainly`, which may be differentiated."""

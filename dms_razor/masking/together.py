@@ -7,12 +7,15 @@ at the beginning of the network's forward, all products of weights and masks
 are one kernel, and so are their gradients; under autocast they are in its
 type at once, as the layers would cast them.
 
+On a CPU a loop spares passes over memory.
+
 What cannot be made so, each layer does for itself (:mod:`.layers`): where
-there is no GPU or no Triton, in networks of more than :data:`MOST` such
-weights, whose products should not all be there at once, and layers that
-are called outside of the network's own forward, or under another autocast, or
-whose weights have changed since it began. A change that autograd is not told
-of, in the memory of ``weight.data``, is seen in the next pass.
+there is no Triton (on a GPU) or no Numba (on a CPU), in networks of more than
+:data:`MOST` such weights, whose products should not all be there at once, or
+of so few that nothing is gained on a CPU, and layers that are called outside
+of the network's own forward, or under another autocast, or whose weights have
+changed since it began. A change that autograd is not told of, in the memory
+of ``weight.data``, is seen in the next pass.
 """
 import contextlib
 import weakref
@@ -24,19 +27,27 @@ import torch
 from torch import Tensor, nn
 
 from .layers import LayerMasks, MaskedLayer
-from .products import Chosen, Group, Vectors, entries_of, transformed
+from .products import Chosen, Group, Vectors, entries_of
+from .recorded import recorded
 from .sharded import is_sharded
 
 try:
     from . import fused_weights
 except ImportError:  # PyTorch was built without Triton
     fused_weights = None
+try:
+    from . import compiled_weights
+    from .compiled import worth_it
+except ImportError:  # there is no Numba
+    compiled_weights = None
 
 #: The most weights that are masked together.
 MOST = 2**26
 #: About so many are masked by one node of autograd: gradients of its weights
 #: are there all at once, and several ranks send them in pieces like that.
 PIECE = 2**23
+#: Types of weights that operations of PyTorch multiply.
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 #: Layers of these forwards cast their parameters under autocast.
 CAST = (nn.Linear.forward, nn.Conv1d.forward, nn.Conv2d.forward,
         nn.Conv3d.forward)
@@ -158,8 +169,7 @@ class Together:
             return
         self._drop()
         self.running = True
-        if not torch.is_grad_enabled() or torch.jit.is_tracing(
-        ) or transformed():
+        if not torch.is_grad_enabled() or recorded():
             return
         flat = self.source()
         if flat is None or not flat.requires_grad or not usable(flat):
@@ -217,7 +227,8 @@ class Together:
             norm = layer._dms_masks.norm
             layer._dms_masks.ready = ready
             shown.append((ready, norm))
-        if sum(group.size for group in groups) > MOST or not shown:
+        kernels, size = kernels_for(flat), sum(group.size for group in groups)
+        if not shown or not getattr(kernels, 'LEAST', 0) <= size <= MOST:
             for layer in layers:
                 layer._dms_masks.ready = None
             return ()
@@ -228,7 +239,7 @@ class Together:
                 norms.append(ready)
                 sizes.append(vectors.length - start)
         for group in groups:
-            group.finish(kernels_for(flat))
+            group.finish(kernels)
         return ([(group, places[id(group)]) for group in groups],
                 vectors.index().to(flat.device), shown, sizes, norms)
 
@@ -244,11 +255,11 @@ class Together:
             name: layer._parameters[name]
             for name in own.names if layer._parameters.get(name) is not None
         }
-        parts = {}
+        parts, kinds = {}, getattr(kernels_for(flat), 'KINDS', FLOATS)
         for name, weight in parameters.items():
             if type(weight) is not nn.Parameter or \
                     weight.device != flat.device or \
-                    not weight.is_floating_point() or \
+                    weight.dtype not in kinds or \
                     weight.layout is not torch.strided:
                 return None
             scales = own.scales if name in ('weight', 'bias') else ()
@@ -277,22 +288,27 @@ class Together:
 
 def usable(flat: Tensor) -> bool:
     """Whether it is worth while where the masks are."""
+    if kernels_for(flat) is None:
+        return False
     # What is captured as a graph of the GPU cannot be given addresses.
-    return kernels_for(
-        flat) is not None and not torch.cuda.is_current_stream_capturing()
+    return not flat.is_cuda or not torch.cuda.is_current_stream_capturing()
 
 
 def kernels_for(flat: Tensor) -> Optional[ModuleType]:
     """What makes products there, None for PyTorch's operations."""
-    return fused_weights if flat.is_cuda else None
+    if flat.is_cuda:
+        return fused_weights
+    if flat.device.type != 'cpu' or compiled_weights is None:
+        return None
+    return compiled_weights if worth_it() else None
 
 
 def _dtype_of(layer: nn.Module, weight: Tensor) -> torch.dtype:
     """What a layer reads its parameter as."""
     bases, cast = type(layer).__mro__, _autocast()
     own = bases[bases.index(MaskedLayer) + 1]
-    # Autocast leaves float64 as it is.
-    if cast is None or own.forward not in CAST or \
+    # Autocast leaves float64 as it is. On a CPU layers cast for themselves.
+    if cast is None or own.forward not in CAST or not weight.is_cuda or \
             weight.dtype == torch.float64:
         return weight.dtype
     return cast

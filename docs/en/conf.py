@@ -30,7 +30,8 @@ myst_enable_extensions = ['colon_fence', 'dollarmath']
 myst_heading_anchors = 3
 
 autodoc_member_order = 'bysource'
-autodoc_mock_imports = ['triton']  # comes with CUDA builds of PyTorch
+# Triton comes with CUDA builds of PyTorch, Numba is an extra.
+autodoc_mock_imports = ['numba', 'triton']
 autodoc_typehints = 'none'
 autodoc_default_options = {'members': True, 'show-inheritance': True}
 napoleon_google_docstring = True

@@ -11,7 +11,7 @@ from dms_razor.deploy import FORMATS, RawOutputs, difference, write_network
 from dms_razor.openmmlab.autoformer import DMSStaticSupernet
 from dms_razor.subnet.slicing import slice_model
 from dms_razor.trace import trace
-from tools.coverage.check import randomise
+from tools.zoo.check import randomise
 
 CFG = dict(
     type='SearchableImageClassifier',

@@ -37,3 +37,12 @@ def test_fused_norms(dtype, center, affine):
     for expected, found in zip(run('cpu', torch.float64), run('cuda')):
         found = found.detach().cpu().double()
         assert (found - expected).abs().max() < bound * expected.abs().max()
+
+
+@pytest.mark.parametrize('center', (True, False))
+def test_derived_twice(center):
+    """Against finite differences."""
+    inputs = [torch.randn(3, 6), torch.rand(6) + .1, *torch.randn(2, 6)]
+    inputs = [one.double().cuda().requires_grad_() for one in inputs]
+    assert torch.autograd.gradgradcheck(
+        lambda *given: MaskedLayerNorm.apply(*given, 1e-3, center), inputs)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dms_razor.masking import norms
+from dms_razor.masking import written_norms
 from dms_razor.masking.inputs import MaskedInput, masked_input
 
 
@@ -16,7 +16,7 @@ def tensors(rows=11):
 @pytest.mark.parametrize('numbers', [7, 7 * 4, 10**6])
 def test_gradients_are_those_of_the_product(monkeypatch, numbers):
     """In pieces of one row, of some, which do not divide the rows, of all."""
-    monkeypatch.setattr(norms, 'PIECE', numbers)
+    monkeypatch.setattr(written_norms, 'PIECE', numbers)
     x, mask = tensors()
     found, expected = masked_input(x, mask), x * mask
     assert torch.equal(found, expected)

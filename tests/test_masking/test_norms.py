@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from dms_razor.masking import norms as layer_norm
+from dms_razor.masking import written_norms
 from dms_razor.masking.norms import (NormInterceptor, masked_group_norm,
                                      masked_layer_norm)
 
@@ -54,8 +54,12 @@ def test_layer_norm_gradients_against_finite_differences(center):
     ]
     for tensor in inputs:
         tensor.requires_grad_()
-    assert torch.autograd.gradcheck(
-        lambda *tensors: masked_layer_norm(*tensors, EPS, center), inputs)
+
+    def norm(*tensors):
+        return masked_layer_norm(*tensors, EPS, center)
+
+    assert torch.autograd.gradcheck(norm, inputs)
+    assert torch.autograd.gradgradcheck(norm, inputs)
 
 
 @pytest.mark.parametrize('center', [True, False])
@@ -65,7 +69,7 @@ def test_pieces_add_up_to_the_whole(center, monkeypatch):
         leaf.requires_grad_()
     grad, found = numbers(5, 3, 8), []
     for piece in (2**20, 4 * 8):  # one piece; four of four rows, one short
-        monkeypatch.setattr(layer_norm, 'PIECE', piece)
+        monkeypatch.setattr(written_norms, 'PIECE', piece)
         out = masked_layer_norm(*leaves, EPS, center)
         found.append((out, *torch.autograd.grad(out, leaves, grad)))
     for whole, parts in zip(*found):
@@ -82,9 +86,12 @@ def test_group_norm_gradients_against_finite_differences(groups):
     ]
     for tensor in inputs:
         tensor.requires_grad_()
-    assert torch.autograd.gradcheck(
-        lambda x, mask, weight, bias: masked_group_norm(
-            x, groups, mask, weight, bias, EPS), inputs)
+
+    def norm(x, mask, weight, bias):
+        return masked_group_norm(x, groups, mask, weight, bias, EPS)
+
+    assert torch.autograd.gradcheck(norm, inputs)
+    assert torch.autograd.gradgradcheck(norm, inputs)
 
 
 def test_masks_of_one_change_nothing():

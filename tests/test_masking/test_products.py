@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from dms_razor.masking import together as together_module
 from dms_razor.masking.input_mask import InputMask
 from dms_razor.masking.masks import Masks
 from dms_razor.masking.products import (Chosen, Entry, Group, Vectors,
@@ -115,17 +116,27 @@ def test_an_entry_says_where_masks_are():
     assert out[0].tolist() == [2, 2, 2, 3, 3, 3]
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason='there is no GPU')
-@pytest.mark.parametrize('format', (torch.contiguous_format, LAST))
-@pytest.mark.parametrize('dtype, out, bound', (
-    (torch.float64, torch.float64, 1e-12),
-    (torch.float32, torch.float32, 1e-5),
-    (torch.float32, torch.float16, 2e-3),
-    (torch.bfloat16, torch.bfloat16, 2e-2),
+WITH_GPU = pytest.mark.skipif(
+    not torch.cuda.is_available(), reason='there is no GPU')
+
+
+@pytest.mark.parametrize('device, dtype, out, bound', (
+    ('cpu', torch.float64, torch.float64, 1e-12),
+    ('cpu', torch.float32, torch.float32, 1e-5),
+    *(pytest.param('cuda', *given, marks=WITH_GPU) for given in (
+        (torch.float64, torch.float64, 1e-12),
+        (torch.float32, torch.float32, 1e-5),
+        (torch.float32, torch.float16, 2e-3),
+        (torch.bfloat16, torch.bfloat16, 2e-2),
+    )),
 ))
-def test_kernels(format, dtype, out, bound):
-    """On a GPU, against operations of PyTorch on the CPU in float64."""
-    from dms_razor.masking import fused_weights
+@pytest.mark.parametrize('format', (torch.contiguous_format, LAST))
+@pytest.mark.parametrize('threads', (1, 3))
+def test_kernels(format, device, dtype, out, bound, threads, with_threads):
+    """Against operations of PyTorch in float64."""
+    with_threads(threads)
+    kernels = together_module.fused_weights if device == 'cuda' else \
+        together_module.compiled_weights
     torch.manual_seed(0)
     flat = torch.rand(7, dtype=torch.float64)
     weights = [made(name, format) for name in CASES]
@@ -152,6 +163,21 @@ def test_kernels(format, dtype, out, bound):
         return *found, *(x for x in found_grads if x is not None)
 
     expected = run('cpu', torch.float64, torch.float64, None)
-    for one, other in zip(run('cuda', dtype, out, fused_weights), expected):
+    for one, other in zip(run(device, dtype, out, kernels), expected):
         difference = one.detach().cpu().double() - other
         assert difference.abs().max() < bound * other.abs().max()
+
+
+def test_masks_of_another_type_than_the_weights():
+    """As each layer would read them: in the type of its weight."""
+    flat = torch.rand(7, dtype=torch.float64, requires_grad=True)
+    weight, masks, scales = made('rows and columns')
+    weight = nn.Parameter(weight.detach().float())
+    found, = together([(weight, masks, scales)], flat,
+                      together_module.compiled_weights, torch.float32)
+    expected = one_by_one(weight, masks, scales, flat)
+    assert torch.allclose(found, expected)
+    for one, other in zip(
+            torch.autograd.grad(found.square().sum(), (flat, weight)),
+            torch.autograd.grad(expected.square().sum(), (flat, weight))):
+        assert one.dtype == other.dtype and torch.allclose(one, other)

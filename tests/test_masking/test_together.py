@@ -20,16 +20,22 @@ from tools.compare.networks import ResNet, VisionTransformer
 IMAGES = torch.randn(4, 3, 16, 16, dtype=torch.float64)
 
 
-@pytest.fixture(params=('plain', 'kernels'))
+@pytest.fixture(params=('plain', 'kernels', 'compiled'))
 def usable(monkeypatch, request):
-    """As on a GPU, with operations of PyTorch for all, or for kernels."""
+    """As on a GPU, with operations of PyTorch for all, or for kernels; or
+    with the loops that there are for a CPU."""
 
     def use(usual=True):
         monkeypatch.setattr(together, 'usable', lambda flat: usual)
 
+    kernels = {
+        'plain': None,
+        'kernels': cpu_kernels
+    }.get(request.param, together.compiled_weights)
+    if request.param == 'compiled':
+        monkeypatch.setattr(kernels, 'LEAST', 0)
     use()
-    if request.param == 'kernels':
-        monkeypatch.setattr(together, 'kernels_for', lambda flat: cpu_kernels)
+    monkeypatch.setattr(together, 'kernels_for', lambda flat: kernels)
     return use
 
 

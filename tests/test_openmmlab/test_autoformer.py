@@ -19,7 +19,7 @@ from dms_razor.openmmlab.autoformer import DMSStaticSupernet, largest_network
 from dms_razor.subnet import count_macs, export_subnet
 from dms_razor.subnet.slicing import slice_model
 from dms_razor.trace import trace
-from tools.coverage.check import randomise
+from tools.zoo.check import randomise
 
 HEAD = dict(
     type='DynamicLinearClsHead',

@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_flatten
 
 from dms_razor.subnet.slicing import plain_copy, slice_model
 from dms_razor.trace import trace
-from tools.coverage.check import Pooled, randomise
+from tools.zoo.check import Pooled, randomise
 
 
 class Held(TorchDispatchMode):

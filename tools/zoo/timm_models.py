@@ -171,7 +171,7 @@ def build(name: str) -> Case:
     """
     if name not in MODELS:
         raise KeyError(f'the coverage table has no case for timm.models.{name}'
-                       ': add a small variant to tools/coverage/'
+                       ': add a small variant to tools/zoo/'
                        'timm_models.py')
     variant, side, arguments = MODELS[name]
     note = ', '.join(f'{k}={v}' for k, v in arguments.items())

@@ -3,9 +3,9 @@
 import re
 from pathlib import Path
 
-from tools.coverage.backbones import NO_NETWORK, registered_backbones
-from tools.coverage.check import Row
-from tools.coverage.table import line, markdown, reasons
+from tools.zoo.backbones import NO_NETWORK, registered_backbones
+from tools.zoo.check import Row
+from tools.zoo.table import line, markdown, reasons
 
 
 def test_the_page_and_the_line():

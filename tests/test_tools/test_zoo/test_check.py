@@ -5,9 +5,8 @@ import torch
 from torch import nn
 
 from dms_razor.trace import trace
-from tools.coverage.backbones import FAST, build_case
-from tools.coverage.check import (Pooled, check_network, randomise,
-                                  removable_shares)
+from tools.zoo.backbones import FAST, build_case
+from tools.zoo.check import Pooled, check_network, randomise, removable_shares
 
 
 @pytest.mark.parametrize('name', FAST)
@@ -58,7 +57,7 @@ def test_a_difference_in_train_mode_alone_is_seen(monkeypatch):
     image = torch.randn(1, 3, 4, 4)
     net = Pooled(Slow(), image)
     assert check_network('slow', net, image).equal  # the proof fixes it
-    monkeypatch.setattr('tools.coverage.check.trace',
+    monkeypatch.setattr('tools.zoo.check.trace',
                         lambda *args: trace(*args, check=False))
     row = check_network('slow', net, image)
     assert row.difference < 1e-6 and row.train_difference > 1e-2

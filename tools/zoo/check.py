@@ -4,7 +4,7 @@
 A row is made by the whole way from a network to a trained subnet: trace it,
 draw random ratios for all units, export, build the export again without
 tracing, compare supernet, subnet and rebuilt network, train one step. What
-cannot be pruned is named with its reason. ``tools/coverage`` does this for
+cannot be pruned is named with its reason. ``tools/zoo`` does this for
 every backbone that mmpretrain registers.
 """
 import copy

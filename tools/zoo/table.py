@@ -62,7 +62,7 @@ def page(title: str, options: str, made_with: str, *parts: str) -> str:
     """A page of the documentation, from its title and what makes it on."""
     today = datetime.date.today().isoformat()
     return '\n\n'.join([
-        f'# {title}', f'Made by `python tools/coverage {options}` on {today} '
+        f'# {title}', f'Made by `python tools/zoo {options}` on {today} '
         f'with {made_with}.', *parts
     ]) + '\n'
 

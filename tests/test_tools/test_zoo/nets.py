@@ -6,7 +6,7 @@ Each shows one thing that the coverage of other packages has to tell.
 import torch
 from torch import nn
 
-from tools.coverage.case import Case, NotCovered, images
+from tools.zoo.case import Case, NotCovered, images
 
 PACKAGES = ('torch', )
 

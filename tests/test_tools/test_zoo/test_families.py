@@ -6,11 +6,11 @@ import subprocess
 
 import pytest
 
-from tools.coverage import families
-from tools.coverage.families import cases, check_family
-from tools.coverage.record import Record
+from tools.zoo import families
+from tools.zoo.families import cases, check_family
+from tools.zoo.record import Record
 
-HERE = 'test_tools.test_coverage.nets'
+HERE = 'test_tools.test_zoo.nets'
 
 
 def test_rows_of_a_family_and_going_on(tmp_path, monkeypatch, repo):

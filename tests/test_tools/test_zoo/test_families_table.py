@@ -1,7 +1,7 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """The page of other packages' networks."""
-from tools.coverage.families_table import line, page
-from tools.coverage.record import Record
+from tools.zoo.families_table import line, page
+from tools.zoo.record import Record
 
 ROWS = [
     Record(

@@ -54,7 +54,7 @@ def page(rows: List[Record], made_with: Dict[str, str],
     made = ', '.join(f'{k} {v}' for k, v in made_with.items() if k != 'date')
     parts = [
         '# Coverage of other packages',
-        f'Made by `python tools/coverage --of {" ".join(families)}` on '
+        f'Made by `python tools/zoo --of {" ".join(families)}` on '
         f'{made_with["date"]} with {made}.{_revisions(rows)}', EXPLANATION
     ]
     for family in families:

@@ -169,7 +169,7 @@ def build_case(name: str) -> Tuple[nn.Module, Tensor]:
     """
     if name not in CASES:
         raise KeyError(f'the coverage table has no case for {name}: add its '
-                       'smallest form to tools/coverage/backbones.py')
+                       'smallest form to tools/zoo/backbones.py')
     arguments, side = CASES[name]
     torch.manual_seed(0)
     inputs = torch.randn(1, 1 if name == 'LeNet5' else 3, side, side)

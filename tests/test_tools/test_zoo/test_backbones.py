@@ -2,9 +2,9 @@
 """The table names every backbone that mmpretrain has."""
 import pytest
 
-from tools.coverage.backbones import (CASES, NO_NETWORK, PRETRAINING,
-                                      backbone_names, build_case,
-                                      registered_backbones)
+from tools.zoo.backbones import (CASES, NO_NETWORK, PRETRAINING,
+                                 backbone_names, build_case,
+                                 registered_backbones)
 
 
 def test_every_backbone_of_mmpretrain_is_in_the_table():
@@ -23,7 +23,7 @@ def test_every_backbone_of_mmpretrain_is_in_the_table():
     assert set(CASES) | set(NO_NETWORK) == set(backbone_names())
     assert not set(CASES) & set(NO_NETWORK)
     assert registered_backbones() == list(CASES)
-    with pytest.raises(KeyError, match='coverage/backbones'):
+    with pytest.raises(KeyError, match='zoo/backbones'):
         build_case('CSPNet')
 
 

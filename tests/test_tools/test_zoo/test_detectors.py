@@ -16,9 +16,9 @@ from torch import nn
 
 from dms_razor.subnet.slicing import slice_model
 from dms_razor.trace import trace
-from tools.coverage.check import Row, check_network
-from tools.coverage.detectors import (DETECTORS, NEEDS_FULL_MMCV,
-                                      build_detector, markdown)
+from tools.zoo.check import Row, check_network
+from tools.zoo.detectors import (DETECTORS, NEEDS_FULL_MMCV, build_detector,
+                                 markdown)
 
 
 def detector(name):
@@ -142,7 +142,7 @@ def test_rows_of_several_files_make_the_page(repo, tmp_path, monkeypatch):
     for name in ('FCOS-R18', 'YOLOv5-n'):
         row = Row(name, difference=1e-7)
         (tmp_path / f'{name}.json').write_text(json.dumps([vars(row)]))
-    tool = runpy.run_path(str(repo / 'tools/coverage'))
+    tool = runpy.run_path(str(repo / 'tools/zoo'))
     page = tmp_path / 'page.md'
     monkeypatch.setattr(sys, 'argv', [
         'coverage', '--detectors', '--markdown',

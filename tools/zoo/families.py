@@ -30,10 +30,10 @@ from .whole_way import prove
 
 #: Family -> the module that has its cases.
 FAMILIES: Dict[str, str] = {
-    'timm': 'tools.coverage.timm_models',
-    'torchvision': 'tools.coverage.torchvision_models',
-    'transformers': 'tools.coverage.transformers_models',
-    'openmmlab': 'tools.coverage.openmmlab_models',
+    'timm': 'tools.zoo.timm_models',
+    'torchvision': 'tools.zoo.torchvision_models',
+    'transformers': 'tools.zoo.transformers_models',
+    'openmmlab': 'tools.zoo.openmmlab_models',
 }
 
 

@@ -5,10 +5,10 @@ import torch
 from torch import nn
 
 from dms_razor.trace import trace
-from tools.coverage.again import build_again
-from tools.coverage.case import Case, images
-from tools.coverage.record import Record
-from tools.coverage.whole_way import draw, parameters_outside, prove
+from tools.zoo.again import build_again
+from tools.zoo.case import Case, images
+from tools.zoo.record import Record
+from tools.zoo.whole_way import draw, parameters_outside, prove
 from . import nets
 
 

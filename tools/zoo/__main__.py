@@ -1,12 +1,12 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """Take networks through tracing, export and training.
 
-    python tools/coverage                      # all of mmpretrain's backbones
-    python tools/coverage ResNet ConvNeXt      # some of them
-    python tools/coverage --json rows.json --markdown docs/en/coverage.md
-    python tools/coverage --detectors          # mmyolo's and mmdet's
-    python tools/coverage --merge a.json b.json --markdown page.md
-    python tools/coverage --of timm torchvision transformers   # others'
+    python tools/zoo                      # all of mmpretrain's backbones
+    python tools/zoo ResNet ConvNeXt      # some of them
+    python tools/zoo --json rows.json --markdown docs/en/coverage.md
+    python tools/zoo --detectors          # mmyolo's and mmdet's
+    python tools/zoo --merge a.json b.json --markdown page.md
+    python tools/zoo --of timm torchvision transformers   # others'
 
 Ends with an error if a row is wrong: supernet and subnet differ, or something
 on the way fails, and the table of known cases does not say so.
@@ -63,7 +63,7 @@ def main() -> None:
     logging.disable(logging.WARNING)
     # Each half needs packages that the other does not.
     half = 'others' if args.of else 'openmmlab'
-    wrong = importlib.import_module(f'tools.coverage.{half}').run(args)
+    wrong = importlib.import_module(f'tools.zoo.{half}').run(args)
     if wrong:
         sys.exit(f'not equal: {", ".join(wrong)}')
 

@@ -8,9 +8,9 @@ import sys
 import pytest
 import torch
 
-from tools.coverage.families import FAMILIES, cases
-from tools.coverage.record import Record
-from tools.coverage.whole_way import prove
+from tools.zoo.families import FAMILIES, cases
+from tools.zoo.record import Record
+from tools.zoo.whole_way import prove
 
 #: One of each family that takes a second or two.
 SHORT = [('torchvision', 'squeezenet1_1'), ('timm', 'starnet'),
@@ -80,7 +80,7 @@ def test_the_command(repo, tmp_path, monkeypatch, capsys):
         str(tmp_path / 'page.md')
     ])
     with pytest.raises(SystemExit, match='not equal: torchvision resnet18'):
-        runpy.run_path(str(repo / 'tools/coverage'), run_name='__main__')
+        runpy.run_path(str(repo / 'tools/zoo'), run_name='__main__')
     found = json.loads((tmp_path / 'all.json').read_text())
     assert [row['name'] for row in found['rows']] == list(names)
     assert found['torch'] == torch.__version__
@@ -92,7 +92,7 @@ def test_the_command(repo, tmp_path, monkeypatch, capsys):
         str(tmp_path / 'page.md')
     ])
     with pytest.raises(SystemExit, match='resnet18'):
-        runpy.run_path(str(repo / 'tools/coverage'), run_name='__main__')
+        runpy.run_path(str(repo / 'tools/zoo'), run_name='__main__')
     text = (tmp_path / 'page.md').read_text()
     assert 'have a row, 1 equal, 1 wrong.' in text
     assert 'Without a row: convnext_tiny, densenet121, ' in text

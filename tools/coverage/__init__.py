@@ -1,2 +1,0 @@
-# Copyright (c) dms_razor contributors. All rights reserved.
-"""Is every network searched truly? ``python tools/coverage --help``."""
