@@ -19,7 +19,7 @@ from .products import FIELDS
 
 #: Rows and columns of a tile, which has all of a matrix.
 TILE = (16, 2**62)
-#: Weights of a network, at least, for which the loops are compiled, which takes
+#: Weights of a network, at least, for which loops are compiled, which takes
 #: longer than a search of a smaller one gains.
 LEAST = 2**20
 
