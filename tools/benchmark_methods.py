@@ -9,13 +9,14 @@ group_fisher  MMRazor's GroupFisherAlgorithm, its importance of every step
 dmcp          MMRazor's DMCP, as its ResNet-50 config has it before the
               architecture is trained: four subnets a step
 
-All train on the same random images with the config's optimizer. A round is
-plain, the others in turn, plain; ratios are medians over the rounds. MMRazor
-traces convolutional classifiers alone.
+All train on the same random images with the config's optimizer. In a round
+each method in turn has its step between two plain ones, before which a plain
+one puts memory in order after the method before; ratios are medians over the
+rounds. MMRazor traces convolutional classifiers alone.
 
-JSON: for each method ratio (its step over the plain ones of the round) and
-saved_bytes_ratio (what one backward pass keeps; null of MMRazor's steps);
-control_ratio, the second plain step over the first; plain_s.
+JSON: for each method ratio (its step over the plain ones around it),
+control_ratio (the plain one after it over that before) and saved_bytes_ratio
+(what one backward pass keeps; null of MMRazor's steps); plain_s.
 """
 import copy
 import statistics
@@ -141,36 +142,38 @@ def benchmark(cfg: Config, methods: List[str], batch: int, rounds: int,
         name: search if name == 'search' else MAKE[name](plain, cfg)
         for name in methods
     }
-    times = []
+    times: Dict[str, List[tuple]] = {name: [] for name in sides}
     for _ in range(warmup + rounds):
-        first = plain.step()
-        others = [side.step() for side in sides.values()]
-        times.append((first, *others, plain.step()))
-    times = times[warmup:]
+        for name, side in sides.items():
+            plain.step()
+            times[name].append((plain.step(), side.step(), plain.step()))
+    times = {name: rows[warmup:] for name, rows in times.items()}
     result: Dict[str, Any] = dict(
-        plain_s=statistics.median(row[0] for row in times),
-        control_ratio=statistics.median(row[-1] / row[0] for row in times))
-    for number, (name, side) in enumerate(sides.items(), 1):
+        plain_s=statistics.median(first for rows in times.values()
+                                  for first, _, _ in rows))
+    for name, side in sides.items():
         saved = side.saved_bytes() / plain.saved_bytes() if isinstance(
             side, Side) else None
         result[name] = dict(
-            ratio=statistics.median(2 * row[number] / (row[0] + row[-1])
-                                    for row in times),
+            ratio=statistics.median(2 * own / (first + last)
+                                    for first, own, last in times[name]),
+            control_ratio=statistics.median(last / first
+                                            for first, _, last in times[name]),
             saved_bytes_ratio=saved)
     return result
 
 
 def text(result: Dict[str, Any]) -> str:
     """The result, a line each method."""
-    lines = [
-        f'plain         {result["plain_s"]:.3g} s a step, '
-        f'control {result["control_ratio"]:.3f}'
-    ]
+    lines = [f'plain         {result["plain_s"]:.3g} s a step']
     for name in METHODS:
         if name in result:
-            saved = result[name]['saved_bytes_ratio']
-            lines.append(f'{name:<13} {result[name]["ratio"]:.3f} x' + (
-                '' if saved is None else f', kept for backward {saved:.3f} x'))
+            own = result[name]
+            saved = own['saved_bytes_ratio']
+            lines.append(f'{name:<13} {own["ratio"]:.3f} x, control '
+                         f'{own["control_ratio"]:.3f}' +
+                         ('' if saved is
+                          None else f', kept for backward {saved:.3f} x'))
     return '\n'.join(lines)
 
 

@@ -146,9 +146,12 @@ class Drive:
 
     @property
     def weights(self) -> List[Tensor]:
+        # MMEngine's groups are dictionaries that look at what they give; of
+        # hundreds of them that takes longer than all else here.
         return [
             weight for group in self.optimizer.param_groups
-            for weight in group['params'] if weight.requires_grad
+            for weight in dict.__getitem__(group, 'params')
+            if weight.requires_grad
         ]
 
     def gradients(self) -> Iterator[Optional[Tensor]]:
