@@ -8,30 +8,29 @@ the ImportError, and does the work with operations of PyTorch instead.
 
 Threads of Numba's own would wait beside those of PyTorch, which keep their
 cores busy for some milliseconds after each operation. So PyTorch's are asked:
-those of GNU's OpenMP, which its builds for Linux bring with them. With another
+those of GNU's OpenMP, with which its builds for Linux are linked. With another
 OpenMP loops run on one core, and are used only where that is no loss
 (:func:`worth_it`).
 """
 import ctypes
 import warnings
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Callable, Optional, Tuple
 
 import torch
-from torch import Tensor, nn
 
 try:
     from numba import carray, cfunc, njit, types
     from numba.extending import intrinsic
-except ImportError:
-    raise  # it is not installed, or not for this NumPy
 except Exception as error:
-    # It reads optional packages by name: a folder "coverage" on the path is
-    # taken for one, and ends in an AttributeError.
-    warnings.warn(f'Numba is installed and cannot be imported ({error}): '
-                  'searches on a CPU go without it, a little slower')
-    raise ImportError('Numba cannot be imported') from error
+    # It may be of another NumPy; and it reads optional packages by name, so
+    # that a folder "coverage" on the path ends in an AttributeError.
+    if getattr(error, 'name', '') != 'numba':
+        warnings.warn(f'Numba is installed and cannot be imported ({error}): '
+                      'searches on a CPU go without it, a little slower')
+    raise ImportError('there is no Numba') from error
 
 #: Makes a function a loop. Sums may be added up in another order; infinities
 #: and NaN stay what they are, and a division by 0 gives them.
@@ -46,17 +45,17 @@ KINDS = {torch.float32: types.float32, torch.float64: types.float64}
 
 
 def _openmp() -> Optional[ctypes.CDLL]:
-    """The library whose threads PyTorch uses, if it is GNU's."""
+    """What knows the threads that PyTorch uses, if it does as GNU does."""
     folder = Path(torch.__file__).parent / 'lib'
-    for path in sorted(folder.glob('libgomp*.so*')):
-        try:
+    for path in folder.glob('libtorch_cpu.*'):
+        with suppress(OSError, AttributeError):
+            # Names are looked for in what it was linked with, too: another
+            # OpenMP of the system has other threads.
             library = ctypes.CDLL(str(path))
             library.GOMP_parallel.argtypes = (ctypes.c_void_p, ctypes.c_void_p,
                                               ctypes.c_uint, ctypes.c_uint)
             library.GOMP_parallel.restype = None
             return library
-        except (OSError, AttributeError):
-            continue
     return None
 
 
@@ -132,17 +131,27 @@ def compiled(body: Callable, arguments: int) -> Callable[..., None]:
 
 
 def worth_it() -> bool:
-    """Whether loops are no slower than PyTorch's operations."""
-    return OPENMP is not None or torch.get_num_threads() <= 2
+    """Whether loops can be compiled, and are no slower than operations."""
+    several = OPENMP is not None or torch.get_num_threads() <= 2
+    return several and _compiles()
 
 
-def readable(*tensors: Optional[Tensor]) -> bool:
-    """Whether loops can read such tensors, which are none of their own kind.
-    """
-    return all(
-        x is None or x.device.type == 'cpu' and x.dtype in KINDS
-        and x.layout is torch.strided and type(x) in (Tensor, nn.Parameter)
-        for x in tensors)
+@lru_cache(None)
+def _compiles() -> bool:
+    """Whether Numba works here; told once where it does not."""
+
+    @loop
+    def nothing(given):
+        own_part(given[0])
+
+    try:
+        compiled(nothing, 1)(1, 1)
+    except Exception as error:
+        text = str(error).strip().partition('\n')[0]
+        warnings.warn(f'Numba cannot compile here ({text}): searches on a CPU '
+                      'go without it, a little slower')
+        return False
+    return True
 
 
 def threads_for(numbers: int) -> int:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .compiled import (KINDS, carray, compiled, loop, own_part, pointer,
-                       readable, threads_for, worth_it)
+                       threads_for, worth_it)
 
 #: Numbers that are normalised at once, at least, for which the loops are
 #: compiled, which takes longer than a search of smaller networks gains.
@@ -101,10 +101,11 @@ def _loops(dtype: torch.dtype) -> Tuple[Callable, Callable]:
     return compiled(forward, 11), compiled(backward, 12)
 
 
-def fits(x: Tensor, *others: Optional[Tensor]) -> bool:
+def fits(x: Tensor, *others: Tensor) -> bool:
     """Whether the loops can work on such rows, with masks and the like."""
-    return x.numel() >= LEAST and worth_it() and readable(x, *others) and all(
-        other is None or other.dtype == x.dtype for other in others)
+    return (x.numel() >= LEAST and x.dtype in KINDS
+            and all(one.device.type == 'cpu' and one.dtype == x.dtype
+                    for one in (x, *others)) and worth_it())
 
 
 def forward_rows(x: Tensor, mask: Tensor, gain: Optional[Tensor],
@@ -113,7 +114,8 @@ def forward_rows(x: Tensor, mask: Tensor, gain: Optional[Tensor],
     """Normalise rows.
 
     Args:
-        x (Tensor): ``[R, C]``, contiguous, float32 or float64.
+        x (Tensor): ``[R, C]``, float32 or float64; all are contiguous, and
+            of one type.
         mask (Tensor): ``[C]``.
         gain, bias (Tensor, optional): ``[C]``.
         eps (float): Added to the variance.
@@ -124,8 +126,8 @@ def forward_rows(x: Tensor, mask: Tensor, gain: Optional[Tensor],
         deviation ``[R]``, all in the dtype of ``x``.
     """
     out, (mean, rstd) = torch.empty_like(x), x.new_empty(2, len(x))
-    gain = torch.ones_like(mask) if gain is None else gain.contiguous()
-    bias = torch.zeros_like(mask) if bias is None else bias.contiguous()
+    gain = torch.ones_like(mask) if gain is None else gain
+    bias = torch.zeros_like(mask) if bias is None else bias
     weight, small = mask / mask.sum(), ctypes.c_double(eps)
     _loops(x.dtype)[0](threads_for(x.numel()), *x.shape, int(center),
                        ctypes.addressof(small),
@@ -146,7 +148,7 @@ def backward_rows(grad: Tensor, x: Tensor, mask: Tensor,
     """
     grad_x = torch.empty_like(x)
     sums = x.new_zeros(-(-len(x) // ROWS), 3, x.shape[1])
-    gain = torch.ones_like(mask) if gain is None else gain.contiguous()
+    gain = torch.ones_like(mask) if gain is None else gain
     total, small = mask.sum(), ctypes.c_double(eps)
     weight = mask / total
     _loops(x.dtype)[1](threads_for(x.numel()), *x.shape, int(center),

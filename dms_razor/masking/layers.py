@@ -90,12 +90,14 @@ class LayerMasks:
                 and not own.is_meta:
             self.follow(own.device)
 
-    def is_ready(self, layer: nn.Module) -> bool:
-        """Whether what a layer is to see was made at the pass's beginning."""
+    def made_for(self, layer: nn.Module) -> Optional[tuple]:
+        """What a layer is to see, if it was made at the pass's beginning:
+        parameters by name, and the masks that its norm reads."""
         if self.ready is None or torch.compiler.is_compiling():
-            return False
-        masks = self.read()
-        return masks is not None and self.ready.fits(layer, masks.flat)
+            return None
+        masks, made = self.read(), self.ready.made
+        fits = masks is not None and self.ready.fits(layer, masks.flat)
+        return made if fits else None
 
     def masks_at(self, *tensors: Optional[Tensor]) -> Optional[Masks]:
         """The masks, where the first tensor is; None for "no masks"."""
@@ -211,8 +213,9 @@ class MaskedLayer:
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The layer's own forward on its masked parameters."""
         masks = self._dms_masks
-        if masks.is_ready(self):
-            return self._dms_forward(masks.ready, args, kwargs)
+        made = masks.made_for(self)
+        if made is not None:
+            return self._dms_forward(*made, args, kwargs)
         at_input = masks.at_input(self)
         if at_input:
             args, kwargs = masks.masked_input(args, kwargs)
@@ -227,17 +230,18 @@ class MaskedLayer:
         finally:
             _put_back(before)
 
-    def _dms_forward(self, ready: Any, args: tuple, kwargs: dict) -> Any:
+    def _dms_forward(self, shown: Dict[str, Tensor], norm: Optional[Tensor],
+                     args: tuple, kwargs: dict) -> Any:
         before = self._dms_shown
-        object.__setattr__(self, '_dms_shown', ready.shown)
+        object.__setattr__(self, '_dms_shown', shown)
         try:
-            if ready.norm is None:
+            if norm is None:
                 return super().forward(*args, **kwargs)
             if self._dms_masks.plain_norm and len(args) == 1 and not kwargs:
                 # Sparing what a mode takes, some 15 us.
-                return masked_layer_norm(args[0], ready.norm, self.weight,
-                                         self.bias, self.eps, True)
-            with self._dms_masks.intercept(ready.norm):
+                return masked_layer_norm(args[0], norm, self.weight, self.bias,
+                                         self.eps, True)
+            with self._dms_masks.intercept(norm):
                 return super().forward(*args, **kwargs)
         finally:
             object.__setattr__(self, '_dms_shown', before)

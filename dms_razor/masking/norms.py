@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from . import written_norms
-from .recorded import recorded
+from .memory import in_memory, recorded
 
 try:
     from . import fused_norms
@@ -71,11 +71,24 @@ class MaskedGroups(torch.autograd.Function):
 def masked_layer_norm(x: Tensor, mask: Tensor, weight: Optional[Tensor],
                       bias: Optional[Tensor], eps: float,
                       center: bool) -> Tensor:
-    """Layer norm (or RMS norm) of ``[..., C]`` under masks ``[C]``."""
+    """Layer norm (or RMS norm) of ``[..., C]`` under masks ``[C]``.
+
+    Raises:
+        RuntimeError: If mask, weight or bias are of another number of
+            channels.
+    """
+    for part in (mask, weight, bias):
+        if part is not None and part.shape != x.shape[-1:]:
+            raise RuntimeError(
+                f'a norm of {tuple(part.shape)} channels was given an input '
+                f'of {tuple(x.shape)}: its last dimension has to be that of '
+                'the norm')
     # Viewed out here: a view made in the function could not be written into
     # by an activation in place.
     rows = x.reshape(-1, x.shape[-1]).contiguous()
-    return MaskedLayerNorm.apply(rows, mask.contiguous(), weight, bias, eps,
+    mask, weight, bias = (None if part is None else part.contiguous()
+                          for part in (mask, weight, bias))
+    return MaskedLayerNorm.apply(rows, mask, weight, bias, eps,
                                  center).view(x.shape)
 
 
@@ -104,9 +117,8 @@ def masked_mean(x: Tensor, mask: Tensor, dim: int, keepdim: bool) -> Tensor:
 
 
 def is_plain_layer_norm(layer: nn.Module) -> bool:
-    """Whether all that a layer does is to call PyTorch's norm of rows."""
-    return type(layer).forward is nn.LayerNorm.forward and len(
-        layer.normalized_shape) == 1
+    """Whether all that a norm does is to call PyTorch's layer norm."""
+    return type(layer).forward is nn.LayerNorm.forward
 
 
 class NormInterceptor(TorchFunctionMode):
@@ -165,10 +177,10 @@ class MaskedLayerNorm(torch.autograd.Function):
     def forward(ctx, x: Tensor, mask: Tensor, gain: Optional[Tensor],
                 bias: Optional[Tensor], eps: float, center: bool) -> Tensor:
         """Statistics in float32 at least, the result in the dtype of x."""
-        ctx.rest, ctx.rows = (eps, center), _rows_of(x, mask, gain, bias)
+        ctx.rest, rows = (eps, center), _rows_of(x, mask, gain, bias)
         with torch.autocast(x.device.type, enabled=False):
-            out, mean, rstd = ctx.rows.forward_rows(x, mask, gain, bias, eps,
-                                                    center)
+            out, mean, rstd = rows.forward_rows(x, mask, gain, bias, eps,
+                                                center)
         ctx.save_for_backward(x, mask, gain, bias, mean, rstd)
         return out
 
@@ -179,9 +191,12 @@ class MaskedLayerNorm(torch.autograd.Function):
         if torch.is_grad_enabled():
             return (*_derived(grad, written_norms.of_rows, x, mask, gain, bias,
                               *ctx.rest), None, None)
+        grad = grad.contiguous()
+        # Asked again: what is given, or was kept elsewhere, may be otherwise.
+        rows = _rows_of(grad, x, mask, gain, mean, rstd)
         with torch.autocast(grad.device.type, enabled=False):
-            grad_x, sums = ctx.rows.backward_rows(grad.contiguous(), x, mask,
-                                                  gain, mean, rstd, *ctx.rest)
+            grad_x, sums = rows.backward_rows(grad, x, mask, gain, mean, rstd,
+                                              *ctx.rest)
         of_mask, of_gain, of_bias = sums
         return (grad_x, of_mask.to(mask.dtype),
                 None if gain is None else of_gain.to(gain.dtype),
@@ -190,18 +205,22 @@ class MaskedLayerNorm(torch.autograd.Function):
 
 def _rows_of(x: Tensor, *others: Optional[Tensor]) -> ModuleType:
     """The module that works on such rows, with a mask and the like."""
-    if not recorded():
-        if x.is_cuda:
-            if fused_norms is not None and x.shape[-1] <= fused_norms.MOST:
-                return fused_norms
-        elif compiled_norms is not None and compiled_norms.fits(x, *others):
-            return compiled_norms
-    return written_norms
+    there = [x, *(other for other in others if other is not None)]
+    if recorded() or not in_memory(*there) or not all(one.is_contiguous()
+                                                      for one in there):
+        return written_norms
+    if x.is_cuda:
+        fits = fused_norms is not None and x.shape[-1] <= fused_norms.MOST
+        return fused_norms if fits else written_norms
+    fits = compiled_norms is not None and compiled_norms.fits(*there)
+    return compiled_norms if fits else written_norms
 
 
 def _derived(grad: Tensor, formula: Callable[..., Tensor], *given:
              Any) -> List[Optional[Tensor]]:
     """Gradients of the tensors given to a formula, to be derived again."""
+    # Each by a name of its own, as one may be given twice.
+    given = [x.view_as(x) if isinstance(x, Tensor) else x for x in given]
     inputs = [x for x in given if isinstance(x, Tensor) and x.requires_grad]
     with torch.autocast(grad.device.type, enabled=False):
         found = torch.autograd.grad(

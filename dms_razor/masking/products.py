@@ -3,8 +3,9 @@
 
 Each weight is one matrix in memory, or one for each group of a convolution,
 whose rows and columns have masks. All masks lie in one vector, so that they
-are read, and get their gradients, at once. On a GPU the work is that of two
-kernels (:mod:`.fused_weights`).
+are read, and get their gradients, at once. The work is that of two kernels on
+a GPU (:mod:`.fused_weights`) and of two loops on a CPU
+(:mod:`.compiled_weights`).
 """
 import copy
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from .input_mask import InputMask
+from .memory import in_memory, recorded
 
 #: Numbers that say what an entry is, in a kernel's table.
 FIELDS = 13
@@ -263,7 +265,7 @@ class Chosen(torch.autograd.Function):
     def backward(ctx, grad: Tensor) -> Tuple[Tensor, None]:
         """Gradient of the masks."""
         graph = torch.is_grad_enabled()
-        if graph or not _in_memory(grad):
+        if graph or not in_memory(grad):
             leaf = ctx.flat if graph else ctx.flat.detach().requires_grad_()
             with torch.enable_grad():
                 found = reduce(torch.mul, _parts(leaf, ctx.index))
@@ -291,7 +293,7 @@ class MaskedTogether(torch.autograd.Function):
         """The products, in one memory."""
         ctx.set_materialize_grads(False)
         ctx.group, ctx.masks, ctx.weights = group, masks, weights
-        ctx.versions = [weight._version for weight in weights]
+        ctx.states = list(map(_state, weights))
         out = masks.new_empty(group.size, dtype=group.out)
         group.kernels.multiply(group.table, group.programs, masks, out,
                                weights[0].dtype)
@@ -301,14 +303,14 @@ class MaskedTogether(torch.autograd.Function):
     def backward(ctx, *grads: Optional[Tensor]):
         """Gradients of masks and weights."""
         group, masks, weights = ctx.group, ctx.masks, ctx.weights
-        if any(grad is not None and weight._version != version
-               for grad, weight, version in zip(grads, weights, ctx.versions)):
+        if any(
+                grad is not None and _state(weight) != state
+                for grad, weight, state in zip(grads, weights, ctx.states)):
             raise RuntimeError(
-                'weights of the network were changed in place between its '
-                'forward and backward: gradients would be those of other '
-                'weights')
-        if torch.is_grad_enabled() or not all(
-                grad is None or _in_memory(grad) for grad in grads):
+                'weights of the network were changed, in place or in their '
+                'type or layout, between its forward and backward: gradients '
+                'would be those of other weights')
+        if torch.is_grad_enabled() or recorded() or not in_memory(*grads):
             return None, *_differentiable(group, masks, weights, grads)
         given = [
             None if grad is None else
@@ -332,13 +334,10 @@ class MaskedTogether(torch.autograd.Function):
             for part, wanted, grad in zip(group.cut(flat), needed, given))
 
 
-def _in_memory(tensor: Tensor) -> bool:
-    """Whether a tensor is no wrapper, as of a batch of gradients."""
-    try:
-        tensor.data_ptr()
-    except RuntimeError:
-        return False
-    return True
+def _state(weight: Tensor) -> tuple:
+    """What tells, but for its place, whether a weight is as it was."""
+    return (weight._version, weight.dtype, weight.device, weight.shape,
+            weight.stride())
 
 
 def _differentiable(group: Group, masks: Tensor, weights: Sequence[Tensor],

@@ -27,8 +27,8 @@ import torch
 from torch import Tensor, nn
 
 from .layers import LayerMasks, MaskedLayer
+from .memory import recorded
 from .products import Chosen, Group, Vectors, entries_of
-from .recorded import recorded
 from .sharded import is_sharded
 
 try:
@@ -61,8 +61,9 @@ class Ready:
         layer (Callable): Returns the layer, a weak reference.
         parameters (dict[str, Tensor]): Those that are shown masked.
         home (Together): What made it.
-        shown (dict[str, Tensor]): What is shown in their places.
-        norm (Tensor, optional): Masks of the channels that a norm mixes.
+        made (tuple, optional): What is shown in their places, by name, and
+            the masks of the channels that a norm mixes, if it does: taken
+            and given up at once, as other threads may begin passes.
         states (list): What tells whether a parameter has changed.
         graded (bool, optional): Whether all of the layer's calls in this pass
             were with gradients, None before the first.
@@ -70,14 +71,13 @@ class Ready:
     layer: Callable[[], Optional[nn.Module]]
     parameters: Dict[str, Tensor]
     home: 'Together'
-    shown: Dict[str, Tensor] = field(default_factory=dict)
-    norm: Optional[Tensor] = None
+    made: Optional[Tuple[Dict[str, Tensor], Optional[Tensor]]] = None
     states: List[Tuple] = field(default_factory=list)
     graded: Optional[bool] = None
 
     def drop(self) -> None:
         """Forget a pass."""
-        self.shown, self.norm, self.graded = {}, None, None
+        self.made, self.graded = None, None
 
     def begin(self) -> None:
         """Note what the parameters are at the beginning of a pass."""
@@ -91,14 +91,15 @@ class Ready:
         older way it does not, and backward of the part that runs again would
         free what all parts share: such layers mask themselves.
         """
-        if self.home.flat is not flat or self.layer() is not layer:
+        home = self.home
+        if home.flat is not flat or self.layer() is not layer:
             return False
-        if self.home.running:
+        if home.running:
             self.graded = self.graded is not False and torch.is_grad_enabled()
         elif not _in_backward():
             return False
         own = layer._parameters
-        return bool(self.graded) and self.home.cast == _autocast() and all(
+        return bool(self.graded) and home.cast == _autocast() and all(
             own.get(name) is p and _state(p) == state
             for (name, p), state in zip(self.parameters.items(), self.states))
 
@@ -276,12 +277,13 @@ class Together:
         with torch.autocast(flat.device.type, enabled=False):
             masks = Chosen.apply(flat, index)
             masks, *rest = masks.split(sizes)
-            for ready, vector in zip(norms, rest):
-                ready.norm = vector
+            vectors = {id(ready): one for ready, one in zip(norms, rest)}
+            products: Dict[int, Dict[str, Tensor]] = {}
             for group, places in groups:
                 for (ready, name), product in zip(places, group(masks)):
-                    ready.shown[name] = product
+                    products.setdefault(id(ready), {})[name] = product
         for ready, _ in shown:
+            ready.made = products.get(id(ready), {}), vectors.get(id(ready))
             ready.begin()
         self.flat = flat
 

@@ -6,7 +6,6 @@ import sys
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from dms_razor.masking import compiled, compiled_norms, norms, together
 
@@ -55,25 +54,18 @@ def test_one_thread_where_there_is_no_openmp_of_gnu(monkeypatch):
         torch.set_num_threads(before)
 
 
-def test_what_loops_can_read():
-
-    class Own(torch.Tensor):
-        pass
-
-    good = torch.ones(3), torch.ones(3).double(), nn.Parameter(torch.ones(2))
-    assert compiled.readable(*good, None)
-    for bad in (torch.ones(3).half(), torch.ones(3).bfloat16(),
-                torch.ones(3).as_subclass(Own), torch.ones(2).to_sparse(),
-                torch.ones(3, device='meta')):
-        assert not compiled.readable(good[0], bad)
-
-
 def test_small_work_is_not_worth_compiling(monkeypatch):
     x, mask = torch.ones(2, 4), torch.ones(4)
-    assert norms._rows_of(x, mask) is norms.written_norms
+    written, rows_of = norms.written_norms, norms._rows_of
+    assert rows_of(x, mask) is written
     monkeypatch.setattr(compiled_norms, 'LEAST', 0)
-    assert norms._rows_of(x, mask) is compiled_norms
-    assert norms._rows_of(x, mask.double()) is norms.written_norms
+    assert rows_of(x, mask, None) is compiled_norms
+    for other in (mask.double(), torch._neg_view(mask), torch.ones(4, 2)[:, 0],
+                  torch._efficientzerotensor(4)):
+        assert rows_of(x, other) is written
+    assert rows_of(x.half(), mask.half()) is written
+    monkeypatch.setattr(compiled_norms, 'worth_it', lambda: False)
+    assert rows_of(x, mask) is written
 
 
 WITHOUT = '''
@@ -90,11 +82,16 @@ print(list({str(x.message) for x in told if 'Numba' in str(x.message)}))
 
 @pytest.mark.parametrize('before, told', (
     ("sys.modules['numba'] = None", []),
-    ("sys.path.insert(0, {folder!r})", ['Numba is installed and cannot be']),
+    ('sys.path.insert(0, {folder!r})', ['Numba is installed and cannot be']),
+    ("sys.path.insert(0, {folder!r} + '/old')", ['Numba is installed and']),
 ))
 def test_without_numba(before, told, tmp_path):
     """Not installed, or stopped by a folder that bears a package's name."""
     (tmp_path / 'coverage').mkdir()
+    (tmp_path / 'coverage' / '__init__.py').touch()
+    (tmp_path / 'old' / 'numba').mkdir(parents=True)
+    (tmp_path / 'old' / 'numba' / '__init__.py'
+     ).write_text("raise ImportError('Numba needs NumPy 1.0 or less')")
     code = WITHOUT.replace('BEFORE', before.format(folder=str(tmp_path)))
     found = subprocess.run([sys.executable, '-c', code],
                            capture_output=True,
@@ -104,3 +101,24 @@ def test_without_numba(before, told, tmp_path):
     assert len(said) == len(told)
     for one, begin in zip(said, told):
         assert one.startswith(begin)
+
+
+def test_a_numba_that_does_not_compile(monkeypatch):
+    """It is told once, and operations of PyTorch do the work."""
+    code = '''
+import torch, warnings
+from dms_razor.masking import compiled_norms, norms
+compiled_norms.LEAST = 0
+with warnings.catch_warnings(record=True) as told:
+    warnings.simplefilter('always')
+    for _ in range(2):
+        out = norms.masked_layer_norm(torch.randn(3, 4), torch.ones(4), None,
+                                      None, 1e-5, True)
+assert out.isfinite().all()
+assert [str(x.message)[:26] for x in told] == ['Numba cannot compile here ']
+'''
+    monkeypatch.setenv('NUMBA_DISABLE_JIT', '1')
+    found = subprocess.run([sys.executable, '-c', code],
+                           capture_output=True,
+                           text=True)
+    assert found.returncode == 0, found.stderr

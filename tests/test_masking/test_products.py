@@ -1,5 +1,6 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """Products of weights and masks against each mask for itself."""
+import cpu_kernels
 import pytest
 import torch
 from torch import nn
@@ -181,3 +182,19 @@ def test_masks_of_another_type_than_the_weights():
             torch.autograd.grad(found.square().sum(), (flat, weight)),
             torch.autograd.grad(expected.square().sum(), (flat, weight))):
         assert one.dtype == other.dtype and torch.allclose(one, other)
+
+
+@pytest.mark.parametrize('kernels', ('cpu_kernels', 'compiled'))
+@pytest.mark.parametrize('use', (torch.sgn, torch.neg, lambda x: x[..., ::2]))
+def test_gradients_that_do_not_lie_in_memory(use, kernels):
+    """Such as those of a sign, which are zero and nowhere."""
+    kernels = cpu_kernels if kernels == 'cpu_kernels' else \
+        together_module.compiled_weights
+    flat = torch.rand(7, dtype=torch.float64, requires_grad=True)
+    weight, masks, scales = made('rows and columns')
+    found, = together([(weight, masks, scales)], flat, kernels)
+    expected = one_by_one(weight, masks, scales, flat)
+    for one, other in zip(
+            torch.autograd.grad(use(found).sum(), (flat, weight)),
+            torch.autograd.grad(use(expected).sum(), (flat, weight))):
+        assert torch.allclose(one, other)

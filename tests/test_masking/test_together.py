@@ -3,6 +3,7 @@
 import copy
 import gc
 import io
+import threading
 import weakref
 
 import cpu_kernels
@@ -267,6 +268,101 @@ def test_weights_that_change_while_the_network_runs(usable, how):
     assert search.bank.masks.grad is not None
 
 
+@pytest.mark.parametrize('usable', ('kernels', 'compiled'), indirect=True)
+@pytest.mark.parametrize('how', ('type', 'layout', 'in place'))
+def test_weights_that_change_before_backward(usable, how):
+    """Gradients would be those of other weights, or of no numbers at all."""
+    search, data = searched('resnet')
+    loss = result_of(search.model, data).square().sum()
+    with torch.no_grad():
+        for weight in search.model.parameters():
+            if how == 'type':
+                weight.data = weight.data.float()
+            elif how == 'layout' and weight.dim() == 4:
+                weight.data = weight.data.transpose(0,
+                                                    1).contiguous().transpose(
+                                                        0, 1)
+            elif how == 'in place':
+                weight.mul_(2)
+    with pytest.raises(RuntimeError):
+        loss.backward()
+
+
+@pytest.mark.parametrize('moment', ('begin', 'middle'))
+@pytest.mark.parametrize('graded', (True, False))
+def test_two_threads_in_one_network(usable, graded, moment, monkeypatch):
+    """The second begins while the first is on its way, and ends after it."""
+
+    class Waiting(nn.Module):
+
+        def __init__(self):
+            super().__init__()
+            self.first, self.last = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 1)
+            self.norm = nn.LayerNorm(8)
+
+        def forward(self, x):
+            x = self.norm(self.first(x).movedim(1, -1)).movedim(-1, 1)
+            if threading.current_thread() in threads:
+                reached.set()
+                assert done.wait(60)
+            elif moment == 'middle':
+                start()
+            return self.last(x).mean((2, 3))
+
+    threads, others = [], []
+    reached, done = threading.Event(), threading.Event()
+
+    def other():
+        with torch.set_grad_enabled(graded):
+            others.append(model(IMAGES).detach())
+
+    def start():
+        if wanted and not threads:  # once
+            threads.append(threading.Thread(target=other))
+            threads[0].start()
+            assert reached.wait(60)
+
+    begin = together.Ready.begin
+    monkeypatch.setattr(
+        together.Ready, 'begin',
+        lambda ready: begin(ready) or moment == 'begin' and start())
+    model, wanted = Waiting().double(), []
+    search = Search(model, IMAGES[:1], '60%', total_steps=9)
+    search.bank.ratios += .3
+    search.bank.refresh()
+    usable(False)
+    expected, result = gradients(search, IMAGES), model(IMAGES).detach()
+    usable()
+    wanted.append(True)
+    same(gradients(search, IMAGES), expected)
+    done.set()
+    threads[0].join()
+    assert torch.allclose(others[0], result, atol=1e-12)
+
+
+@pytest.mark.parametrize('usable', ('compiled', ), indirect=True)
+def test_a_norm_keeps_its_epsilon(usable):
+    """Though it is not asked by its own forward."""
+
+    class Net(nn.Module):
+
+        def __init__(self):
+            super().__init__()
+            self.first, self.last = nn.Linear(6, 6), nn.Linear(6, 2)
+            self.norm = nn.LayerNorm(6, eps=.3)
+
+        def forward(self, x):
+            return self.last(self.norm(self.first(x)))
+
+    net, x = Net().double(), torch.randn(3, 4, 6, dtype=torch.float64)
+    nn.init.normal_(net.norm.weight), nn.init.normal_(net.norm.bias)
+    plain = net(x)
+    Search(net, x[:1], '60%', total_steps=9)
+    assert torch.allclose(net(x), plain)
+    assert net.norm._dms_masks.ready.made is not None
+    assert net.norm._dms_masks.plain_norm
+
+
 def test_two_backwards_of_one_pass(usable):
     """Of parts that have nothing in common but the masks of a pass."""
 
@@ -331,6 +427,38 @@ def test_many_weights_are_masked_one_by_one(usable, monkeypatch):
     assert all(layer._dms_masks.ready is None
                for layer in search.model.modules()
                if isinstance(layer, layers.MaskedLayer))
+
+
+@pytest.mark.parametrize('usable', ('compiled', ), indirect=True)
+def test_few_weights_are_masked_one_by_one(usable, monkeypatch):
+    monkeypatch.setattr(together.compiled_weights, 'LEAST', 10**5)
+    search, data = searched('resnet')
+    gradients(search, data)
+    assert all(layer._dms_masks.ready is None
+               for layer in search.model.modules()
+               if isinstance(layer, layers.MaskedLayer))
+
+
+@pytest.mark.parametrize('usable', ('compiled', ), indirect=True)
+@pytest.mark.parametrize('dtype, cast', ((torch.bfloat16, None),
+                                         (torch.float32, torch.bfloat16)))
+def test_half_precision_on_a_cpu(usable, dtype, cast, monkeypatch):
+    """Loops know no half precision: layers of such weights mask themselves,
+    and those of others cast for themselves, whatever a GPU would do."""
+    search, data = searched('resnet')
+    model, data = search.model.to(dtype), data.to(dtype)
+    monkeypatch.setattr(together, '_autocast', lambda: torch.float16)
+    found = []
+    for usual in (True, False):
+        usable(usual)
+        with torch.autocast('cpu', cast, enabled=cast is not None):
+            out = model(data).float()
+        grads = torch.autograd.grad(out.square().sum(),
+                                    list(model.parameters()))
+        found.append((out, *grads))
+    for one, other in zip(*found):
+        assert torch.allclose(
+            one, other, rtol=.1, atol=float(other.detach().abs().max()) * .05)
 
 
 def test_several_pieces(usable, monkeypatch):
@@ -454,7 +582,7 @@ def test_nothing_is_kept_when_all_is_gone(usable):
         search, data = searched('grouped')
         out = search.model(data)
         layer = search.model.grouped
-        product = weakref.ref(layer._dms_masks.ready.shown['weight'])
+        product = weakref.ref(layer._dms_masks.ready.made[0]['weight'])
         weight = weakref.ref(layer.weight)
         if closes:
             search.close()

@@ -1,11 +1,11 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
-"""What is to see each operation sees it."""
+"""What is to see each operation sees it; what has no memory is known."""
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from dms_razor.masking.recorded import recorded
+from dms_razor.masking.memory import in_memory, recorded
 
 
 def seen_by(how):
@@ -53,3 +53,19 @@ def test_a_compiled_function_is_one_graph():
         backend='eager',
         fullgraph=True)
     assert compiled(torch.ones(2)).tolist() == [2, 2]
+
+
+def test_what_is_in_memory():
+    """Only that can be handed to a kernel."""
+
+    class Own(torch.Tensor):
+        pass
+
+    x = torch.ones(2, 3)
+    assert in_memory(x, None, torch.nn.Parameter(x), x.T, x.half())
+    found = []
+    torch.func.vmap(lambda row: found.append(in_memory(row)) or row)(x)
+    assert found == [False]
+    for other in (torch._efficientzerotensor(3), torch._neg_view(x),
+                  x.as_subclass(Own), x.to_sparse()):
+        assert not in_memory(x, other)
