@@ -14,15 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..network.compiling import compiling, exporting
 from .registry import register_slim
 
 #: A GPU's kernels read so many numbers at once, and want the dims of a head
 #: and the rows of a tensor to be multiples of it.
 ALIGNED = 8
-
-# From torch 2.2 and 2.7; where they are missing, always False.
-_compiling = getattr(torch.compiler, 'is_compiling', bool)
-_exporting = getattr(torch.compiler, 'is_exporting', bool)
 
 
 def split_heads(qkv: Tensor, heads: int, qk_dims: int, v_dims: int):
@@ -64,8 +61,8 @@ def attend(q: Tensor,
     # ONNX has no such kernels and would multiply zeros, and who counts MACs
     # traces the network or switches the kernels off. With dropout a CPU has
     # none either.
-    fused = not torch.jit.is_tracing() and not _exporting() and (
-        _compiling()
+    fused = not torch.jit.is_tracing() and not exporting() and (
+        compiling()
         or torch.backends.cuda.flash_sdp_enabled()) and (dropout == 0
                                                          or q.is_cuda)
     most = max(dims)

@@ -162,10 +162,6 @@ def _hook(module: nn.Module, hook: Callable) -> None:
     object.__setattr__(module, '_dms_hook', handle.id)
 
 
-def _untouched_output(module, args, out) -> None:
-    """Forward hook that changes nothing: see :func:`attach`."""
-
-
 def _rows_of(site: MaskSite, cuts: Cuts, reader: MaskReader) -> Callable:
     """Forward hook: masks the result of a layer whose weight is packed, in
     the place of the rows of its weight and its bias."""
@@ -179,23 +175,30 @@ def _rows_of(site: MaskSite, cuts: Cuts, reader: MaskReader) -> Callable:
     return hook
 
 
-def _runs_past_masks(path: str, module: nn.Module,
-                     layers: Dict[str, LayerMasks]) -> bool:
-    """Whether torch would run a module with masked layers as one operation.
+#: Of what PyTorch's encoder runs as one operation in eval mode -> what keeps
+#: it from doing so. (Of hooks, which do, too, PyTorch 2.1 takes no notice.)
+_WAYS_OUT = {
+    nn.TransformerEncoderLayer: ('activation_relu_or_gelu', 0),
+    nn.TransformerEncoder: ('use_nested_tensor', False),
+}
 
-    So it does with its encoder layers in eval mode, on their bare weights,
-    unless there is a hook in them. Their stack would get them nested tensors
-    of what is padded, which then can run in no other way: here it does not.
+
+def _hold_to_masks(path: str, module: nn.Module,
+                   layers: Dict[str, LayerMasks]) -> None:
+    """Let torch run a module with masked layers as it is written.
+
+    It would run its encoder layers in eval mode as one operation, on their
+    bare weights, and their stack would get them nested tensors of what is
+    padded, which then can run in no other way.
     """
-    kinds = (nn.TransformerEncoderLayer, nn.TransformerEncoder)
     start = f'{path}.' if path else ''
-    if not isinstance(module, kinds) or not any(
-            layer.startswith(start) for layer in layers):
-        return False
-    if getattr(module, 'use_nested_tensor', False):
-        module.use_nested_tensor = False
-        object.__setattr__(module, '_dms_nested', True)
-    return isinstance(module, nn.TransformerEncoderLayer)
+    if not any(layer.startswith(start) for layer in layers):
+        return
+    for kind, (name, value) in _WAYS_OUT.items():
+        if isinstance(module, kind) and hasattr(module, name):
+            object.__setattr__(module, '_dms_ways',
+                               {name: getattr(module, name)})
+            setattr(module, name, value)
 
 
 def _register(modules: Dict[str, nn.Module], layers: Dict[str, LayerMasks],
@@ -203,8 +206,7 @@ def _register(modules: Dict[str, nn.Module], layers: Dict[str, LayerMasks],
     """Put hooks into modules, and keep them all as they are to be run."""
     for path, module in modules.items():
         hold_packing(module)
-        if _runs_past_masks(path, module, layers):
-            hooks.setdefault(path, _untouched_output)
+        _hold_to_masks(path, module, layers)
     for path, hook in hooks.items():
         _hook(modules[path], hook)
 
@@ -287,8 +289,7 @@ def unmask(model: nn.Module) -> nn.Module:
         for name in OWN:
             module.__dict__.pop(name, None)
         release_packing(module)
-        if module.__dict__.pop('_dms_nested', False):
-            module.use_nested_tensor = True
+        vars(module).update(module.__dict__.pop('_dms_ways', {}))
         hook = module.__dict__.pop('_dms_hook', None)
         if hook is not None:
             module._forward_hooks.pop(hook, None)

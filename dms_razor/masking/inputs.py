@@ -9,6 +9,7 @@ piece by piece in a core's cache instead, as in
 import torch
 from torch import Tensor
 
+from ..network.compiling import compiling
 from .written_norms import pieces
 
 
@@ -57,8 +58,8 @@ class MaskedInput(torch.autograd.Function):
 def masked_input(x: Tensor, mask: Tensor) -> Tensor:
     """``x * mask`` of ``[..., C]`` and ``[C]`` or ``[1]``."""
     plain = (
-        torch.compiler.is_compiling() or not torch.is_grad_enabled()
-        or x.device.type != 'cpu' or len(mask) != x.shape[-1]
+        compiling() or not torch.is_grad_enabled() or x.device.type != 'cpu'
+        or len(mask) != x.shape[-1]
         or x.dtype not in (torch.float32, torch.float64))
     if plain:
         return x * mask

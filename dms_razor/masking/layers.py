@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from ..adapters.quantised import is_quantised_linear
 from ..adapters.registry import remake
+from ..network.compiling import compiling
 from .input_mask import InputMask
 from .inputs import masked_input
 from .masks import Masks
@@ -93,7 +94,7 @@ class LayerMasks:
     def made_for(self, layer: nn.Module) -> Optional[tuple]:
         """What a layer is to see, if it was made at the pass's beginning:
         parameters by name, and the masks that its norm reads."""
-        if self.ready is None or torch.compiler.is_compiling():
+        if self.ready is None or compiling():
             return None
         masks, made = self.read(), self.ready.made
         fits = masks is not None and self.ready.fits(layer, masks.flat)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..core.layout import Layout
+from ..network.compiling import compiling
 
 
 class Cuts:
@@ -103,7 +104,7 @@ class MaskSource:
         flat = self.flat()
         if flat is None:
             return None
-        if torch.compiler.is_compiling() or torch.is_inference_mode_enabled():
+        if compiling() or torch.is_inference_mode_enabled():
             # What is made there is of no use outside.
             return Masks(flat, None)
         last = self._last

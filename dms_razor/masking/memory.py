@@ -10,11 +10,13 @@ from typing import Optional
 import torch
 from torch import Tensor, nn
 
+from ..network.compiling import compiling
+
 
 def recorded() -> bool:
     """Whether torch.compile, torch.jit, torch.func or a mode that is told of
     each operation takes part in what runs."""
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+    if compiling() or torch.jit.is_tracing():
         return True
     transforms = getattr(torch._C, '_are_functorch_transforms_active', bool)
     modes = getattr(torch._C, '_len_torch_dispatch_stack', int)

@@ -26,6 +26,7 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 import torch
 from torch import Tensor, nn
 
+from ..network.compiling import compiling
 from .layers import LayerMasks, MaskedLayer
 from .memory import recorded
 from .products import Chosen, Group, Vectors, entries_of
@@ -166,7 +167,7 @@ class Together:
     def begin(self, model: nn.Module, args: tuple) -> None:
         """Before the network's forward."""
         # A copy of the network has these hooks, too.
-        if torch.compiler.is_compiling() or self.model() is not model:
+        if compiling() or self.model() is not model:
             return
         self._drop()
         self.running = True
@@ -187,7 +188,7 @@ class Together:
 
     def end(self, model: nn.Module, args: tuple, out: Any) -> None:
         """After it."""
-        if not torch.compiler.is_compiling() and self.model() is model:
+        if not compiling() and self.model() is model:
             self.running = False
 
     def _drop(self) -> None:

@@ -3,6 +3,7 @@
 
 * :mod:`.running`: run it so that nothing of it shows afterwards;
 * :mod:`.attributes`: what a run changes in its modules;
+* :mod:`.compiling`: whether torch.compile reads what runs;
 * :mod:`.inputs`: what it is called with, in memory and in a manifest;
 * :mod:`.samples`: how many samples that is.
 """
