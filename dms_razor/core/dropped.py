@@ -6,6 +6,7 @@ from some step on costs the search: the weights are NaN, and no ratio moves any
 more. So a search ends when too many steps in a row were dropped.
 """
 import logging
+import warnings
 from typing import Iterable, Optional
 
 import torch
@@ -31,11 +32,13 @@ class DroppedSteps:
         in_row (int): The last ones of both without a good one between them;
             of the skipped ones those alone whose loss was not scaled up any
             more.
+        unused (int): The last gradients that were finite, and of which no
+            step made use.
     """
 
     def __init__(self, limit: Optional[int] = LIMIT) -> None:
         self.limit = limit
-        self.total = self.skipped = self.in_row = 0
+        self.total = self.skipped = self.in_row = self.unused = 0
 
     def count(self, done: bool, step: int) -> None:
         """Take note of an update of the ratios.
@@ -47,6 +50,7 @@ class DroppedSteps:
         Raises:
             FloatingPointError: Too many in a row were not.
         """
+        self.unused = 0
         if done:
             self.in_row = 0
             return
@@ -68,12 +72,26 @@ class DroppedSteps:
                 the loss is not scaled up any more.
         """
         gradient, scale = bank.masks.grad, bank.scale.grad
-        if not drop_stale_gradient(bank, gradients) or bool(
-                torch.isfinite(gradient).all()):
+        if not drop_stale_gradient(bank, gradients):
+            return
+        if torch.isfinite(gradient).all():
+            self._one_more_unused()
             return
         self.skipped += 1
         if scale is not None and float(scale) <= 1:
             self._one_more(step)
+
+    def _one_more_unused(self) -> None:
+        self.unused += 1
+        if self.unused == LIMIT:
+            warnings.warn(
+                f'{LIMIT} times in a row backward was called and gradients '
+                'were cleared, without a step of the optimizer to which the '
+                'search is attached: the ratios stay where they are. Attach '
+                'it to the optimizer that takes the steps; with PyTorch 2.1, '
+                'which no longer calls the hooks of optimizers once '
+                'torch.compile was used, call search.step() after backward, '
+                'or use a later PyTorch')
 
     def _one_more(self, step: int) -> None:
         self.in_row += 1

@@ -1,6 +1,7 @@
 # Copyright (c) dms_razor contributors. All rights reserved.
 """Gradients that are not finite: counted, told, and not for ever."""
 import logging
+import warnings
 
 import pytest
 import torch
@@ -153,3 +154,19 @@ def test_skipped_at_full_precision():
         skipped(float('nan'), .5, 2)
     dropped.count(True, 3)
     assert dropped.in_row == 0
+
+
+def test_a_search_whose_optimizer_takes_no_step_is_told():
+    """Another one does; or PyTorch 2.1 has taken its hooks off."""
+    search, optimizer = begun()
+    other = torch.optim.SGD(search.model.parameters(), 1e-3)
+    run(search, optimizer, [1.] * 3)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter('always')
+        run(search, other, [1.] * 10)  # the first leaves its gradients
+        assert not told
+        run(search, other, [1.] * 10)
+    assert ['Attach it to the optimizer' in str(one.message) for one in told] == [True]
+    assert search.bank.updates == 3
+    run(search, optimizer, [1.] * 3)
+    assert search.bank.updates == 6 and search.dropped.unused == 0
