@@ -32,8 +32,7 @@ class DroppedSteps:
         in_row (int): The last ones of both without a good one between them;
             of the skipped ones those alone whose loss was not scaled up any
             more.
-        unused (int): The last gradients that were finite, and of which no
-            step made use.
+        unused (int): Finite gradients in a row of which no step made use.
     """
 
     def __init__(self, limit: Optional[int] = LIMIT) -> None:
@@ -87,8 +86,10 @@ class DroppedSteps:
             warnings.warn(
                 f'{LIMIT} times in a row backward was called and gradients '
                 'were cleared, without a step of the optimizer to which the '
-                'search is attached: the ratios stay where they are. Attach '
-                'it to the optimizer that takes the steps; with PyTorch 2.1, '
+                'search is attached: the ratios stay where they are. If a '
+                'GradScaler skips the steps, see that its scale comes down. '
+                'Else attach the search to the optimizer that takes the '
+                'steps; with PyTorch 2.1, '
                 'which no longer calls the hooks of optimizers once '
                 'torch.compile was used, call search.step() after backward, '
                 'or use a later PyTorch')

@@ -25,9 +25,9 @@ try:
     from numba import carray, cfunc, njit, types
     from numba.extending import intrinsic
 except Exception as error:
-    # It may be of another NumPy; and it reads optional packages by name, so
-    # that a folder "coverage" on the path ends in an AttributeError.
-    if getattr(error, 'name', '') != 'numba':
+    # It may be too old, or of another NumPy; and it reads optional packages
+    # by name, so that a folder "coverage" on the path is taken for one.
+    if not (isinstance(error, ModuleNotFoundError) and error.name == 'numba'):
         warnings.warn(f'Numba is installed and cannot be imported ({error}): '
                       'searches on a CPU go without it, a little slower')
     raise ImportError('there is no Numba') from error

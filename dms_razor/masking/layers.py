@@ -96,6 +96,7 @@ class LayerMasks:
         parameters by name, and the masks that its norm reads."""
         if self.ready is None or compiling():
             return None
+        # Taken before it is looked at: another thread may begin a pass.
         masks, made = self.read(), self.ready.made
         fits = masks is not None and self.ready.fits(layer, masks.flat)
         return made if fits else None

@@ -166,8 +166,10 @@ def test_a_search_whose_optimizer_takes_no_step_is_told():
         run(search, other, [1.] * 10)  # the first leaves its gradients
         assert not told
         run(search, other, [1.] * 10)
-    assert ['Attach it to the optimizer' in str(one.message)
-            for one in told] == [True]
+    assert [
+        'attach the search to the optimizer' in str(one.message)
+        for one in told
+    ] == [True]
     assert search.bank.updates == 3
     run(search, optimizer, [1.] * 3)
     assert search.bank.updates == 6 and search.dropped.unused == 0

@@ -84,14 +84,18 @@ print(list({str(x.message) for x in told if 'Numba' in str(x.message)}))
     ("sys.modules['numba'] = None", []),
     ('sys.path.insert(0, {folder!r})', ['Numba is installed and cannot be']),
     ("sys.path.insert(0, {folder!r} + '/old')", ['Numba is installed and']),
+    ("sys.path.insert(0, {folder!r} + '/less')", ['Numba is installed and']),
 ))
 def test_without_numba(before, told, tmp_path):
-    """Not installed, or stopped by a folder that bears a package's name."""
+    """Not installed; stopped by a folder that bears a package's name; of
+    another NumPy; or too old, without what is asked of it."""
     (tmp_path / 'coverage').mkdir()
     (tmp_path / 'coverage' / '__init__.py').touch()
     (tmp_path / 'old' / 'numba').mkdir(parents=True)
     (tmp_path / 'old' / 'numba' / '__init__.py'
      ).write_text("raise ImportError('Numba needs NumPy 1.0 or less')")
+    (tmp_path / 'less' / 'numba').mkdir(parents=True)
+    (tmp_path / 'less' / 'numba' / '__init__.py').touch()
     code = WITHOUT.replace('BEFORE', before.format(folder=str(tmp_path)))
     found = subprocess.run([sys.executable, '-c', code],
                            capture_output=True,
